@@ -1,0 +1,22 @@
+r"""Gradient estimators for categorical variables: one contract, one file a family. See :mod:`estimators.base`."""
+
+from estimators.arsm import AR, ARS, ARSM
+from estimators.base import Estimator
+from estimators.exact import Exact
+from estimators.gumbel_softmax import GumbelSoftmax, StraightThroughGumbelSoftmax
+from estimators.reinforce import Reinforce
+from estimators.softmax import Softmax
+from estimators.straight_through import StraightThrough
+
+__all__ = [
+    "AR",
+    "ARS",
+    "ARSM",
+    "Estimator",
+    "Exact",
+    "GumbelSoftmax",
+    "Reinforce",
+    "Softmax",
+    "StraightThrough",
+    "StraightThroughGumbelSoftmax",
+]

@@ -1,0 +1,146 @@
+import torch
+from torch import Tensor
+
+from estimators import sampling
+from estimators.base import Estimator, Objective, graft
+
+
+class Race:
+    r"""K categorical draws as races of C exponential clocks, and what they become when the noise is permuted.
+
+    With :math:`\pi \sim \mathrm{Dirichlet}(1_C)`, the category :math:`\arg\min_c (\ln \pi_c - \phi_c)` is a draw
+    from :math:`\mathrm{softmax}(\phi)`. The noise is kept as the logarithms of Exp(1) draws, which underflow
+    for no C.
+
+    Arguments:
+        logits: ``[*batch, K, C]``.
+    """
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits.detach()
+        self.log_noise = -sampling.gumbel(self.logits, 1)[0]  # [*batch, K, C]
+        # Only the two swapped entries of a race change, so the best of the others is among its first three.
+        self.first, self.order = (self.log_noise - self.logits).topk(min(3, logits.shape[-1]), largest=False)
+
+    def winner(self) -> Tensor:
+        r"""The true action, one-hot, ``[1, *batch, K, C]``."""
+        return sampling.one_hot(self.order[..., 0], self.logits).unsqueeze(0)
+
+    def pi(self) -> Tensor:
+        r"""The Dirichlet noise, ``[*batch, K, C]``."""
+        return self.log_noise.softmax(-1)
+
+    def swapped(self, m: Tensor, j: Tensor) -> Tensor:
+        r"""Pseudo-actions: who wins when entries m and j of the noise of *every* variable change places.
+
+        Arguments:
+            m, j: Category indices, ``[P, *batch]`` or broadcastable to it.
+
+        Returns:
+            One-hot pseudo-actions, ``[P, *batch, K, C]``.
+        """
+        m, j = m[..., None, None], j[..., None, None]  # [P, *batch, 1, 1]
+
+        def arrival(c, noise_of):
+            return take(self.log_noise, noise_of) - take(self.logits, c)  # [P, *batch, K, 1]
+
+        at_m, at_j = arrival(m, j), arrival(j, m)
+        others = self.first.masked_fill((self.order == m) | (self.order == j), torch.inf)
+        best, place = others.min(-1, keepdim=True)
+        winner = take(self.order, place)
+        winner = torch.where(at_m < best, m, winner)
+        winner = torch.where(at_j < torch.minimum(at_m, best), j, winner)
+        return sampling.one_hot(winner.squeeze(-1), self.logits)
+
+    @torch.no_grad()
+    def costs_of_swaps(self, objective: Objective, m: Tensor, j: Tensor) -> Tensor:
+        r"""Costs of the pseudo-actions of swaps ``m``, ``j`` ``[P, *batch]``, without gradients: ``[P, *batch]``.
+
+        Evaluated in chunks of swaps that fit the processor's cache, which also bounds memory.
+        """
+        elements = 2**24 if self.logits.is_cuda else 2**17
+        swaps = max(1, elements // self.logits.numel())
+        pairs = zip(m.split(swaps), j.split(swaps), strict=True)
+        return torch.cat([objective(self.swapped(*pair)) for pair in pairs])
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    r"""Entries of ``x`` ``[*batch, K, C]`` at ``index`` ``[P, *batch, K or 1, 1]``: ``[P, *batch, K, 1]``."""
+    shape = torch.broadcast_shapes(x.shape[:-1], index.shape[:-1])
+    return x.expand(*shape, x.shape[-1]).gather(-1, index.expand(*shape, 1))
+
+
+class AR(Estimator):
+    r"""Augment-REINFORCE: the score of the Dirichlet noise behind a draw, ``f(z) (1 - C pi)``.
+
+    One evaluation. It has more variance than REINFORCE and is here as the first step towards :class:`ARSM`.
+
+    References:
+        | ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through categorical
+          variables (Yin, Yue and Zhou, 2019)
+        | https://arxiv.org/abs/1905.01413
+    """
+
+    target, unbiased, differentiates_objective = "expectation", True, False
+
+    def estimate(self, logits, objective, context):
+        race = Race(logits)
+        cost = objective(race.winner())[0]
+        return graft(cost, logits, self.gradient(race, cost.detach(), objective))
+
+    def gradient(self, race: Race, cost: Tensor, objective: Objective) -> Tensor:
+        r"""Gradient estimate ``[*batch, K, C]`` from a race, and the cost ``[*batch]`` of its true action."""
+        return cost[..., None, None] * (1 - race.logits.shape[-1] * race.pi())
+
+
+class ARS(AR):
+    r"""Augment-REINFORCE-swap: compares the C pseudo-actions that come from swapping each category with a reference.
+
+    C evaluations at most, C - 1 of them without gradients. The reference category is drawn uniformly for every
+    example. Costs that agree cancel: where no swap changes the draw the gradient is exactly 0.
+
+    References:
+        | ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through categorical
+          variables (Yin, Yue and Zhou, 2019)
+        | https://arxiv.org/abs/1905.01413
+    """
+
+    def gradient(self, race, cost, objective):
+        C = race.logits.shape[-1]
+        batch = race.logits.shape[:-2]
+        j = sampling.categorical(race.logits.new_zeros(*batch, 1, C), 1)[..., 0]  # [1, *batch]
+        others = torch.arange(1, C, device=j.device).reshape(-1, *[1] * len(batch))
+        m = (j + others) % C  # [C - 1, *batch]
+        costs = cost.expand(C, *batch).clone()
+        if C > 1:
+            costs.scatter_(0, m, race.costs_of_swaps(objective, m, j.expand_as(m)))
+        pi_j = take(race.pi(), j[..., None, None])[0]  # [*batch, K, 1]
+        advantage = (costs - costs.mean(0)).movedim(0, -1).unsqueeze(-2)  # [*batch, 1, C]
+        return advantage * (1 - C * pi_j)
+
+
+class ARSM(AR):
+    r"""Augment-REINFORCE-swap-merge: :class:`ARS` averaged over every reference category.
+
+    C (C - 1) / 2 + 1 evaluations at most, one of them with gradients, however many variables there are. No
+    baseline and no temperature to tune. Its cost grows with the square of C: from some thirty categories on,
+    REINFORCE with as many leave-one-out samples is worth a comparison.
+
+    References:
+        | ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through categorical
+          variables (Yin, Yue and Zhou, 2019)
+        | https://arxiv.org/abs/1905.01413
+    """
+
+    def gradient(self, race, cost, objective):
+        C = race.logits.shape[-1]
+        m, j = torch.triu_indices(C, C, 1, device=cost.device)
+        batch = cost.shape
+        costs = cost[..., None, None].expand(*batch, C, C).clone()
+        if C > 1:
+            pairs = [i.reshape(-1, *[1] * len(batch)) for i in (m, j)]
+            swapped = race.costs_of_swaps(objective, *pairs).movedim(0, -1)
+            costs[..., m, j] = swapped
+            costs[..., j, m] = swapped
+        advantage = costs - costs.mean(-2, keepdim=True)  # [*batch, C, C]: of category c, reference j
+        return (1 / C - race.pi()).to(costs.dtype) @ advantage.mT

@@ -1,0 +1,172 @@
+r"""The contract between an estimator and whatever it is used on, and the few ideas that estimators share."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from estimators import sampling
+
+Objective = Callable[[Tensor], Tensor]
+
+
+class Estimator(nn.Module):
+    r"""Estimates the expected cost of K independent C-way categorical variables, and its gradient.
+
+    ``cost = estimator(logits, objective)`` has a *value* that estimates :attr:`target` and a *gradient* to
+    ``logits`` that is the estimator. The gradient to whatever else ``objective`` uses (a decoder, say) is the
+    ordinary one. Costs are minimised: the gradient estimates :math:`+\partial E[f(z)] / \partial` logits.
+
+    A subclass writes :meth:`estimate`, and :meth:`sample` if its objective is not to be evaluated at discrete
+    draws. It never assumes how many leading dimensions there are: ``logits.expand(M, *batch, K, C)`` gives M
+    independent gradient draws. State never moves in a call, only in :meth:`advance`.
+
+    With gradients disabled every estimator makes one draw and one evaluation, so that the cost of estimators
+    nested in each other's objectives does not multiply.
+
+    Attributes:
+        target: What the value estimates: ``expectation`` (of the objective under the discrete variables),
+            ``relaxed`` (under a relaxation), ``mode`` (at the most probable categories) or ``bound``.
+        unbiased: Whether the expected gradient is that of the discrete expectation (of the bound, for a bound).
+        differentiates_objective: Whether the gradient to the logits uses the objective's derivative.
+        attaches_log_q: Whether ``log_q`` lets gradients through log q(z)'s own logits.
+    """
+
+    target: str
+    unbiased: bool
+    differentiates_objective: bool
+    attaches_log_q: bool = False
+
+    def forward(
+        self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
+    ) -> Tensor:
+        r"""The cost whose backward pass is the gradient estimate.
+
+        Arguments:
+            logits: Unnormalised log-probabilities, ``[*batch, K, C]``; minus infinity rules a category out.
+            objective: Cost to minimise, ``[S, *batch, K, C] -> [S, *batch]``, of one-hot ``z`` or, for
+                relaxations, of points of the simplex. It must not close over ``logits``.
+            context: Features that a learned baseline may look at, ``[*batch, D]``.
+            log_q: Whether to add log q(z), in nats, to the objective (a sampled KL divergence).
+
+        Returns:
+            Cost, ``[*batch]``.
+
+        Raises:
+            ValueError: If a shape is not as above.
+            TypeError: If the logits are not floating point.
+        """
+        check_logits(logits)
+        objective = with_log_q(objective, logits, self.attaches_log_q) if log_q else with_shape(objective)
+        if torch.is_grad_enabled():
+            return self.estimate(logits, objective, context)
+        return objective(self.sample(logits))[0]
+
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
+        r"""What :meth:`forward` returns while gradients are enabled; the estimator itself."""
+        raise NotImplementedError
+
+    def sample(self, logits: Tensor) -> Tensor:
+        r"""One draw of what the objective is evaluated at, ``[1, *batch, K, C]``."""
+        return sampling.draw(logits, 1)
+
+    def advance(self) -> None:
+        r"""Moves schedules and running averages; called once after every optimiser step."""
+
+
+class _Graft(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, cost, logits, gradient):
+        ctx.save_for_backward(gradient)
+        return cost.clone()
+
+    @staticmethod
+    def backward(ctx, cost_gradient):
+        (gradient,) = ctx.saved_tensors
+        return cost_gradient, cost_gradient[..., None, None] * gradient, None
+
+
+def graft(cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
+    r"""``cost`` with its value unchanged and ``gradient`` added to its gradient with respect to ``logits``.
+
+    A category of probability 0 (a logit of minus infinity) gets no gradient.
+
+    Arguments:
+        cost: ``[*batch]``.
+        logits: ``[*batch, K, C]``.
+        gradient: ``[*batch, K, C]``, in any precision; taken as a constant.
+    """
+    gradient = gradient.detach().to(logits.dtype).masked_fill(logits == -torch.inf, 0.0)
+    return _Graft.apply(cost, logits, gradient)
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    r"""The value of ``hard`` with the gradient of ``soft``."""
+    return hard + (soft - soft.detach())
+
+
+def log_prob(logits: Tensor, z: Tensor) -> Tensor:
+    r"""log q(z) in nats, extended linearly from one-hot ``z`` to the simplex.
+
+    Arguments:
+        logits: ``[*batch, K, C]``. Categories of probability 0 add nothing, rather than 0 times minus infinity.
+        z: ``[S, *batch, K, C]``.
+
+    Returns:
+        ``[S, *batch]``.
+    """
+    log_p = logits.log_softmax(-1)
+    return (z * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum((-2, -1))
+
+
+def with_shape(objective: Objective) -> Objective:
+    r"""The objective, refusing a result of another shape than ``[S, *batch]``, which would broadcast silently."""
+
+    def checked(z: Tensor) -> Tensor:
+        cost = objective(z)
+        if cost.shape != z.shape[:-2]:
+            raise ValueError(
+                f"objective returned shape {list(cost.shape)} for z of shape {list(z.shape)}: "
+                f"one cost per draw and example is expected, {list(z.shape[:-2])}"
+            )
+        return cost
+
+    return checked
+
+
+def with_log_q(objective: Objective, logits: Tensor, attached: bool) -> Objective:
+    r"""``objective(z) + log q(z)``, with gradients through q's own logits only if ``attached``."""
+    objective, logits = with_shape(objective), logits if attached else logits.detach()
+    return lambda z: objective(z) + log_prob(logits, z)
+
+
+def check_logits(logits: Tensor) -> None:
+    r"""Refuses logits that are not floating point ``[*batch, K, C]`` with K and C at least 1."""
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim < 2 or logits.shape[-1] < 1 or logits.shape[-2] < 1:
+        raise ValueError(f"logits must be [*batch, K, C] with K and C at least 1, got {list(logits.shape)}")
+
+
+def at_least(minimum: int, **option: int) -> int:
+    r"""The one option given by name, or a ValueError that names it if it is no integer from ``minimum`` on."""
+    ((name, value),) = option.items()
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    return value
+
+
+def positive(**option: float) -> float:
+    r"""The one option given by name, or a ValueError that names it if it is no finite number above 0."""
+    ((name, value),) = option.items()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+    return float(value)
+
+
+def one_of(choices: Iterable[str | bool], **option: str | bool) -> str | bool:
+    r"""The one option given by name, or a ValueError that names it and lists ``choices``."""
+    ((name, value),) = option.items()
+    if value not in (choices := list(choices)):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+    return value

@@ -1,0 +1,56 @@
+import torch
+from torch import Tensor
+
+from estimators.base import Estimator, at_least
+
+
+class Exact(Estimator):
+    r"""Enumeration: the sum over all joint configurations of their probability times their cost.
+
+    The yardstick for every other estimator: value and gradients are exact, without variance. It evaluates the
+    objective at all :math:`C^K` configurations at once, so it is refused beyond ``limit``.
+
+    With gradients disabled it makes a single draw like every estimator; its value is then no longer exact.
+
+    Arguments:
+        limit: Largest number of joint configurations to enumerate.
+
+    Raises:
+        ValueError: At the first call, if the logits have more joint configurations than ``limit``.
+    """
+
+    target, unbiased, differentiates_objective = "expectation", True, False
+
+    def __init__(self, limit: int = 4096):
+        super().__init__()
+        self.limit = at_least(1, limit=limit)
+
+    def estimate(self, logits, objective, context):
+        index = configurations(logits, self.limit)  # [N, K]
+        z = torch.nn.functional.one_hot(index, logits.shape[-1]).to(logits.dtype)  # [N, K, C]
+        for _ in logits.shape[:-2]:
+            z = z.unsqueeze(1)
+        cost = objective(z.expand(len(z), *logits.shape))  # [N, *batch]
+        return (log_probabilities(logits, index).exp() * cost).sum(0)
+
+
+def configurations(logits: Tensor, limit: int) -> Tensor:
+    r"""Category indices of all joint configurations of K C-way variables, ``[C ** K, K]``.
+
+    Raises:
+        ValueError: If there are more than ``limit``.
+    """
+    K, C = logits.shape[-2:]
+    if limit < C**K:
+        raise ValueError(
+            f"limit is {limit} joint configurations, but {K} variables of {C} categories have {C}^{K}: "
+            "raise limit, or take fewer variables or categories"
+        )
+    return torch.cartesian_prod(*[torch.arange(C, device=logits.device)] * K).reshape(-1, K)
+
+
+def log_probabilities(logits: Tensor, index: Tensor) -> Tensor:
+    r"""log q of the configurations ``index`` ``[N, K]`` under logits ``[*batch, K, C]``: ``[N, *batch]``, in nats."""
+    log_p = logits.log_softmax(-1)
+    chosen = log_p[..., torch.arange(index.shape[1], device=index.device), index]  # [*batch, N, K]
+    return chosen.sum(-1).movedim(-1, 0)

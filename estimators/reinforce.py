@@ -1,0 +1,79 @@
+import torch
+
+from estimators import sampling
+from estimators.base import Estimator, at_least, graft, one_of
+
+
+class Reinforce(Estimator):
+    r"""Score-function estimator: mean over S draws of ``f(z) - b`` times the gradient of log q(z).
+
+    Needs only values of the objective. Without a baseline its variance grows with the square of the
+    objective: use ``leave_one_out`` wherever two evaluations are affordable.
+
+    References:
+        | Simple statistical gradient-following algorithms for connectionist reinforcement learning (Williams, 1992)
+        | https://doi.org/10.1007/BF00992696
+        | Buy 4 REINFORCE samples, get a baseline for free! (Kool et al., 2019)
+        | https://openreview.net/forum?id=r1lgTGL5DE
+        | Self-critical sequence training for image captioning (Rennie et al., 2017), the greedy baseline
+        | https://arxiv.org/abs/1612.00563
+
+    Arguments:
+        samples: Number S of draws, at least 1; at least 2 with ``leave_one_out``.
+        baseline: What is subtracted from the cost. ``none``; ``running_mean`` (of the costs of earlier steps);
+            ``leave_one_out`` (mean of the other draws of the same example); ``batch`` (mean cost of the other
+            examples along the last batch dimension); ``greedy`` (cost of the most probable categories, one
+            more evaluation).
+        decay: Of the running mean, per optimiser step, from 0 up to but not including 1.
+
+    Raises:
+        ValueError: For ``leave_one_out`` with one sample; at the call, for ``batch`` without other examples.
+    """
+
+    target, unbiased, differentiates_objective = "expectation", True, False
+
+    def __init__(self, samples: int = 1, baseline: str = "running_mean", decay: float = 0.99):
+        super().__init__()
+        self.samples = at_least(1, samples=samples)
+        self.baseline = one_of(("none", "running_mean", "leave_one_out", "batch", "greedy"), baseline=baseline)
+        if baseline == "leave_one_out" and samples < 2:
+            raise ValueError(f"samples must be at least 2 with baseline=leave_one_out, got {samples}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be from 0 up to but not including 1, got {decay}")
+        self.decay = decay
+        self.pending = []  # mean costs of the calls since the last optimiser step
+        self.register_buffer("total", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
+
+    def estimate(self, logits, objective, context):
+        if self.baseline == "batch" and (logits.ndim < 3 or logits.shape[-3] < 2):
+            raise ValueError(f"baseline=batch needs at least 2 examples in a batch, got logits {list(logits.shape)}")
+        z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
+        cost = objective(z)  # [S, *batch]
+        advantage = (cost.detach() - self.subtracted(cost.detach(), logits, objective))[..., None, None]
+        gradient = (advantage * z).mean(0) - advantage.mean(0) * logits.softmax(-1)
+        return graft(cost.mean(0), logits, gradient)
+
+    @torch.no_grad()
+    def subtracted(self, cost, logits, objective):
+        r"""The baseline for costs ``[S, *batch]``, broadcastable to them and independent of each one's draw."""
+        match self.baseline:
+            case "leave_one_out":
+                return (cost.sum(0) - cost) / (self.samples - 1)
+            case "batch":
+                per_example = cost.mean(0)
+                return (per_example.sum(-1, keepdim=True) - per_example) / (per_example.shape[-1] - 1)
+            case "greedy":
+                return objective(sampling.one_hot(logits.argmax(-1), logits).unsqueeze(0))
+            case "running_mean":
+                if self.training:
+                    self.pending.append(cost.mean())
+                return (self.total / self.weight.clamp(min=1e-12)).to(cost.dtype)
+            case "none":
+                return torch.zeros_like(cost)
+
+    def advance(self):
+        if self.pending:
+            self.total.lerp_(torch.stack(self.pending).mean().double(), 1 - self.decay)
+            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+            self.pending.clear()

@@ -1,0 +1,57 @@
+r"""Where all randomness of the estimators comes from.
+
+Every draw of every estimator passes through this module, looked up at call time (``sampling.draw``, never a
+name imported from here). A test can then put enumeration in the place of :func:`categorical`, or quadrature
+nodes in the place of :func:`gumbel`, and compare expectations instead of averages.
+"""
+
+import torch
+from torch import Tensor
+
+
+def gumbel(logits: Tensor, samples: int) -> Tensor:
+    r"""Independent standard Gumbel noise, always finite.
+
+    Arguments:
+        logits: What the noise is for, ``[*batch, K, C]``: gives shape, device and precision (at least float32).
+        samples: Number S of draws.
+
+    Returns:
+        Noise, ``[S, *batch, K, C]``. Its negative is the logarithm of Exp(1) draws.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    noise = torch.empty((samples, *logits.shape), dtype=dtype, device=logits.device)
+    return noise.exponential_().clamp_(min=torch.finfo(dtype).tiny).log_().neg_()
+
+
+def categorical(logits: Tensor, samples: int) -> Tensor:
+    r"""Indices drawn from ``softmax(logits)`` by the Gumbel-max trick; a category of probability 0 never is.
+
+    Arguments:
+        logits: Unnormalised log-probabilities, ``[*batch, K, C]``.
+        samples: Number S of draws.
+
+    Returns:
+        Category indices, ``[S, *batch, K]``.
+    """
+    return (gumbel(logits, samples) + logits).argmax(-1)
+
+
+@torch.no_grad()
+def draw(logits: Tensor, samples: int) -> Tensor:
+    r"""One-hot draws of K independent categorical variables.
+
+    Arguments:
+        logits: Unnormalised log-probabilities, ``[*batch, K, C]``.
+        samples: Number S of draws.
+
+    Returns:
+        One-hot vectors in the precision of the logits, ``[S, *batch, K, C]``.
+    """
+    return one_hot(categorical(logits, samples), logits)
+
+
+def one_hot(index: Tensor, like: Tensor) -> Tensor:
+    r"""One-hot vectors ``[..., C]`` of the indices ``[...]``, with C, precision and device of ``like``."""
+    shape = (*index.shape, like.shape[-1])
+    return torch.zeros(shape, dtype=like.dtype, device=like.device).scatter_(-1, index.unsqueeze(-1), 1.0)

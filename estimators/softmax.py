@@ -1,0 +1,25 @@
+from estimators.base import Estimator, positive
+
+
+class Softmax(Estimator):
+    r"""The deterministic relaxation: the objective at the probabilities, ``f(softmax(logits / temperature))``.
+
+    No noise and no variance, but another problem: the model may learn to use mixtures of categories that the
+    discrete variables cannot express. Use it as a baseline for what discreteness costs, not where discrete
+    samples are needed at the end.
+
+    Arguments:
+        temperature: Divides the logits, above 0. Below 1 the mixtures are sharper and the gradients rarer.
+    """
+
+    target, unbiased, differentiates_objective, attaches_log_q = "relaxed", False, True, True
+
+    def __init__(self, temperature: float = 1.0):
+        super().__init__()
+        self.temperature = positive(temperature=temperature)
+
+    def estimate(self, logits, objective, context):
+        return objective(self.sample(logits))[0]
+
+    def sample(self, logits):
+        return (logits / self.temperature).softmax(-1).unsqueeze(0)

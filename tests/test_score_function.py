@@ -1,0 +1,178 @@
+"""Identities of REINFORCE and its baselines, and of AR, ARS and ARSM."""
+
+import math
+
+import certification as c
+import pytest
+import torch
+
+from estimators import AR, ARS, ARSM, Reinforce, sampling
+from estimators.arsm import Race
+
+PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
+ALL = [
+    Reinforce(baseline="none"),
+    Reinforce(samples=3, baseline="leave_one_out"),
+    Reinforce(baseline="batch"),
+    Reinforce(baseline="greedy"),
+    AR(),
+    ARS(),
+    ARSM(),
+]
+SHIFT_INVARIANT = [e for e in ALL if type(e) is not AR and getattr(e, "baseline", "") != "none"]
+
+
+def name(estimator):
+    return f"{type(estimator).__name__}-{getattr(estimator, 'baseline', '')}"
+
+
+def gradient(estimator, objective, problem=PROBLEM, seed=1, lead=50):
+    torch.manual_seed(seed)
+    logits, parameters = problem.leaves(lead)
+    cost = estimator(logits, objective or problem.objective(parameters))
+    return torch.autograd.grad(cost.sum(), logits)[0]
+
+
+@pytest.mark.parametrize("estimator", ALL, ids=name)
+def test_gradient_sums_to_zero_over_categories(estimator):
+    assert gradient(estimator, None).sum(-1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("estimator", SHIFT_INVARIANT, ids=name)
+def test_adding_a_constant_changes_no_draw(estimator):
+    cost = PROBLEM.objective(PROBLEM.parameters)
+    plain, shifted = gradient(estimator, cost), gradient(estimator, lambda z: cost(z) + 1000)
+    assert (plain - shifted).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("estimator", SHIFT_INVARIANT, ids=name)
+def test_a_constant_objective_has_no_gradient(estimator):
+    found = gradient(estimator, lambda z: torch.full(z.shape[:-2], 7.0, dtype=z.dtype))
+    assert found.abs().max() < 1e-12
+
+
+def test_leave_one_out_is_the_classical_form():
+    estimator = Reinforce(samples=4, baseline="leave_one_out")
+    logits = PROBLEM.logits.clone().requires_grad_()
+    cost = PROBLEM.objective(PROBLEM.parameters)
+    torch.manual_seed(2)
+    (found,) = torch.autograd.grad(estimator(logits, cost).sum(), logits)
+    torch.manual_seed(2)
+    z = sampling.draw(logits, 4)
+    f = cost(z)[..., None, None]
+    expected = ((f - f.mean(0)) * (z - logits.softmax(-1))).sum(0) / 3
+    assert torch.allclose(found, expected)
+
+
+def test_running_mean_follows_the_costs_and_only_between_steps():
+    estimator = Reinforce(decay=0.5)
+    seen = []
+    for cost in (4.0, 8.0):
+        estimator(torch.zeros(2, 1, 3, requires_grad=True), lambda z, cost=cost: torch.full(z.shape[:-2], cost))
+        estimator.advance()
+        seen.append(float(estimator.total / estimator.weight))
+    assert seen == pytest.approx([4.0, (4.0 * 0.25 + 8.0 * 0.5) / 0.75])
+    estimator.eval()
+    estimator(torch.zeros(2, 1, 3, requires_grad=True), lambda z: torch.full(z.shape[:-2], 100.0))
+    estimator.advance()
+    assert float(estimator.total / estimator.weight) == pytest.approx(seen[-1]), "measuring moved the baseline"
+
+
+# ---------------------------------------------------------------- races
+
+
+def test_the_race_draws_from_the_softmax():
+    logits = torch.tensor([[0.5, -1.0, 1.0, 0.0]], dtype=torch.float64)
+    torch.manual_seed(0)
+    draws = 200_000
+    frequency = Race(logits.expand(draws, 1, 4)).winner()[0].mean(0)
+    p = logits.softmax(-1)
+    z = (frequency - p).abs() / (p * (1 - p) / draws).sqrt()
+    assert z.max() < 3.9, "four coordinates, one false alarm in 2,500"
+
+
+@pytest.mark.parametrize("C", [2, 3, 4, 7])
+def test_pseudo_actions_are_those_of_swapped_noise(C):
+    torch.manual_seed(C)
+    logits = torch.randn(40, 3, C)
+    race = Race(logits)
+    pairs = torch.cartesian_prod(torch.arange(C), torch.arange(C)).T.unsqueeze(-1)
+    fast = race.swapped(*pairs)
+    for n, (m, j) in enumerate(pairs.squeeze(-1).T.tolist()):
+        noise = race.log_noise.clone()
+        noise[..., [m, j]] = noise[..., [j, m]]
+        slow = sampling.one_hot((noise - logits).argmin(-1), logits)
+        assert torch.equal(fast[n], slow), f"swap of {m} and {j}"
+        if m == j:
+            assert torch.equal(slow, race.winner()[0])
+
+
+def test_arsm_is_ars_averaged_over_the_reference():
+    objective = PROBLEM.objective(PROBLEM.parameters)
+    torch.manual_seed(0)
+    race = Race(PROBLEM.logits)
+    cost = objective(race.winner())[0]
+    merged = ARSM().gradient(race, cost, objective)
+    total = torch.zeros_like(merged)
+    for j in range(PROBLEM.C):
+        with c.patched(categorical=lambda logits, samples, j=j: torch.full((samples, *logits.shape[:-1]), j)):
+            total += ARS().gradient(race, cost, objective)
+    assert torch.allclose(merged, total / PROBLEM.C)
+
+
+def test_two_categories_give_arm():
+    """ARM: (f(z(u)) - f(z(1 - u))) (1/2 - u), with z = 1 where u < sigmoid(phi_1 - phi_2)."""
+    logits = torch.tensor([[0.3, -0.4]], dtype=torch.float64).expand(1000, 1, 2).clone().requires_grad_()
+    values = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    torch.manual_seed(1)
+    cost = ARSM()(logits, lambda z: (z @ values).sum(-1))
+    (found,) = torch.autograd.grad(cost.sum(), logits)
+    torch.manual_seed(1)
+    u = Race(logits).pi()[..., 0]
+    s = (logits[..., 0] - logits[..., 1]).sigmoid()
+    f = lambda u: torch.where(u < s, values[0], values[1])
+    assert torch.allclose(found[..., 0], (f(u) - f(1 - u)) * (0.5 - u))
+
+
+@pytest.mark.parametrize(("estimator", "expected"), [(AR(), (1, 0)), (ARS(), (1, 4)), (ARSM(), (1, 10))], ids=name)
+def test_evaluations(estimator, expected):
+    assert c.evaluations(estimator, c.Problem(2, 5, extreme=0.3)) == expected
+
+
+def test_memory_stays_bounded_with_256_categories():
+    logits = torch.zeros(4, 2, 256, requires_grad=True)
+    largest = 0
+
+    def objective(z):
+        nonlocal largest
+        largest = max(largest, z.numel())
+        return z[..., 0].sum(-1)
+
+    ARSM()(logits, objective).sum().backward()
+    assert logits.grad.isfinite().all()
+    assert largest <= 2**17 < logits.numel() * 256 * 255 / 2
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 0}, "samples must be an integer of at least 1, got 0"),
+        ({"samples": 1.5}, "samples must be an integer of at least 1, got 1.5"),
+        ({"baseline": "mean"}, "baseline must be one of none, running_mean, leave_one_out, batch, greedy, got 'mean'"),
+        ({"baseline": "leave_one_out"}, "samples must be at least 2 with baseline=leave_one_out, got 1"),
+        ({"decay": 1.0}, "decay must be from 0 up to but not including 1, got 1.0"),
+        ({"decay": math.nan}, "decay must be from 0 up to but not including 1, got nan"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        Reinforce(**options)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 3), (5, 1, 2, 3)])
+def test_batch_baseline_needs_other_examples(shape):
+    with pytest.raises(ValueError, match="baseline=batch needs at least 2 examples"):
+        Reinforce(baseline="batch")(torch.zeros(shape, requires_grad=True), lambda z: pytest.fail("evaluated"))
