@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from estimators import sampling
-from estimators.base import Estimator, Objective, graft
+from estimators.base import Estimator, Objective, copies_in_cache, graft
 
 
 class Race:
@@ -58,8 +58,7 @@ class Race:
 
         Evaluated in chunks of swaps that fit the processor's cache, which also bounds memory.
         """
-        elements = 2**24 if self.logits.is_cuda else 2**17
-        swaps = max(1, elements // self.logits.numel())
+        swaps = copies_in_cache(self.logits)
         pairs = zip(m.split(swaps), j.split(swaps), strict=True)
         return torch.cat([objective(self.swapped(*pair)) for pair in pairs])
 

@@ -100,6 +100,11 @@ def graft(cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     return _Graft.apply(cost, logits, gradient)
 
 
+def copies_in_cache(logits: Tensor) -> int:
+    r"""How many copies of ``logits`` to work on at a time: what the processor's cache holds, and memory bears."""
+    return max(1, (2**24 if logits.is_cuda else 2**17) // max(1, logits.numel()))
+
+
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     r"""The value of ``hard`` with the gradient of ``soft``."""
     return hard + (soft - soft.detach())

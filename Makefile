@@ -1,0 +1,31 @@
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench
+
+help:  ## what each target does
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: .venv/installed  ## set everything up in .venv
+
+demo: .venv/installed  ## compare five estimators on a discrete VAE of digits: table and plots
+	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae seed=1,2 steps=2000 output=output/demo \
+	    wandb.mode=offline hydra/launcher=joblib
+	$(BIN)/python report.py output/demo
+
+test: .venv/installed  ## run the tests, on two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: .venv/installed  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: .venv/installed  ## print speed figures, as ratios measured in one run
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

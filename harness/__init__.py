@@ -1,0 +1,1 @@
+r"""What ``run.py`` drives: options, training loop, gradient statistics and tracking."""

@@ -1,0 +1,156 @@
+r"""The command line: composes the config, refuses what is wrong in one line, runs, and sums up."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness import options
+from harness.options import Refused
+from harness.tracking import FINISHED, Tracker, new_folder, runs_of
+from harness.train import NotFinite, prepare, train
+
+# Tracebacks are shown on request only: by Hydra's own variable, or by debug=fast.
+DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" or any(a.startswith("debug=") for a in sys.argv)
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def job(cfg: DictConfig) -> None:
+    r"""One run, or one of a sweep; what fails is said at once, and a sweep goes on with the others."""
+    try:
+        run(cfg)
+    except (Refused, NotFinite) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"error: {error}", file=sys.stderr)
+        elif not DEBUGGING:
+            fail(error)
+        raise
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(cfg: DictConfig) -> None:
+    r"""One run: from a composed config to a folder with its figures."""
+    options.check(cfg)
+    torch.set_num_threads(cfg.threads)
+    device = options.device_of(cfg)
+    chosen = HydraConfig.get().runtime.choices
+    labels = {"task": Path(chosen["task"]).name, "estimator": Path(chosen["estimator"]).name, "seed": cfg.seed}
+    config = options.plain(cfg)
+    place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, options.key_of(config))
+    before = runs_of(*place)
+    finished = [folder for folder in before if (folder / FINISHED).is_file()]
+    if finished and not cfg.fresh:
+        print(f"finished already: {finished[-1]} (fresh=true runs it again, in a new folder)")
+        print_summary(finished[-1])
+        return
+    torch.manual_seed(cfg.seed)
+    task = options.build(cfg, "task", labels["task"])
+    estimator = options.build(cfg, "estimator", labels["estimator"])
+    state = prepare(cfg, task, estimator, device)
+    if len(before) > len(finished):
+        print(f"unfinished, and left as it is: {[f for f in before if f not in finished][-1]}")
+    tracker = Tracker(new_folder(*place), config, labels, device)
+    exit_code = 1
+    try:
+        figures = train(state, cfg, tracker.log)
+        state.save(tracker.folder / "state.pt")
+        summary = {
+            "parameters": sum(p.numel() for p in task.parameters()),
+            "estimator_parameters": sum(p.numel() for p in estimator.parameters()),
+            "steps": state.step,
+            "seconds": round(state.seconds, 3),
+            "evaluations": state.evaluations,
+            **figures,
+        }
+        tracker.finish(summary)
+        exit_code = 0
+    except KeyboardInterrupt:
+        print(f"\ninterrupted after step {state.step}; the rows so far are in {tracker.folder}", file=sys.stderr)
+        raise
+    finally:
+        tracker.close(exit_code)
+    print_summary(tracker.folder, tracker.mode)
+
+
+def print_summary(folder: Path, mode: str | None = None) -> None:
+    r"""One screen about a finished run."""
+    config, summary = OmegaConf.load(folder / "config.yaml"), OmegaConf.load(folder / FINISHED)
+    labels = config.choices
+    rate = summary.steps / max(summary.seconds, 1e-9)
+    lines = [
+        f"{labels.estimator} on {labels.task}, seed {labels.seed}",
+        f"  parameters   {summary.parameters:,} of the model, {summary.estimator_parameters:,} of the estimator",
+        f"  training     {summary.steps:,} steps in {summary.seconds:.1f} s ({rate:.0f} per second), "
+        f"{summary.evaluations / summary.steps:g} evaluations of the objective per example and step",
+        *(f"  {name:<12} {value:.5g}" for name, value in summary.items() if name.startswith("test/")),
+        f"  folder       {folder}",
+    ]
+    if mode:
+        sync = " (upload: wandb sync " + str(folder / "wandb" / "offline-run-*") + ")" if mode == "offline" else ""
+        lines.append(f"  W&B          {mode}{sync}")
+    print("\n".join(lines), flush=True)
+
+
+def refusal(error: BaseException) -> str | None:
+    r"""The one line for what a user got wrong, or None if the program is at fault."""
+    if isinstance(error, Refused | NotFinite):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        known = sorted(error.options)
+        return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return composition_error(options.one_line(error), options.one_line(options.innermost(error)))
+    return None
+
+
+def composition_error(text: str, cause: str) -> str:
+    r"""Hydra's complaint about an override, with the nearest known key."""
+    for marker in ("Could not override '", "Could not append to config. An item is already at '"):
+        if text.startswith(marker):
+            key = text[len(marker) :].split("'")[0]
+            if "not in struct" in text + cause:
+                known = list(known_keys())
+                return f"{key} is no option{options.nearest(key, known)}; python run.py --help lists them"
+            return f"{key}: {cause.split(' full_key:')[0]}"
+    return f"{text} {cause}" if cause not in text else text
+
+
+def known_keys() -> list[str]:
+    r"""Every option of the default config, with dots."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = hydra.compose("config")
+
+    def walk(node, prefix):
+        for key in node:
+            yield f"{prefix}{key}"
+            if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+                yield from walk(node[key], f"{prefix}{key}.")
+
+    return list(walk(cfg, ""))
+
+
+def fail(error: BaseException) -> None:
+    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what is refused."""
+    print(f"error: {refusal(error)}", file=sys.stderr)
+    sys.exit(1 if isinstance(error, NotFinite) else 2)
+
+
+def main() -> None:
+    r"""Entry point of ``run.py``."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
+    options.register()
+    try:
+        hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
+    except Exception as error:
+        if DEBUGGING or refusal(error) is None:
+            raise
+        fail(error)

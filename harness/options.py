@@ -1,0 +1,189 @@
+r"""The options at the top level of the config: their types, what they mean, and which values are accepted."""
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+from torch import nn
+
+# What cannot change a run's results, and is therefore no part of its identity.
+NOT_RESULTS = ("output", "wandb", "fresh", "name", "notes")
+
+
+class Refused(ValueError):
+    r"""A request that is refused before any work starts; its text is the one line that the user sees."""
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class WandbMode(Enum):
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+def option(default: Any, help: str) -> Any:
+    return field(default_factory=lambda: default, metadata={"help": help})
+
+
+@dataclass
+class Valid:
+    every: int = option(500, "steps between evaluations on the validation split; 0: only before and after training")
+
+
+@dataclass
+class Measure:
+    every: int = option(500, "steps between gradient statistics; 0: none")
+    draws: int = option(100, "independent gradient draws M behind each statistic, at least 2")
+
+
+@dataclass
+class Wandb:
+    mode: WandbMode | None = option(None, "online, offline or disabled; null: WANDB_MODE, else online where possible")
+    project: str = option("hardmax", "W&B project")
+    entity: str | None = option(None, "W&B user or team; null: your default")
+    group: str | None = option(None, "W&B group; null: <task>-<estimator>")
+    tags: list[str] = option([], "W&B tags, such as [first,second]")
+
+
+@dataclass
+class Options:
+    seed: int = option(0, "seed of the model, the data order and the draws")
+    steps: int = option(5000, "optimiser steps")
+    batch_size: int = option(100, "examples per step")
+    device: Device = option(Device.auto, "auto, cpu or cuda")
+    threads: int = option(1, "CPU threads; results differ in the last bits between thread counts")
+    output: str = option("output", "folder under which every run makes its own")
+    fresh: bool = option(False, "run again, in a new folder, what has already finished")
+    name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed>")
+    notes: str | None = option(None, "free text kept with the run")
+    log_every: int = option(50, "steps between rows of the training loss")
+    detect_anomaly: bool = option(False, "let PyTorch look for the operation that made a NaN (slow)")
+    valid: Valid = field(default_factory=Valid)
+    measure: Measure = field(default_factory=Measure)
+    wandb: Wandb = field(default_factory=Wandb)
+    estimator: Any = MISSING
+    task: Any = MISSING
+    optimizer: Any = MISSING
+
+
+def help_lines(schema: type = Options, prefix: str = "") -> list[str]:
+    r"""One line for each option: its name, default and meaning."""
+    lines = []
+    for f in fields(schema):
+        if isinstance(f.type, type) and is_dataclass(f.type):
+            lines += help_lines(f.type, f"{prefix}{f.name}.")
+        elif "help" in f.metadata:
+            default = f.default_factory()
+            default = "null" if default is None else default.value if isinstance(default, Enum) else default
+            default = str(default).lower() if isinstance(default, bool) else default
+            lines.append(f"  {f'{prefix}{f.name}={default}':<24} {f.metadata['help']}")
+    return lines
+
+
+HELP = """\
+hardmax: gradients through categorical choices. One run, or with -m a sweep:
+
+  python run.py estimator=arsm task=dvae seed=3
+  python run.py -m estimator=reinforce,arsm seed=1,2,3 hydra/launcher=joblib
+  python run.py --cfg job --resolve      (every option, without running)
+
+Groups (write group=choice, and group.option=value for what a choice takes):
+
+$APP_CONFIG_GROUPS
+Options:
+
+{options}
+  optimizer.lr             learning rate of the model
+  optimizer.estimator_lr   learning rate of an estimator's learned parts; null: the model's
+  task.variables, task.categories
+                           latent size: K variables of C categories
+"""
+
+
+def register() -> None:
+    r"""Makes the schema and the help text known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="options", node=Options)
+    template = HELP.format(options="\n".join(help_lines()))
+    store.store(group="hydra/help", name="hardmax", node={"app_name": "hardmax", "template": template})
+
+
+def check(cfg: DictConfig) -> None:
+    r"""Refuses missing values, and numbers out of range, by the name of the option.
+
+    Raises:
+        Refused: With the option, its value and what is accepted.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
+    lowest = {"seed": 0, "steps": 1, "batch_size": 1, "threads": 1, "log_every": 1}
+    lowest |= {"valid.every": 0, "measure.every": 0, "measure.draws": 2}
+    for key, low in lowest.items():
+        if (value := OmegaConf.select(cfg, key)) < low:
+            raise Refused(f"{key} must be an integer of at least {low}, got {value}")
+    if cfg.device == Device.cuda and not torch.cuda.is_available():
+        raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    r"""The device that ``device`` stands for on this machine."""
+    if cfg.device == Device.auto:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(cfg.device.value)
+
+
+def plain(cfg: DictConfig) -> dict:
+    r"""The resolved config as plain dictionaries, lists, strings and numbers."""
+    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
+
+
+def key_of(config: dict) -> str:
+    r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
+    identity = {k: v for k, v in config.items() if k not in NOT_RESULTS}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
+    r"""The estimator or task that a config node describes.
+
+    Raises:
+        Refused: In one line, if the class is not there or does not accept the arguments.
+    """
+    try:
+        return instantiate(cfg[group], _convert_="all")
+    except Exception as error:
+        cause = innermost(error)
+        arguments = ", ".join(k for k in cfg[group] if k != "_target_") or "none"
+        hint = f"; it takes: {arguments}" if isinstance(cause, TypeError) else ""
+        raise Refused(f"{group}={choice}: {one_line(cause)}{hint}") from error
+
+
+def innermost(error: BaseException) -> BaseException:
+    r"""The exception at the bottom of a chain of causes."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    r"""The first paragraph of an exception's text in one line."""
+    text = " ".join(str(error).strip().split("\n\n")[0].split())
+    return text or type(error).__name__
+
+
+def nearest(word: str, known: list[str]) -> str:
+    r"""A suggestion in parentheses, or nothing."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

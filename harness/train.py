@@ -1,0 +1,246 @@
+r"""The training loop, and everything it needs to go on from."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from estimators.base import Estimator
+from harness.gradients import forked_random, measure
+from harness.options import Refused
+from tasks.base import Problem, Task
+
+TRY, MEASURE, EVALUATE, TEST = range(4)  # purposes of forked random streams
+
+
+class NotFinite(ArithmeticError):
+    r"""The loss became infinite or NaN; the text names step, estimator and tensor."""
+
+
+class Batches:
+    r"""Indices of training examples, shuffled anew every epoch; the last incomplete batch of one is left out.
+
+    Arguments:
+        examples: Number of examples, or None if every batch is the same problem.
+        size: Examples per batch.
+        seed: Of the order.
+        device: Where the indices are wanted.
+
+    Raises:
+        Refused: If a batch is larger than the data.
+    """
+
+    def __init__(self, examples: int | None, size: int, seed: int, device: torch.device):
+        if examples is not None and size > examples:
+            raise Refused(f"batch_size must be at most the {examples} training examples, got {size}")
+        self.examples, self.size = examples, size
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.order = torch.zeros(size if examples is None else 0, dtype=torch.long, device=device)
+        self.position = 0
+
+    def next(self) -> Tensor:
+        r"""Indices ``[size]``."""
+        if self.examples is None:
+            return self.order
+        if self.position + self.size > len(self.order):
+            device = self.order.device
+            self.order = torch.randperm(self.examples, generator=self.generator, device=device)
+            self.position = 0
+        self.position += self.size
+        return self.order[self.position - self.size : self.position]
+
+    def state_dict(self) -> dict:
+        return {"order": self.order, "position": self.position, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.order, self.position = state["order"].to(self.order.device), state["position"]
+        self.generator.set_state(state["generator"].cpu())
+
+
+class Counted:
+    r"""Counts the rows on which objectives are evaluated, per example."""
+
+    def __init__(self):
+        self.rows = 0
+
+    def __call__(self, problem: Problem) -> Callable[[Tensor], Tensor]:
+        examples = problem.logits.shape[:-2].numel()
+
+        def objective(z):
+            self.rows += z.shape[:-2].numel() // examples
+            return problem.objective(z)
+
+        return objective
+
+
+@dataclass
+class State:
+    r"""Everything that a run goes on from: restored, it continues bit for bit.
+
+    Attributes:
+        task, estimator, optimizer, batches: Each with a ``state_dict`` of its own.
+        window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device.
+        step: Optimiser steps done.
+        evaluations: Rows on which the objective was evaluated so far, per example.
+        seconds: Of training so far, measuring and evaluating left out.
+    """
+
+    task: Task
+    estimator: Estimator
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    window: Tensor
+    step: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+
+    PARTS = ("task", "estimator", "optimizer", "batches")
+    NUMBERS = ("step", "evaluations", "seconds")
+
+    def state_dict(self) -> dict:
+        state = {part: getattr(self, part).state_dict() for part in self.PARTS}
+        state |= {number: getattr(self, number) for number in self.NUMBERS}
+        cuda = torch.cuda.get_rng_state(self.window.device) if self.window.is_cuda else None
+        return state | {"window": self.window, "random": torch.get_rng_state(), "random_cuda": cuda}
+
+    def load_state_dict(self, state: dict) -> None:
+        for part in self.PARTS:
+            getattr(self, part).load_state_dict(state[part])
+        for number in self.NUMBERS:
+            setattr(self, number, state[number])
+        self.window.copy_(state["window"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.window.device)
+
+    def save(self, path: Path) -> None:
+        r"""Writes a checkpoint that is either whole or not there; it loads with ``weights_only=True``."""
+        partial = path.with_name(path.name + ".partial")
+        torch.save(self.state_dict(), partial)
+        partial.replace(path)
+
+
+def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.device) -> State:
+    r"""A state at step 0, after one forward pass that lets learned parts take their sizes.
+
+    Raises:
+        Refused: If estimator, task and batch size do not fit together; nothing has been written then.
+    """
+    task.to(device), estimator.to(device)
+    batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
+    index = torch.arange(cfg.batch_size, device=device)
+    with forked_random(device, cfg.seed, 0, TRY):
+        problem = task.problem(task.batch(index, torch.Generator(device)))
+        try:
+            estimator.eval()(problem.logits, problem.objective, problem.context, problem.log_q)
+        except (ValueError, TypeError) as error:
+            raise Refused(f"{type(estimator).__name__}: {error}") from error
+        estimator.train()
+    settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    rate = settings.pop("estimator_lr")
+    groups = [{"params": list(task.parameters())}]
+    if learned := list(estimator.parameters()):
+        groups.append({"params": learned, **({} if rate is None else {"lr": rate})})
+    try:
+        optimizer = instantiate({**settings, "_partial_": True})(groups)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Refused(f"optimizer: {error}") from error
+    window = torch.zeros(cfg.log_every, 2, device=device)
+    torch.manual_seed(cfg.seed)
+    return State(task, estimator, optimizer, batches, window)
+
+
+def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]) -> dict:
+    r"""Trains to ``steps``, logs rows on the way, and returns the final figures by name.
+
+    Raises:
+        NotFinite: If a loss is infinite or NaN; noticed when the row it belongs to is due.
+    """
+    task, estimator, optimizer = state.task, state.estimator, state.optimizer
+    device, seed = state.window.device, cfg.seed
+    batch_of_statistics = task.held_aside(cfg.batch_size)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    counted, last = Counted(), {}
+    progress = tqdm(total=cfg.steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
+
+    def due(every):
+        return state.step in (0, cfg.steps) or (every > 0 and state.step % every == 0)
+
+    def row():
+        found = {}
+        if state.step and (state.step % cfg.log_every == 0 or state.step == cfg.steps):
+            found["train/loss"] = last["loss"] = mean_loss(state, cfg)
+            found["cost/evaluations"] = state.evaluations
+        if due(cfg.valid.every):
+            with forked_random(device, seed, state.step, EVALUATE):
+                found |= {f"valid/{k}": v for k, v in task.evaluate("valid").items()}
+        if cfg.measure.every and due(cfg.measure.every):
+            with forked_random(device, seed, state.step, MEASURE):
+                statistics = measure(task, estimator, batch_of_statistics, cfg.measure.draws)
+            found |= {f"gradient/{k}": v for k, v in statistics.items()}
+        return found
+
+    def step():
+        problem = task.problem(task.batch(state.batches.next(), state.batches.generator))
+        cost = estimator(problem.logits, counted(problem), problem.context, problem.log_q)
+        parts = torch.stack([cost.mean(), torch.as_tensor(problem.penalty, device=device).mean()])
+        for p in parameters:
+            p.grad = None
+        parts.sum().backward()
+        optimizer.step()
+        estimator.advance()
+        state.window[state.step % cfg.log_every].copy_(parts.detach())
+        state.step += 1
+        state.evaluations += counted.rows
+        counted.rows = 0
+
+    with progress:
+        clock = time.perf_counter()
+        while True:
+            logging = state.step % cfg.log_every == 0 or due(cfg.valid.every) or due(cfg.measure.every)
+            if logging:
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                state.seconds += time.perf_counter() - clock
+                if found := row():
+                    log(state.step, found, state.seconds)
+                progress.set_postfix({k: f"{v:.4g}" for k, v in last.items()}, refresh=False)
+                clock = time.perf_counter()
+            if state.step == cfg.steps:
+                break
+            with torch.autograd.set_detect_anomaly(cfg.detect_anomaly):
+                step()
+            progress.update()
+    with forked_random(device, seed, state.step, TEST):
+        tested = {f"test/{k}": v for k, v in task.evaluate("test").items()}
+    log(state.step, tested, state.seconds)
+    return tested
+
+
+def mean_loss(state: State, cfg: DictConfig) -> float:
+    r"""Mean loss of the steps since the last row.
+
+    Raises:
+        NotFinite: Naming the first bad step, and what was not finite in it.
+    """
+    count = state.step % cfg.log_every or cfg.log_every
+    window = state.window[:count]
+    if window.isfinite().all():
+        return float(window.double().sum(-1).mean())
+    bad = ~window.isfinite()
+    first = int(bad.any(-1).int().argmax())
+    step = state.step - count + first + 1
+    names = " and ".join(name for name, is_bad in zip(("cost", "penalty"), bad[first], strict=True) if is_bad)
+    broken = [name for name, p in state.task.named_parameters() if not p.isfinite().all()]
+    tail = f"; by step {state.step} so are the parameters {', '.join(broken)}" if broken else ""
+    estimator, task = type(state.estimator).__name__, type(state.task).__name__
+    raise NotFinite(
+        f"the {names} of step {step} is not finite (estimator {estimator}, task {task}){tail}: "
+        "lower optimizer.lr, or rerun with debug=fast to find the operation"
+    )

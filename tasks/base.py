@@ -1,0 +1,60 @@
+r"""The contract between a task and the harness."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Problem:
+    r"""One batch as an estimator sees it.
+
+    Attributes:
+        logits: Of the categorical variables, ``[*batch, K, C]``.
+        objective: Cost in nats, ``[S, *batch, K, C] -> [S, *batch]``; must accept further leading dimensions.
+        penalty: Added to the estimator's cost, ``[*batch]`` or a scalar (an analytic KL divergence, say).
+        context: Features for learned baselines, ``[*batch, D]``.
+        log_q: Whether the estimator is to add log q(z) to the objective (a sampled KL divergence).
+    """
+
+    logits: Tensor
+    objective: Callable[[Tensor], Tensor]
+    penalty: Tensor | float = 0.0
+    context: Tensor | None = None
+    log_q: bool = False
+
+
+class Task(nn.Module):
+    r"""A model with categorical variables, its data and its figures of merit.
+
+    Attributes:
+        examples: Number of training examples; None if every batch is the same problem.
+    """
+
+    examples: int | None = None
+
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``."""
+        raise NotImplementedError
+
+    def held_aside(self, size: int) -> Tensor:
+        r"""A fixed batch of at most ``size`` examples that are not trained on, for gradient statistics."""
+        raise NotImplementedError
+
+    def problem(self, batch: Tensor) -> Problem:
+        r"""The categorical variables of a batch and what they cost."""
+        raise NotImplementedError
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        r"""The parameters that produce the logits."""
+        raise NotImplementedError
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        r"""Figures on the ``valid`` or ``test`` split, always with *discrete* draws, by name."""
+        raise NotImplementedError
+
+    def expected_cost(self, logits: Tensor) -> Tensor | None:
+        r"""Exact expectation ``[*batch]`` of the objective under the logits, or None where it is not known."""
+        return None
