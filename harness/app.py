@@ -1,7 +1,9 @@
 r"""The command line: composes the config, refuses what is wrong in one line, runs, and sums up."""
 
 import os
+import re
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -17,8 +19,7 @@ from harness.options import Refused
 from harness.tracking import FINISHED, Tracker, new_folder, runs_of
 from harness.train import NotFinite, prepare, train
 
-# Tracebacks are shown on request only: by Hydra's own variable, or by debug=fast.
-DEBUGGING = os.environ.get("HYDRA_FULL_ERROR") == "1" or any(a.startswith("debug=") for a in sys.argv)
+FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -29,7 +30,7 @@ def job(cfg: DictConfig) -> None:
     except (Refused, NotFinite) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"error: {error}", file=sys.stderr)
-        elif not DEBUGGING:
+        elif not debugging():
             fail(error)
         raise
     except KeyboardInterrupt:
@@ -99,6 +100,11 @@ def print_summary(folder: Path, mode: str | None = None) -> None:
     print("\n".join(lines), flush=True)
 
 
+def debugging() -> bool:
+    r"""Whether tracebacks are asked for: by Hydra's own variable, or by debug=fast."""
+    return FULL_ERROR or any(argument.startswith("debug=") for argument in sys.argv)
+
+
 def refusal(error: BaseException) -> str | None:
     r"""The one line for what a user got wrong, or None if the program is at fault."""
     if isinstance(error, Refused | NotFinite):
@@ -107,21 +113,24 @@ def refusal(error: BaseException) -> str | None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
         return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not in_a_job(error):
         return composition_error(options.one_line(error), options.one_line(options.innermost(error)))
     return None
 
 
+def in_a_job(error: BaseException) -> bool:
+    r"""Whether the exception left a run, rather than the composition of its config."""
+    return any(frame.name == job.__name__ for frame in traceback.extract_tb(error.__traceback__))
+
+
 def composition_error(text: str, cause: str) -> str:
-    r"""Hydra's complaint about an override, with the nearest known key."""
-    for marker in ("Could not override '", "Could not append to config. An item is already at '"):
-        if text.startswith(marker):
-            key = text[len(marker) :].split("'")[0]
-            if "not in struct" in text + cause:
-                known = list(known_keys())
-                return f"{key} is no option{options.nearest(key, known)}; python run.py --help lists them"
-            return f"{key}: {cause.split(' full_key:')[0]}"
-    return f"{text} {cause}" if cause not in text else text
+    r"""Hydra's complaint about an override, with what would be accepted."""
+    if match := re.match(r"Could not override '([^']+)'", text):
+        key = match[1]
+        return f"{key} is no option{options.nearest(key, known_keys())}; python run.py --help lists them"
+    if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):
+        return f"{match[2]}={match[3]}: {options.expected(match[2]) or cause}"
+    return text.split(" See https")[0]
 
 
 def known_keys() -> list[str]:
@@ -151,6 +160,6 @@ def main() -> None:
     try:
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
     except Exception as error:
-        if DEBUGGING or refusal(error) is None:
+        if debugging() or refusal(error) is None:
             raise
         fail(error)

@@ -2,14 +2,15 @@ r"""The options at the top level of the config: their types, what they mean, and
 
 import difflib
 import hashlib
+import inspect
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from hydra.core.config_store import ConfigStore
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
@@ -165,9 +166,31 @@ def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
         return instantiate(cfg[group], _convert_="all")
     except Exception as error:
         cause = innermost(error)
-        arguments = ", ".join(k for k in cfg[group] if k != "_target_") or "none"
+        arguments = arguments_of(cfg[group])
         hint = f"; it takes: {arguments}" if isinstance(cause, TypeError) else ""
         raise Refused(f"{group}={choice}: {one_line(cause)}{hint}") from error
+
+
+def arguments_of(node: DictConfig) -> str:
+    r"""The arguments that the class behind a config node takes, as a list in words."""
+    try:
+        return ", ".join(inspect.signature(get_class(node._target_)).parameters) or "no arguments"
+    except Exception:
+        return "what its class takes"
+
+
+def expected(key: str) -> str | None:
+    r"""What an option of the schema accepts, in words; None for one of a group."""
+    schema = Options
+    for part in key.split("."):
+        found = {f.name: f.type for f in fields(schema)} if is_dataclass(schema) else {}
+        schema = found.get(part)
+    types = [schema, *get_args(schema)]
+    for kind in types:
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return f"one of {', '.join(kind.__members__)} is expected"
+    words = {int: "an integer", bool: "true or false", str: "text", list[str]: "a list such as [first,second]"}
+    return next((f"{words[kind]} is expected" for kind in types if kind in words), None)
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from estimators.base import Estimator
+from estimators.base import Estimator, positive
 from harness.gradients import forked_random, measure
-from harness.options import Refused
+from harness.options import Refused, innermost, one_line
 from tasks.base import Problem, Task
 
 TRY, MEASURE, EVALUATE, TEST = range(4)  # purposes of forked random streams
@@ -143,14 +143,17 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
             raise Refused(f"{type(estimator).__name__}: {error}") from error
         estimator.train()
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
-    rate = settings.pop("estimator_lr")
+    rate = settings.pop("estimator_lr", None)
     groups = [{"params": list(task.parameters())}]
     if learned := list(estimator.parameters()):
         groups.append({"params": learned, **({} if rate is None else {"lr": rate})})
     try:
+        positive(lr=settings["lr"])
+        if rate is not None:
+            positive(estimator_lr=rate)
         optimizer = instantiate({**settings, "_partial_": True})(groups)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise Refused(f"optimizer: {error}") from error
+    except Exception as error:
+        raise Refused(f"optimizer: {one_line(innermost(error))}") from error
     window = torch.zeros(cfg.log_every, 2, device=device)
     torch.manual_seed(cfg.seed)
     return State(task, estimator, optimizer, batches, window)

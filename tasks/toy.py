@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from estimators.base import at_least, one_of
+from estimators.base import at_least, one_of, positive
 from tasks.base import Problem, Task
 
 
@@ -33,7 +33,7 @@ class Toy(Task):
         super().__init__()
         K, C = at_least(1, variables=variables), at_least(1, categories=categories)
         self.quadratic = one_of(("reward", "quadratic"), objective=objective) == "quadratic"
-        self.goal = goal
+        self.goal, scale = float(goal), positive(scale=scale)
         self.logits = nn.Parameter(torch.zeros(K, C))
         steps = torch.arange(C, dtype=torch.float32)
         values = steps / max(C - 1, 1) if self.quadratic else -(0.5 + (steps + 1) / (C * scale))

@@ -1,0 +1,395 @@
+"""Runs, sweeps and refusals, as a user meets them on the command line."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from harness import app, options, tracking
+from harness.train import prepare, train
+
+ROOT = Path(__file__).resolve().parents[1]
+ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
+SMALL = ["task.variables=2", "task.categories=3", "task.encoder_widths=[16]", "task.decoder_widths=[16]"]
+SHORT = [*SMALL, "task.bound_samples=5", "steps=20", "batch_size=20", "measure.draws=4", "log_every=5"]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs the command line in this process; gives exit code, output and errors."""
+
+    def run(*arguments, where=tmp_path):
+        GlobalHydra.instance().clear()
+        monkeypatch.chdir(where)
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        try:
+            app.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def composed(*overrides):
+    options.register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(app.CONFIGS), version_base="1.3"):
+        return hydra.compose("config", [*overrides])
+
+
+def started(*overrides):
+    cfg = composed(*overrides)
+    torch.manual_seed(cfg.seed)
+    task, estimator = options.build(cfg, "task", "task"), options.build(cfg, "estimator", "estimator")
+    return prepare(cfg, task, estimator, torch.device("cpu")), cfg
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def folders(where):
+    return sorted(p.parent for p in where.rglob("metrics.jsonl"))
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("task", ["toy", "dvae"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_trains_every_task(estimator, task):
+    sizes = ["task.variables=2", "task.categories=5"]
+    setting = ["task.objective=quadratic", "optimizer.lr=0.03"] if task == "toy" else ["task.bound_samples=20"]
+    state, cfg = started(f"estimator={estimator}", f"task={task}", "steps=200", "measure.draws=5", *sizes, *setting)
+    rows = []
+    train(state, cfg, lambda step, row, seconds: rows.append(row))
+    numbers = [v for row in rows for v in row.values() if v is not None]
+    assert torch.tensor(numbers).isfinite().all()
+    key = "valid/cost" if task == "toy" else "valid/elbo"
+    series = [row[key] for row in rows if key in row]
+    improvement = series[0] - series[-1] if task == "toy" else series[-1] - series[0]
+    # The mode and the mean of the quadratic are at odds: an estimator of either need not lower the expected cost.
+    if not (task == "toy" and estimator in ("straight_through", "softmax", "gumbel_softmax")):
+        assert improvement > 0, f"{key} went from {series[0]} to {series[-1]}"
+
+
+def test_a_restored_state_continues_bit_for_bit():
+    choice = ["estimator=reinforce", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
+    whole, cfg = started(*choice)
+    rows = []
+    expected = train(whole, cfg, lambda step, row, seconds: rows.append((step, row)))
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at_14(step, row, seconds):
+        if step == 14:
+            raise Stopped
+
+    first, _ = started(*choice)
+    with pytest.raises(Stopped):
+        train(first, cfg, stop_at_14)
+    saved = first.state_dict()
+    torch.manual_seed(99)
+    second, _ = started(*choice)
+    second.load_state_dict(saved)
+    again = []
+    assert train(second, cfg, lambda step, row, seconds: again.append((step, row))) == expected
+    assert again == [(step, row) for step, row in rows if step >= 14]
+
+
+def test_a_state_loads_without_pickle(tmp_path):
+    state, cfg = started("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT)
+    train(state, cfg, lambda *_: None)
+    state.save(tmp_path / "state.pt")
+    assert state.estimator.temperature.steps == 20
+    again, _ = started("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again.step == 20
+    assert again.estimator.temperature.steps == 20
+
+
+def test_learned_parts_have_a_rate_of_their_own():
+    state, _ = started("estimator=gumbel_softmax", "estimator.learned=true", "optimizer.estimator_lr=0.5", *SHORT)
+    assert [group["lr"] for group in state.optimizer.param_groups] == [1e-3, 0.5]
+    before = float(state.estimator.temperature())
+    train(state, composed("estimator=gumbel_softmax", *SHORT), lambda *_: None)
+    assert float(state.estimator.temperature()) != before
+
+
+def test_measuring_and_validating_change_nothing():
+    parameters = []
+    for settings in (["measure.every=1", "valid.every=1"], ["measure.every=0", "valid.every=0"]):
+        state, cfg = started("estimator=reinforce", *SHORT, *settings)
+        train(state, cfg, lambda *_: None)
+        parameters.append(torch.cat([p.flatten() for p in state.task.parameters()]))
+    assert torch.equal(*parameters)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_the_same_command_twice(command, tmp_path):
+    code, out, _ = command("estimator=arsm", *SHORT)
+    assert code == 0
+    (folder,) = folders(tmp_path)
+    assert folder.parent == tmp_path / "output/dvae/arsm"
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "timings.jsonl", "summary.json", "state.pt"} <= {
+        p.name for p in folder.iterdir()
+    }
+    assert "test/elbo" in out
+    assert "parameters" in out
+    before = (folder / "metrics.jsonl").read_bytes()
+    code, out, _ = command("estimator=arsm", *SHORT, "notes=hello", "wandb.group=other")
+    assert code == 0
+    assert "finished already" in out
+    assert folders(tmp_path) == [folder]
+    code, _, _ = command("estimator=arsm", *SHORT, "fresh=true")
+    assert code == 0
+    assert len(folders(tmp_path)) == 2
+    assert folders(tmp_path)[1].name == f"{folder.name}-2"
+    assert (folders(tmp_path)[1] / "metrics.jsonl").read_bytes() == before
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    command("estimator=arsm", *SHORT, "seed=5")
+    assert len(folders(tmp_path)) == 3
+
+
+def test_wandb_offline_run_reads_back(command, tmp_path):
+    assert command("estimator=softmax", *SHORT, "wandb.tags=[one,two]", "notes=why", "name=mine")[0] == 0
+    (folder,) = folders(tmp_path)
+    (stored,) = folder.glob("wandb/offline-run-*/*.wandb")
+    wandb = Path(sys.executable).with_name("wandb")
+    done = subprocess.run([wandb, "leet", "inspect", "--json", stored], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for expected in ("train/loss", "gradient/logits/variance", "cost/seconds", "mine", "one", "why", "dvae-softmax"):
+        assert expected in done.stdout, f"{expected} did not reach W&B"
+
+
+def test_help_names_every_option(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    for key in ("seed=0", "measure.draws=100", "wandb.mode=null", "valid.every=500", "estimator: ar, ars, arsm"):
+        assert key in out
+
+
+def test_an_estimator_from_outside_the_repository(command, tmp_path):
+    (tmp_path / "conf/estimator").mkdir(parents=True)
+    (tmp_path / "conf/estimator/mine.yaml").write_text("_target_: my_estimators.Mine\nsamples: 2\n")
+    (tmp_path / "my_estimators.py").write_text(
+        "from estimators import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n"
+    )
+    script = [sys.executable, ROOT / "run.py", "--config-dir", "conf", "estimator=mine", *SHORT]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output/dvae/mine").is_dir()
+
+
+def test_an_interrupted_run_loses_nothing(tmp_path):
+    script = [sys.executable, ROOT / "run.py", "steps=1000000", *SMALL, "task.bound_samples=1", "measure.every=0"]
+    running = subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 60
+    while time.time() < deadline and not any((f / "metrics.jsonl").stat().st_size > 1000 for f in folders(tmp_path)):
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "interrupted after step" in err
+    assert "Traceback" not in err
+    (folder,) = folders(tmp_path)
+    assert rows_of(folder)[-1]["step"] > 0
+    assert not (folder / "summary.json").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
+    code, _, err = command("optimizer=sgd", "optimizer.lr=1e30", "steps=100", *SMALL, "measure.every=0")
+    assert code == 1
+    assert err.strip().splitlines()[-1].startswith("error: the cost")
+    assert "of step 2 is not finite (estimator GumbelSoftmax, task DiscreteVAE)" in err
+    assert "encoder.0.weight" in err
+    (folder,) = folders(tmp_path)
+    assert [row["step"] for row in rows_of(folder)] == [0], "what was measured before is kept"
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["estimator=arms"], "estimator=arms does not exist (did you mean arsm?); there are: ar, ars, arsm, exact"),
+        (["task=nothing"], "task=nothing does not exist; there are: dvae, toy"),
+        (["stepz=3"], "stepz is no option (did you mean steps?)"),
+        (["estimator.temprature=3"], "estimator.temprature is no option (did you mean estimator.temperature?)"),
+        (["measure.evry=3"], "measure.evry is no option (did you mean measure.every?)"),
+        (["steps=abc"], "steps=abc: an integer is expected"),
+        (["steps=1e3"], "steps=1e3: an integer is expected"),
+        (["fresh=maybe"], "fresh=maybe: true or false is expected"),
+        (["wandb.mode=on"], "wandb.mode=on: one of online, offline, disabled is expected"),
+        (["steps=0"], "steps must be an integer of at least 1, got 0"),
+        (["measure.draws=1"], "measure.draws must be an integer of at least 2, got 1"),
+        (["estimator.temperature=0"], "estimator=gumbel_softmax: temperature must be a number above 0, got 0"),
+        (["estimator.temperature=-1"], "estimator=gumbel_softmax: temperature must be a number above 0, got -1"),
+        (["+estimator.tau=1"], "it takes: temperature, rate, floor, every, learned"),
+        (["estimator=exact"], "limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20"),
+        (["optimizer.lr=fast"], "optimizer: lr must be a number above 0, got 'fast'"),
+        (["batch_size=5000"], "batch_size must be at most the 1297 training examples, got 5000"),
+        (
+            ["estimator=reinforce", "estimator.baseline=batch", "batch_size=1"],
+            "baseline=batch needs at least 2 examples",
+        ),
+        (["task.variables=0"], "task=dvae: variables must be an integer of at least 1, got 0"),
+        (["output=taken"], "output=taken: cannot make taken/dvae/gumbel_softmax/"),
+        (["seed"], "missing EQUAL"),
+        (["=3"], "override must be a string or a list"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, line):
+    (tmp_path / "taken").write_text("a file")
+    code, out, err = command(*arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not folders(tmp_path), "something was written before the refusal"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_refused_where_there_is_none(command):
+    code, _, err = command("device=cuda")
+    assert code == 2
+    assert "device=cuda: no CUDA device was found; accepted here: auto, cpu" in err
+
+
+def test_tracebacks_on_request(command):
+    with pytest.raises(options.Refused):
+        command("debug=fast", "estimator.temperature=0")
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+def test_a_sweep_side_by_side_and_its_report(tmp_path):
+    script = [sys.executable, ROOT / "run.py", "-m", "estimator=softmax,reinforce", "seed=1,2", *SHORT]
+    done = subprocess.run([*script, "hydra/launcher=joblib"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(folders(tmp_path)) == 4
+    torn = folders(tmp_path)[0]
+    shutil.copytree(torn, tmp_path / "output/unfinished")
+    (tmp_path / "output/unfinished/summary.json").unlink()
+    with (torn / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "train/lo')
+    (tmp_path / "output/foreign").mkdir()
+    (tmp_path / "output/foreign/config.yaml").write_text("just: text\n")
+    done = subprocess.run([sys.executable, ROOT / "report.py", "output"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "unfinished, left out" in done.stderr
+    assert "not a run" in done.stderr
+    assert "reinforce" in done.stdout
+    assert "±" in done.stdout
+    import pandas as pd
+
+    figures = pd.read_csv(tmp_path / "output/report/final.csv").set_index(["label", "metric"])
+    elbos = [
+        json.loads((f / "summary.json").read_text())["test/elbo"]
+        for f in folders(tmp_path)
+        if f.parent.name == "softmax"
+    ]
+    row = figures.loc[("softmax", "test/elbo")]
+    assert row["mean"] == pytest.approx(sum(elbos) / 2)
+    assert row["standard_error"] == pytest.approx(abs(elbos[0] - elbos[1]) / 2)
+    assert row["seeds"] == 2
+    assert (tmp_path / "output/report/dvae.png").stat().st_size > 10_000
+
+
+def test_runs_with_other_settings_are_not_averaged(command, tmp_path):
+    import report
+
+    for samples in (1, 2):
+        assert command("estimator=reinforce", f"estimator.samples={samples}", *SHORT, "wandb.mode=disabled")[0] == 0
+    assert command("estimator=softmax", "seed=3", *SHORT, "wandb.mode=disabled")[0] == 0
+    runs, _, notes = report.collect([tmp_path / "output"])
+    assert sorted(runs.label) == ["reinforce (samples=1)", "reinforce (samples=2)", "softmax"]
+    assert not notes
+
+
+def test_a_sweep_with_a_composition_error_starts_nothing(command, tmp_path):
+    code, _, err = command("-m", "estimator=softmax,nothing", *SHORT)
+    assert code == 2
+    assert "estimator=nothing does not exist" in err
+    assert not folders(tmp_path)
+
+
+def test_a_refused_job_does_not_stop_the_others(command, tmp_path):
+    code, _, err = command("-m", "estimator=softmax", "estimator.temperature=0,1", *SHORT, "wandb.mode=disabled")
+    assert code == 2
+    assert "temperature must be a number above 0, got 0" in err
+    assert "Traceback" not in err
+    assert len(folders(tmp_path)) == 1
+
+
+# ---------------------------------------------------------------- W&B
+
+
+class Silent:
+    """A server that accepts and never answers."""
+
+    def __enter__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.kept = []
+        threading.Thread(target=self.accept, daemon=True).start()
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def accept(self):
+        try:
+            while True:
+                self.kept.append(self.socket.accept()[0])
+        except OSError:
+            pass
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+@pytest.mark.parametrize("mode", [None, "online"])
+def test_a_server_that_never_answers_delays_a_run_by_seconds(tmp_path, mode):
+    with Silent() as address:
+        environment = {**os.environ, "WANDB_BASE_URL": address, "WANDB_API_KEY": "x" * 40}
+        environment.pop("WANDB_MODE", None)
+        script = [sys.executable, ROOT / "run.py", *SHORT, *([f"wandb.mode={mode}"] if mode else [])]
+        start = time.time()
+        done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "W&B          offline" in done.stdout
+    assert time.time() - start < 60
+    (folder,) = folders(tmp_path)
+    assert rows_of(folder)[-1]["step"] == 20
+
+
+def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeypatch):
+    class Broken:
+        def log(self, row):
+            raise ConnectionError("gone")
+
+    monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))
+    config = OmegaConf.to_container(OmegaConf.create({"name": None}))
+    tracker = tracking.Tracker(tmp_path, config, {"task": "t", "estimator": "e", "seed": 0}, torch.device("cpu"))
+    tracker.log(1, {"train/loss": 1.0}, 0.1)
+    tracker.log(2, {"train/loss": 2.0}, 0.2)
+    tracker.finish({})
+    tracker.close(0)
+    assert [row["train/loss"] for row in rows_of(tmp_path)] == [1.0, 2.0]
