@@ -16,7 +16,7 @@ help:  ## what each target does
 install: .venv/installed  ## set everything up in .venv
 
 demo: .venv/installed  ## compare five estimators on a discrete VAE of digits: table and plots
-	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae seed=1,2 steps=2000 output=output/demo \
+	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae seed=1,2 steps=2000 valid.every=100 measure.every=200 output=output/demo \
 	    wandb.mode=offline hydra/launcher=joblib
 	$(BIN)/python report.py output/demo
 

@@ -1,5 +1,6 @@
 r"""Gradient estimators for categorical variables: one contract, one file a family. See :mod:`estimators.base`."""
 
+from estimators import sampling
 from estimators.arsm import AR, ARS, ARSM
 from estimators.base import Estimator
 from estimators.exact import Exact
@@ -19,4 +20,5 @@ __all__ = [
     "Softmax",
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
+    "sampling",
 ]

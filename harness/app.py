@@ -156,6 +156,7 @@ def fail(error: BaseException) -> None:
 def main() -> None:
     r"""Entry point of ``run.py``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
+    sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
     options.register()
     try:
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()

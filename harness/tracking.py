@@ -152,7 +152,7 @@ def start_wandb(folder: Path, config: dict, labels: dict):
                 name=config["name"] or f"{task}-{estimator}-{seed}",
                 notes=config["notes"],
                 config={"choices": labels, **config},
-                dir=folder,
+                dir=folder.resolve(),  # its service keeps the folder that it was started in
                 mode=attempt,
                 settings=wandb.Settings(
                     init_timeout=PATIENCE,

@@ -84,7 +84,7 @@ class HardMaximum(Estimator):
     [
         (HardMaximum(), (1.0, 2.0, 3.0), 2 / 3),
         (Softmax(), (1.0, 2.0, 3.0), 0.0),
-        (Softmax(), (0.0, 35.0, 70.0), 1 / 3),
+        (Softmax(), (0.0, 1.0, 40.0), 1 / 3),
         (Softmax(), (-1e3, 1.0, 1e4), 1.0),
     ],
 )

@@ -83,7 +83,7 @@ def test_both_kl_terms_have_the_elbo_as_expectation(kl):
         log_q = vae.logits(x).log_softmax(-1)
         log_q = (log_q[:, 0, :, None] + log_q[:, 1, None, :]).flatten(1).T
         elbo = (log_q.exp() * (joint - log_q)).sum(0).mean()
-    assert float(loss) == pytest.approx(-float(elbo), rel=1e-5)
+    assert loss.item() == pytest.approx(-float(elbo), rel=1e-5)
 
 
 def test_kl_is_finite_and_right_at_extremes():
