@@ -119,7 +119,8 @@ def shown(figures: pd.DataFrame, task: str) -> pd.DataFrame:
     of_task = figures[figures.task == task].copy()
     error = of_task.standard_error
     of_task["text"] = [
-        f"{m:.4g}" if np.isnan(e) or e == 0 else f"{m:.4g} ± {e:.2g}" for m, e in zip(of_task["mean"], error, strict=True)
+        f"{m:.4g}" if np.isnan(e) or e == 0 else f"{m:.4g} ± {e:.2g}"
+        for m, e in zip(of_task["mean"], error, strict=True)
     ]
     tested = sorted(m for m in of_task.metric.unique() if m.startswith("test/"))
     wanted = ["train/loss", *tested, VARIANCE, "gradient/logits/snr", "cost/evaluations", "cost/seconds"]

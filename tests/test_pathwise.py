@@ -124,6 +124,20 @@ def test_schedule_of_the_temperature():
     assert float(again.temperature()) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_softmax_is_the_objective_at_the_tempered_probabilities(temperature):
+    problem = c.Problem(2, 3)
+    objective = problem.objective(problem.parameters)
+    logits = problem.logits.clone().requires_grad_()
+    cost = Softmax(temperature)(logits, objective)
+    (found,) = torch.autograd.grad(cost, logits)
+    odds = (problem.logits / temperature).exp()
+    p = (odds / odds.sum(-1, keepdim=True)).requires_grad_()
+    (g,) = torch.autograd.grad(objective(p.unsqueeze(0))[0], p)
+    assert torch.allclose(cost, objective(p.unsqueeze(0))[0])
+    assert torch.allclose(found, p * (g - (p * g).sum(-1, keepdim=True)) / temperature)
+
+
 def test_softmax_values():
     """Softmax's own traps: known values, and no overflow."""
     relaxed = Softmax().sample
