@@ -28,4 +28,4 @@ lint: .venv/installed  ## check style
 	$(BIN)/ruff format --check .
 
 bench: .venv/installed  ## print speed figures, as ratios measured in one run
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done

@@ -2,7 +2,7 @@
 
 The problem: logits [64, 20, 10], a decoder 200-200-784 with a Bernoulli likelihood, forward and backward with the
 decoder's gradients, one thread. Each estimator takes turns with the hand-written step, in one process; the
-median of the pairwise ratios is quoted, since machines are noisy.
+median of the pairwise ratios is quoted, since machines are noisy. Run it as ``python -m benchmarks.estimators``.
 """
 
 import statistics
