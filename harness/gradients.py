@@ -132,13 +132,20 @@ def measure(task: Task, estimator: Estimator, batch: Tensor, draws: int) -> dict
     logits, parameters = problem.logits, task.encoder_parameters()
     B = logits.shape[0]
     to_logits, to_encoder = Moments(), Moments()
-    at_once = copies_in_cache(logits)
-    for start in range(0, draws, at_once):
-        m = min(at_once, draws - start)
+    rows_at_once = 1  # on which the estimator evaluates the objective, for one copy of the logits
+
+    def objective(z):
+        nonlocal rows_at_once
+        rows_at_once = max(rows_at_once, len(z))
+        return problem.objective(z)
+
+    while to_logits.draws < draws:
+        m = max(1, copies_in_cache(logits) // rows_at_once) if to_logits.draws else 1
+        m = min(m, draws - to_logits.draws)
         leaf = logits.detach().expand(m, *logits.shape).clone().requires_grad_()
         context = None if problem.context is None else problem.context.expand(m, *problem.context.shape)
         with frozen(task), frozen(estimator):
-            cost = estimator(leaf, problem.objective, context, problem.log_q)
+            cost = estimator(leaf, objective, context, problem.log_q)
         (g,) = torch.autograd.grad(cost.sum(), leaf)
         to_logits.add(g.reshape(m, B, -1))
         products = torch.autograd.grad(logits, parameters, g / B, is_grads_batched=True, retain_graph=True)

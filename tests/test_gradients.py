@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from estimators import ARSM, Estimator, Reinforce, Softmax
+from estimators import ARSM, Estimator, Exact, Reinforce, Softmax
 from harness.gradients import Moments, forked_random, measure
 from tasks.base import Problem, Task
 from tasks.toy import Toy
@@ -125,7 +125,20 @@ def test_measuring_is_repeatable_and_leaves_no_trace():
     assert all(p.grad is None for p in toy.parameters())
 
 
-def test_chunked_products_are_a_loop_of_backward_passes(monkeypatch):
+def test_memory_of_measuring_is_bounded():
+    """No evaluation is larger than one that the estimator asks for anyway, or than the cache."""
+    toy = Toy(variables=4, categories=5)
+    rows = []
+    cost = toy.objective
+    toy.objective = lambda z: rows.append(z.numel()) or cost(z)
+    measure(toy, Exact(), toy.held_aside(50), 20)
+    assert rows == [5**4 * 50 * 20] * 20
+    rows.clear()
+    measure(toy, Reinforce(), toy.held_aside(50), 1000)
+    assert max(rows) <= 2**17
+
+
+def test_chunked_products_are_a_loop_of_backward_passes():
     from tasks.dvae import DiscreteVAE
 
     torch.manual_seed(0)
