@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +23,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = ["-", "--", "-.", ":"]
 VARIANCE = "gradient/logits/variance"
 WORDS = {
-    "train/loss": "training loss (nats)",
+    "train/loss": "training loss",
     "valid/elbo": "validation ELBO, discrete draws (nats)",
     "valid/cost": "exact expected cost",
     VARIANCE: "gradient variance to the logits",
@@ -152,7 +153,8 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
             if metric == VARIANCE:
                 mean, low, high = 10**mean, 10**low, 10**high
             colour, style = COLOURS[n % len(COLOURS)], STYLES[n % len(STYLES)]
-            axis.plot(mean.index, mean, color=colour, linestyle=style, label=name, linewidth=1.8)
+            marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
+            axis.plot(mean.index, mean, color=colour, linestyle=style, marker=marker, label=name, linewidth=1.8)
             axis.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
         if metric == VARIANCE:
             axis.set_yscale("log")
@@ -165,7 +167,9 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     handles, texts = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=min(len(texts), 5), frameon=False)
+    texts = [textwrap.fill(text, 70) for text in texts]
+    columns = max(1, min(len(texts), 40 * len(metrics) // max(map(len, texts))))
+    figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False)
     seeds = int(of_task.groupby("label").seed.nunique().min())
     figure.suptitle(f"{task}: mean over {seeds} seed{'s' * (seeds > 1)}, band ± one standard error")
     figure.savefig(path, dpi=150)
