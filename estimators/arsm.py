@@ -104,6 +104,8 @@ class ARS(AR):
         | https://arxiv.org/abs/1905.01413
     """
 
+    evaluations = "C"
+
     def gradient(self, race, cost, objective):
         C = race.logits.shape[-1]
         batch = race.logits.shape[:-2]
@@ -130,6 +132,8 @@ class ARSM(AR):
           variables (Yin, Yue and Zhou, 2019)
         | https://arxiv.org/abs/1905.01413
     """
+
+    evaluations = "C * (C - 1) // 2 + 1"
 
     def gradient(self, race, cost, objective):
         C = race.logits.shape[-1]

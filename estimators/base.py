@@ -30,12 +30,17 @@ class Estimator(nn.Module):
         unbiased: Whether the expected gradient is that of the discrete expectation (of the bound, for a bound).
         differentiates_objective: Whether the gradient to the logits uses the objective's derivative.
         attaches_log_q: Whether ``log_q`` lets gradients through log q(z)'s own logits.
+        evaluations: Rows on which the objective is evaluated for one gradient draw of one example, as a Python
+            expression of K, C and S.
+        learns: What is trained or adapted beside the model, in words; empty for nothing.
     """
 
     target: str
     unbiased: bool
     differentiates_objective: bool
     attaches_log_q: bool = False
+    evaluations: str = "1"
+    learns: str = ""
 
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False

@@ -20,6 +20,7 @@ class Exact(Estimator):
     """
 
     target, unbiased, differentiates_objective = "expectation", True, False
+    evaluations = "C ** K"
 
     def __init__(self, limit: int = 4096):
         super().__init__()

@@ -80,6 +80,7 @@ class GumbelSoftmax(Estimator):
     """
 
     target, unbiased, differentiates_objective, attaches_log_q = "relaxed", False, True, True
+    learns = "the temperature, with learned=true"
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class Reinforce(Estimator):
     """
 
     target, unbiased, differentiates_objective = "expectation", True, False
+    evaluations, learns = "S", "a running mean of the cost, with baseline=running_mean"
 
     def __init__(self, samples: int = 1, baseline: str = "running_mean", decay: float = 0.99):
         super().__init__()
@@ -41,6 +42,7 @@ class Reinforce(Estimator):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be from 0 up to but not including 1, got {decay}")
         self.decay = decay
+        self.evaluations = "S + 1" if baseline == "greedy" else "S"
         self.pending = []  # mean costs of the calls since the last optimiser step
         self.register_buffer("total", torch.zeros((), dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))

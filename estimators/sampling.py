@@ -24,8 +24,24 @@ def gumbel(logits: Tensor, samples: int) -> Tensor:
     return noise.exponential_().clamp_(min=torch.finfo(dtype).tiny).log_().neg_()
 
 
+def uniform(logits: Tensor, samples: int) -> Tensor:
+    r"""Independent uniform noise in the *open* interval (0, 1).
+
+    Arguments:
+        logits: What the noise is for: gives shape, device and precision (at least float32).
+        samples: Number S of draws.
+
+    Returns:
+        Noise, ``[S, *logits.shape]``.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    noise = torch.rand((samples, *logits.shape), dtype=dtype, device=logits.device)
+    return noise.clamp_(min=torch.finfo(dtype).tiny)
+
+
+@torch.no_grad()
 def categorical(logits: Tensor, samples: int) -> Tensor:
-    r"""Indices drawn from ``softmax(logits)`` by the Gumbel-max trick; a category of probability 0 never is.
+    r"""Indices drawn from ``softmax(logits)`` by inversion, one uniform a variable; probability 0 is never drawn.
 
     Arguments:
         logits: Unnormalised log-probabilities, ``[*batch, K, C]``.
@@ -34,7 +50,10 @@ def categorical(logits: Tensor, samples: int) -> Tensor:
     Returns:
         Category indices, ``[S, *batch, K]``.
     """
-    return (gumbel(logits, samples) + logits).argmax(-1)
+    cdf = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1).cumsum(-1)
+    total = cdf[..., -1] * (1 - 4 * torch.finfo(cdf.dtype).eps)  # stays below the last step, however it is rounded
+    threshold = uniform(total, samples) * total  # [S, *batch, K]
+    return (cdf[..., :-1] <= threshold.unsqueeze(-1)).sum(-1)
 
 
 @torch.no_grad()

@@ -62,6 +62,14 @@ def test_one_evaluation_without_gradients(estimator):
 
 
 @every_estimator
+@pytest.mark.parametrize("problem", [c.Problem(1, 5), c.Problem(2, 3)], ids=lambda p: f"K={p.K},C={p.C}")
+def test_evaluations_are_the_stated_ones(estimator, problem):
+    problem = c.fitting(estimator, problem)
+    names = {"K": problem.K, "C": problem.C, "S": getattr(estimator, "samples", 1)}
+    assert sum(c.evaluations(estimator, problem)) == eval(estimator.evaluations, {}, names)
+
+
+@every_estimator
 def test_nested_in_its_own_objective(estimator):
     if c.fitting(estimator, c.SMALL).batch:
         pytest.skip("a baseline over examples needs examples: the nested problem has none")
