@@ -20,7 +20,10 @@ class Race:
         self.logits = logits.detach()
         self.log_noise = -sampling.gumbel(self.logits, 1)[0]  # [*batch, K, C]
         # Only the two swapped entries of a race change, so the best of the others is among its first three.
-        self.first, self.order = (self.log_noise - self.logits).topk(min(3, logits.shape[-1]), largest=False)
+        nearest = min(3, logits.shape[-1])
+        first, self.order = (self.log_noise - self.logits).topk(nearest, largest=False)
+        self.first = torch.nn.functional.pad(first, (0, 3 - nearest), value=torch.inf)
+        self.order = torch.nn.functional.pad(self.order, (0, 3 - nearest))
 
     def winner(self) -> Tensor:
         r"""The true action, one-hot, ``[1, *batch, K, C]``."""
@@ -28,45 +31,39 @@ class Race:
 
     def pi(self) -> Tensor:
         r"""The Dirichlet noise, ``[*batch, K, C]``."""
-        return self.log_noise.softmax(-1)
+        noise = self.log_noise.exp()
+        return noise / noise.sum(-1, keepdim=True)
 
     def swapped(self, m: Tensor, j: Tensor) -> Tensor:
         r"""Pseudo-actions: who wins when entries m and j of the noise of *every* variable change places.
 
         Arguments:
-            m, j: Category indices, ``[P, *batch]`` or broadcastable to it.
+            m, j: Category indices, ``[*batch, P]`` or broadcastable to it.
 
         Returns:
             One-hot pseudo-actions, ``[P, *batch, K, C]``.
         """
-        m, j = m[..., None, None], j[..., None, None]  # [P, *batch, 1, 1]
-
-        def arrival(c, noise_of):
-            return take(self.log_noise, noise_of) - take(self.logits, c)  # [P, *batch, K, 1]
-
-        at_m, at_j = arrival(m, j), arrival(j, m)
-        others = self.first.masked_fill((self.order == m) | (self.order == j), torch.inf)
-        best, place = others.min(-1, keepdim=True)
-        winner = take(self.order, place)
+        shape = (*self.logits.shape[:-1], m.shape[-1])
+        m, j = m.unsqueeze(-2).expand(shape), j.unsqueeze(-2).expand(shape)  # [*batch, K, P]
+        at_m = self.log_noise.gather(-1, j) - self.logits.gather(-1, m)
+        at_j = self.log_noise.gather(-1, m) - self.logits.gather(-1, j)
+        taken = [(order == m) | (order == j) for order in self.order[..., :2].split(1, -1)]
+        others = taken[0] * (1 + taken[1].long())  # place of the best of the others
+        best, winner = self.first.gather(-1, others), self.order.gather(-1, others)
         winner = torch.where(at_m < best, m, winner)
         winner = torch.where(at_j < torch.minimum(at_m, best), j, winner)
-        return sampling.one_hot(winner.squeeze(-1), self.logits)
+        return sampling.one_hot(winner.movedim(-1, 0), self.logits)
 
     @torch.no_grad()
     def costs_of_swaps(self, objective: Objective, m: Tensor, j: Tensor) -> Tensor:
-        r"""Costs of the pseudo-actions of swaps ``m``, ``j`` ``[P, *batch]``, without gradients: ``[P, *batch]``.
+        r"""Costs of the pseudo-actions of swaps ``m``, ``j`` ``[*batch, P]``, without gradients: ``[*batch, P]``.
 
         Evaluated in chunks of swaps that fit the processor's cache, which also bounds memory.
         """
         swaps = copies_in_cache(self.logits)
-        pairs = zip(m.split(swaps), j.split(swaps), strict=True)
-        return torch.cat([objective(self.swapped(*pair)) for pair in pairs])
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    r"""Entries of ``x`` ``[*batch, K, C]`` at ``index`` ``[P, *batch, K or 1, 1]``: ``[P, *batch, K, 1]``."""
-    shape = torch.broadcast_shapes(x.shape[:-1], index.shape[:-1])
-    return x.expand(*shape, x.shape[-1]).gather(-1, index.expand(*shape, 1))
+        pairs = zip(m.split(8 * swaps, -1), j.split(8 * swaps, -1), strict=True)
+        costs = [objective(z) for pair in pairs for z in self.swapped(*pair).split(swaps)]
+        return torch.cat(costs).movedim(0, -1)
 
 
 class AR(Estimator):
@@ -109,14 +106,13 @@ class ARS(AR):
     def gradient(self, race, cost, objective):
         C = race.logits.shape[-1]
         batch = race.logits.shape[:-2]
-        j = sampling.categorical(race.logits.new_zeros(*batch, 1, C), 1)[..., 0]  # [1, *batch]
-        others = torch.arange(1, C, device=j.device).reshape(-1, *[1] * len(batch))
-        m = (j + others) % C  # [C - 1, *batch]
-        costs = cost.expand(C, *batch).clone()
+        j = sampling.categorical(race.logits.new_zeros(*batch, 1, C), 1)[0]  # [*batch, 1]
+        m = (j + torch.arange(1, C, device=j.device)) % C  # [*batch, C - 1]
+        costs = cost.unsqueeze(-1).repeat_interleave(C, -1)
         if C > 1:
-            costs.scatter_(0, m, race.costs_of_swaps(objective, m, j.expand_as(m)))
-        pi_j = take(race.pi(), j[..., None, None])[0]  # [*batch, K, 1]
-        advantage = (costs - costs.mean(0)).movedim(0, -1).unsqueeze(-2)  # [*batch, 1, C]
+            costs.scatter_(-1, m, race.costs_of_swaps(objective, m, j.expand_as(m)))
+        pi_j = race.pi().gather(-1, j.unsqueeze(-2).expand(*race.logits.shape[:-1], 1))  # [*batch, K, 1]
+        advantage = (costs - costs.mean(-1, keepdim=True)).unsqueeze(-2)  # [*batch, 1, C]
         return advantage * (1 - C * pi_j)
 
 
@@ -141,8 +137,7 @@ class ARSM(AR):
         batch = cost.shape
         costs = cost[..., None, None].expand(*batch, C, C).clone()
         if C > 1:
-            pairs = [i.reshape(-1, *[1] * len(batch)) for i in (m, j)]
-            swapped = race.costs_of_swaps(objective, *pairs).movedim(0, -1)
+            swapped = race.costs_of_swaps(objective, m, j)
             costs[..., m, j] = swapped
             costs[..., j, m] = swapped
         advantage = costs - costs.mean(-2, keepdim=True)  # [*batch, C, C]: of category c, reference j

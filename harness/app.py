@@ -14,10 +14,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import options
+from harness import memory, options
+from harness.gradients import forked_random
 from harness.options import Refused
 from harness.tracking import FINISHED, Tracker, new_folder, runs_of
-from harness.train import NotFinite, prepare, train
+from harness.train import SHOW, NotFinite, prepare, train
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -41,6 +42,7 @@ def run(cfg: DictConfig) -> None:
     r"""One run: from a composed config to a folder with its figures."""
     options.check(cfg)
     torch.set_num_threads(cfg.threads)
+    memory.keep_freed_memory()
     device = options.device_of(cfg)
     chosen = HydraConfig.get().runtime.choices
     labels = {"task": Path(chosen["task"]).name, "estimator": Path(chosen["estimator"]).name, "seed": cfg.seed}
@@ -63,6 +65,8 @@ def run(cfg: DictConfig) -> None:
     try:
         figures = train(state, cfg, tracker.log)
         state.save(tracker.folder / "state.pt")
+        with forked_random(device, cfg.seed, state.step, SHOW):
+            tracker.keep(task.show())
         summary = {
             "parameters": sum(p.numel() for p in task.parameters()),
             "estimator_parameters": sum(p.numel() for p in estimator.parameters()),

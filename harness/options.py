@@ -70,6 +70,7 @@ class Options:
     name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed>")
     notes: str | None = option(None, "free text kept with the run")
     log_every: int = option(50, "steps between rows of the training loss")
+    compile: bool = option(False, "compile the training step with torch.compile, for long runs")
     detect_anomaly: bool = option(False, "let PyTorch look for the operation that made a NaN (slow)")
     valid: Valid = field(default_factory=Valid)
     measure: Measure = field(default_factory=Measure)

@@ -1,5 +1,6 @@
 r"""Where a run's figures go: files in a folder of its own, flushed row by row, and Weights & Biases."""
 
+import csv
 import importlib.metadata
 import json
 import os
@@ -108,6 +109,15 @@ class Tracker:
             file.flush()
         self.to_wandb(lambda run: run.log({"step": step, **row, **timing}))
 
+    def keep(self, tables: dict[str, list[dict[str, str]]]) -> None:
+        r"""Keeps tables for people to read: ``NAME.csv`` in the folder, and a W&B table."""
+        for name, rows in tables.items():
+            with (self.folder / f"{name}.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            self.to_wandb(lambda run, name=name, rows=rows: run.log({name: as_table(rows)}))
+
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures."""
         write_json(self.folder / FINISHED, summary)
@@ -127,6 +137,13 @@ class Tracker:
         except Exception as error:  # whatever it is, the local files are complete
             print(f"W&B stopped ({type(error).__name__}: {error}); the run goes on in {self.folder}", file=sys.stderr)
             self.wandb = None
+
+
+def as_table(rows: list[dict[str, str]]):
+    r"""A W&B table of the rows."""
+    import wandb
+
+    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
 
 def start_wandb(folder: Path, config: dict, labels: dict):

@@ -16,7 +16,7 @@ from harness.gradients import forked_random, measure
 from harness.options import Refused, innermost, one_line
 from tasks.base import Problem, Task
 
-TRY, MEASURE, EVALUATE, TEST = range(4)  # purposes of forked random streams
+TRY, MEASURE, EVALUATE, TEST, SHOW = range(5)  # purposes of forked random streams
 
 
 class NotFinite(ArithmeticError):
@@ -166,39 +166,47 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
         NotFinite: If a loss is infinite or NaN; noticed when the row it belongs to is due.
     """
     task, estimator, optimizer = state.task, state.estimator, state.optimizer
-    device, seed = state.window.device, cfg.seed
+    device, seed, steps, log_every = state.window.device, cfg.seed, cfg.steps, cfg.log_every
+    valid_every, measure_every, anomaly = cfg.valid.every, cfg.measure.every, cfg.detect_anomaly
     batch_of_statistics = task.held_aside(cfg.batch_size)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     counted, last = Counted(), {}
-    progress = tqdm(total=cfg.steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
+    weight = torch.full((2,), 1 / task.per, device=device)
+    progress = tqdm(total=steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
 
     def due(every):
-        return state.step in (0, cfg.steps) or (every > 0 and state.step % every == 0)
+        return state.step in (0, steps) or (every > 0 and state.step % every == 0)
 
     def row():
         found = {}
-        if state.step and (state.step % cfg.log_every == 0 or state.step == cfg.steps):
-            found["train/loss"] = last["loss"] = mean_loss(state, cfg)
+        if state.step and (state.step % log_every == 0 or state.step == steps):
+            found["train/loss"] = last["loss"] = mean_loss(state, log_every)
             found["cost/evaluations"] = state.evaluations
-        if due(cfg.valid.every):
+        if due(valid_every):
             with forked_random(device, seed, state.step, EVALUATE):
                 found |= {f"valid/{k}": v for k, v in task.evaluate("valid").items()}
-        if cfg.measure.every and due(cfg.measure.every):
+        if measure_every and due(measure_every):
             with forked_random(device, seed, state.step, MEASURE):
                 statistics = measure(task, estimator, batch_of_statistics, cfg.measure.draws)
             found |= {f"gradient/{k}": v for k, v in statistics.items()}
         return found
 
-    def step():
-        problem = task.problem(task.batch(state.batches.next(), state.batches.generator))
+    def loss(batch):
+        problem = task.problem(batch)
         cost = estimator(problem.logits, counted(problem), problem.context, problem.log_q)
-        parts = torch.stack([cost.mean(), torch.as_tensor(problem.penalty, device=device).mean()])
+        return torch.stack([cost, torch.zeros_like(cost) + problem.penalty]).flatten(1).mean(1)
+
+    if cfg.compile:
+        loss = torch.compile(loss, options={"fallback_random": True})  # the draws of an uncompiled run
+
+    def step():
+        parts = loss(task.batch(state.batches.next(), state.batches.generator))
         for p in parameters:
             p.grad = None
-        parts.sum().backward()
+        parts.backward(weight)
         optimizer.step()
         estimator.advance()
-        state.window[state.step % cfg.log_every].copy_(parts.detach())
+        state.window[state.step % log_every].copy_(parts.detach())
         state.step += 1
         state.evaluations += counted.rows
         counted.rows = 0
@@ -206,7 +214,7 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
     with progress:
         clock = time.perf_counter()
         while True:
-            logging = state.step % cfg.log_every == 0 or due(cfg.valid.every) or due(cfg.measure.every)
+            logging = state.step % log_every == 0 or due(valid_every) or due(measure_every)
             if logging:
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
@@ -215,9 +223,9 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
                     log(state.step, found, state.seconds)
                 progress.set_postfix({k: f"{v:.4g}" for k, v in last.items()}, refresh=False)
                 clock = time.perf_counter()
-            if state.step == cfg.steps:
+            if state.step == steps:
                 break
-            with torch.autograd.set_detect_anomaly(cfg.detect_anomaly):
+            with torch.autograd.set_detect_anomaly(anomaly):
                 step()
             progress.update()
     with forked_random(device, seed, state.step, TEST):
@@ -226,16 +234,16 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
     return tested
 
 
-def mean_loss(state: State, cfg: DictConfig) -> float:
+def mean_loss(state: State, log_every: int) -> float:
     r"""Mean loss of the steps since the last row.
 
     Raises:
         NotFinite: Naming the first bad step, and what was not finite in it.
     """
-    count = state.step % cfg.log_every or cfg.log_every
+    count = state.step % log_every or log_every
     window = state.window[:count]
     if window.isfinite().all():
-        return float(window.double().sum(-1).mean())
+        return float(window.double().sum(-1).mean()) / state.task.per
     bad = ~window.isfinite()
     first = int(bad.any(-1).int().argmax())
     step = state.step - count + first + 1

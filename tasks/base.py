@@ -31,9 +31,12 @@ class Task(nn.Module):
 
     Attributes:
         examples: Number of training examples; None if every batch is the same problem.
+        per: What an example's nats are divided by in the loss and in figures (tokens of a sentence, say). The
+            estimator works in nats per example, as sums with log q(z) and bounds need; so do gradient statistics.
     """
 
     examples: int | None = None
+    per: float = 1.0
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``."""
@@ -54,6 +57,10 @@ class Task(nn.Module):
     def evaluate(self, split: str) -> dict[str, float]:
         r"""Figures on the ``valid`` or ``test`` split, always with *discrete* draws, by name."""
         raise NotImplementedError
+
+    def show(self) -> dict[str, list[dict[str, str]]]:
+        r"""Examples of what the model does now, for people to read: tables by name, each a list of rows."""
+        return {}
 
     def expected_cost(self, logits: Tensor) -> Tensor | None:
         r"""Exact expectation ``[*batch]`` of the objective under the logits, or None where it is not known."""

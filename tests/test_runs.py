@@ -16,6 +16,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import app, options, tracking
 from harness.train import prepare, train
@@ -71,11 +72,11 @@ def folders(where):
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("task", ["toy", "dvae"])
+@pytest.mark.parametrize("task", ["toy", "dvae", "text"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_estimator_trains_every_task(estimator, task):
     sizes = ["task.variables=2", "task.categories=5"]
-    setting = ["task.objective=quadratic", "optimizer.lr=0.03"] if task == "toy" else ["task.bound_samples=20"]
+    setting = ["task.objective=quadratic", "optimizer.lr=0.03"] if task == "toy" else ["task.bound_samples=5"]
     state, cfg = started(f"estimator={estimator}", f"task={task}", "steps=200", "measure.draws=5", *sizes, *setting)
     rows = []
     train(state, cfg, lambda step, row, seconds: rows.append(row))
@@ -87,6 +88,57 @@ def test_every_estimator_trains_every_task(estimator, task):
     # The mode and the mean of the quadratic are at odds: an estimator of either need not lower the expected cost.
     if not (task == "toy" and estimator in ("straight_through", "softmax", "gumbel_softmax")):
         assert improvement > 0, f"{key} went from {series[0]} to {series[-1]}"
+
+
+class Reads(TorchDispatchMode):
+    """Notes every operation that makes a value, or a size, known to Python."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.found += [name for name in self.READS if function.__name__.split(".")[0] == name]
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("task", ["toy", "dvae", "text"])
+@pytest.mark.parametrize("estimator", ["gumbel_softmax", "straight_through", "reinforce", "arsm"])
+def test_no_value_is_read_between_rows(estimator, task):
+    """On a GPU every read waits for all that was queued."""
+    sizes = ["task.variables=2", "task.categories=3"]
+    counts = []
+    for steps in (4, 8):
+        choice = [
+            f"estimator={estimator}",
+            f"task={task}",
+            f"steps={steps}",
+            "log_every=100",
+            "measure.every=0",
+            *sizes,
+        ]
+        state, cfg = started(*choice)
+        state.task.evaluate = lambda split: {}
+        with Reads() as reads:
+            train(state, cfg, lambda *_: None)
+        counts.append(len(reads.found))
+    assert counts[0] == counts[1], f"{counts[1] - counts[0]} reads in four more steps: {reads.found}"
+
+
+@pytest.mark.parametrize("estimator", ["gumbel_softmax", "reinforce"])
+def test_a_compiled_run_is_the_same_within_rounding(estimator):
+    figures = []
+    for compiled in ("false", "true"):
+        state, cfg = started(
+            f"estimator={estimator}", f"compile={compiled}", *SHORT, "valid.every=0", "measure.every=0"
+        )
+        rows = []
+        train(state, cfg, lambda step, row, seconds, rows=rows: rows.append(row))
+        figures.append([value for row in rows for value in row.values()])
+    assert figures[1] == pytest.approx(figures[0], rel=1e-4)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "nothing was compiled"
 
 
 def test_a_restored_state_continues_bit_for_bit():
@@ -236,7 +288,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
             ["estimator=renforce"],
             "estimator=renforce does not exist (did you mean reinforce?); there are: ar, ars, arsm",
         ),
-        (["task=nothing"], "task=nothing does not exist; there are: dvae, toy"),
+        (["task=nothing"], "task=nothing does not exist; there are: dvae, text, toy"),
         (["stepz=3"], "stepz is no option (did you mean steps?)"),
         (["estimator.temprature=3"], "estimator.temprature is no option (did you mean estimator.temperature?)"),
         (["measure.evry=3"], "measure.evry is no option (did you mean measure.every?)"),

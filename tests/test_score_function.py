@@ -96,9 +96,9 @@ def test_pseudo_actions_are_those_of_swapped_noise(C):
     torch.manual_seed(C)
     logits = torch.randn(40, 3, C)
     race = Race(logits)
-    pairs = torch.cartesian_prod(torch.arange(C), torch.arange(C)).T.unsqueeze(-1)
+    pairs = torch.cartesian_prod(torch.arange(C), torch.arange(C)).T
     fast = race.swapped(*pairs)
-    for n, (m, j) in enumerate(pairs.squeeze(-1).T.tolist()):
+    for n, (m, j) in enumerate(pairs.T.tolist()):
         noise = race.log_noise.clone()
         noise[..., [m, j]] = noise[..., [j, m]]
         slow = sampling.one_hot((noise - logits).argmin(-1), logits)

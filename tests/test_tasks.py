@@ -7,8 +7,11 @@ import torch
 
 from estimators import Exact
 from tasks.digits import digits
-from tasks.dvae import DiscreteVAE, kl_from_uniform
+from tasks.dvae import DiscreteVAE
+from tasks.language import GRAMMAR, NOTHING, corpus, language
+from tasks.text import Text
 from tasks.toy import Toy
+from tasks.vae import kl_from_uniform
 
 
 @pytest.mark.parametrize("objective", ["reward", "quadratic"])
@@ -117,3 +120,124 @@ def test_training_images_are_binarised_anew_and_held_out_ones_are_not():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DiscreteVAE(**options)
+
+
+# ---------------------------------------------------------------- text
+
+
+def chain_rule(symbol, of):
+    """Expectation over derivations of a sum: ``of(p)`` for every choice made with probability p, 1 for every word."""
+    if symbol not in GRAMMAR:
+        return of(None)
+    sides = GRAMMAR[symbol].items()
+    return sum(p * (of(p) + sum(chain_rule(part, of) for part in side.split())) for side, p in sides)
+
+
+def test_the_language_is_the_grammar_s():
+    source = language()
+    assert all(sum(sides.values()) == pytest.approx(1) for sides in GRAMMAR.values())
+    assert len(source.sentences) == len(source.sentences.unique(dim=0)) == 101_040, "no sentence has two derivations"
+    assert float(source.log_p.exp().sum()) == pytest.approx(1)
+    assert source.entropy() == pytest.approx(chain_rule("sentence", lambda p: 0 if p is None else -math.log(p)))
+    assert source.tokens() == pytest.approx(1 + chain_rule("sentence", lambda p: 1 if p is None else 0))
+    assert source.entropy() / source.tokens() == pytest.approx(1.487, abs=5e-4), "as the documentation says"
+    assert source.text(source.sentences[0]).split()[0] in GRAMMAR["determiner"]
+
+
+def test_sentences_come_with_their_probabilities():
+    source, found = language(), corpus()
+    for _, surprisal in found.values():
+        spread = float(surprisal.std()) / len(surprisal) ** 0.5
+        assert abs(float(surprisal.mean()) - source.entropy()) < 3.5 * spread
+    tokens, surprisal = found["test"]
+    for row, bits in zip(tokens[:20], surprisal[:20], strict=True):
+        (n,) = (source.sentences == row).all(-1).nonzero().flatten().tolist()
+        assert float(bits) == pytest.approx(-float(source.log_p[n]), rel=1e-6)
+
+
+def small_text(**options):
+    torch.manual_seed(0)
+    return Text(2, 3, [8], [8], **options)
+
+
+def test_text_figures_are_nats_per_token():
+    text = small_text(bound_samples=500)
+    x = text.held_out("valid")
+    z = torch.nn.functional.one_hot(torch.cartesian_prod(torch.arange(3), torch.arange(3)), 3).float()
+    with torch.no_grad():
+        words = text.words(z).log_softmax(-1)  # [9, T, V]
+        chosen = (
+            words.unsqueeze(1)
+            .expand(9, len(x), *words.shape[1:])
+            .gather(-1, x.clamp(min=0)[None, ..., None].expand(9, *x.shape, 1))
+        )
+        likelihood = (chosen.squeeze(-1) * (x != NOTHING)).sum(-1)  # [9, N]
+        log_q = text.logits(text.features(x)).log_softmax(-1)
+        log_q = (log_q[:, 0, :, None] + log_q[:, 1, None, :]).flatten(1).T
+        elbo = (log_q.exp() * (likelihood - 2 * math.log(3) - log_q)).sum(0).mean() / language().tokens()
+    torch.manual_seed(1)
+    found = text.evaluate("valid")
+    assert found["elbo"] == pytest.approx(float(elbo), abs=2e-3)
+    assert found["elbo"] == pytest.approx(-found["reconstruction"] - found["kl"])
+    surprisal = float(text.valid_surprisal.mean()) / language().tokens()
+    assert found["distance"] == pytest.approx(-found["elbo"] - surprisal)
+    assert found["distance"] > 0
+    assert 0 <= found["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("kl", ["analytic", "sampled"])
+def test_text_loss_is_the_elbo(kl):
+    text = small_text(kl=kl)
+    x = text.held_out("valid")[:50]
+    problem = text.problem(x)
+    loss = (
+        Exact()(problem.logits, problem.objective, problem.context, problem.log_q) + problem.penalty
+    ).mean() / text.per
+    z = torch.nn.functional.one_hot(torch.cartesian_prod(torch.arange(3), torch.arange(3)), 3).float()
+    with torch.no_grad():
+        nats = text.reconstruction(z.unsqueeze(1).expand(9, 50, 2, 3), x)
+        log_q = text.logits(text.features(x)).log_softmax(-1)
+        log_q = (log_q[:, 0, :, None] + log_q[:, 1, None, :]).flatten(1).T
+        expected = (log_q.exp() * (nats + log_q + 2 * math.log(3))).sum(0).mean() / text.per
+    assert loss.item() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_language_model_that_knows_the_language_has_no_distance():
+    """A decoder that ignores z is at best the product of the words' marginals: the surplus is what words tell
+    about each other, and no model that was not fitted comes below it."""
+    text = small_text(bound_samples=1)
+    source = language()
+    p = source.log_p.exp()
+    counts = torch.zeros(text.places, text.vocabulary, dtype=torch.float64)
+    for place in range(text.places):
+        tokens = source.sentences[:, place]
+        counts[place].index_add_(0, tokens[tokens >= 0], p[tokens >= 0])
+    marginals = counts / counts.sum(-1, keepdim=True)
+    with torch.no_grad():
+        for layer in text.encoder[-1], text.decoder[-1]:
+            layer.weight.zero_(), layer.bias.zero_()
+        text.decoder[-1].bias.copy_(marginals.log().clamp(min=-50).flatten())
+    independent = -(counts * marginals.log().clamp(min=-1e9)).sum()
+    excess = float(independent - source.entropy()) / source.tokens()
+    found = text.evaluate("test")
+    assert found["kl"] == pytest.approx(0, abs=1e-6)
+    assert found["distance"] == pytest.approx(excess, abs=0.02)
+
+
+def test_extreme_words_cost_finite_nats():
+    text = small_text()
+    x = text.held_out("valid")[:5]
+    with torch.no_grad():
+        text.decoder[-1].bias.uniform_(-1e4, 1e4)
+    problem = text.problem(x)
+    cost = Exact()(problem.logits, problem.objective)
+    cost.sum().backward()
+    assert cost.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in text.parameters())
+
+
+def test_reconstructions_are_shown_as_sentences():
+    shown = small_text().show()["reconstructions"]
+    assert len(shown) == 20
+    assert shown[0].keys() == {"sentence", "reconstruction"}
+    assert shown[0]["sentence"] == language().text(corpus()["test"][0][0])

@@ -1,0 +1,82 @@
+"""The cost of 100 gradient draws in training steps of the same model, beside a loop of backward passes.
+
+The model: a discrete VAE 784-200-200-(20x10)-200-200-784, batches of 100, one thread. A training step is a batch
+forward, backward and Adam. The loop makes one forward and backward pass of the whole model for each draw, which is
+what one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log. All
+take turns in one process, and medians of ratios within a turn are quoted. Run it as
+``python -m benchmarks.gradients``.
+"""
+
+import statistics
+import time
+
+import torch
+
+from estimators import ARSM, Estimator, GumbelSoftmax, Reinforce
+from harness import memory
+from harness.gradients import measure
+from tasks.dvae import DiscreteVAE
+
+DRAWS, STEPS, TURNS = 100, 20, 5
+
+
+class Reference(DiscreteVAE):
+    """The model on images of noise, as large as those of MNIST."""
+
+    def images(self):
+        return dict.fromkeys(("train", "valid", "test"), torch.rand(100, 784))
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    memory.keep_freed_memory()
+    torch.manual_seed(0)
+    task = Reference(encoder_widths=[200, 200], decoder_widths=[200, 200])
+    batch = task.held_aside(100)
+    optimizer = torch.optim.Adam(task.parameters(), lr=1e-4, fused=True)
+
+    def backward(estimator: Estimator):
+        problem = task.problem(batch)
+        optimizer.zero_grad()
+        (estimator(problem.logits, problem.objective) + problem.penalty).mean().backward()
+
+    def train(estimator: Estimator):
+        for _ in range(STEPS):
+            backward(estimator)
+            optimizer.step()
+
+    def loop(estimator: Estimator):
+        for _ in range(DRAWS):
+            backward(estimator)
+            torch.cat([p.grad.flatten() for p in task.parameters()])
+
+    print(f"{'100 draws, in training steps':<30}{'step, ms':>10}{'loop':>8}{'hardmax':>10}")
+    cases = {
+        "gumbel_softmax": GumbelSoftmax(),
+        "reinforce, 4 leave-one-out": Reinforce(samples=4, baseline="leave_one_out"),
+        "arsm": ARSM(),
+    }
+    for name, estimator in cases.items():
+        train(estimator), measure(task, estimator, batch, DRAWS)
+        turns = []
+        for _ in range(TURNS):
+            step = seconds(lambda: train(estimator)) / STEPS
+            turns.append(
+                (
+                    step,
+                    seconds(lambda: loop(estimator)) / step,
+                    seconds(lambda: measure(task, estimator, batch, DRAWS)) / step,
+                )
+            )
+        step, by_loop, ours = (statistics.median(column) for column in zip(*turns, strict=True))
+        print(f"{name:<30}{1e3 * step:>10.2f}{by_loop:>8.1f}{ours:>10.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
