@@ -54,7 +54,6 @@ class Race:
         winner = torch.where(at_j < torch.minimum(at_m, best), j, winner)
         return sampling.one_hot(winner.movedim(-1, 0), self.logits)
 
-    @torch.no_grad()
     def costs_of_swaps(self, objective: Objective, m: Tensor, j: Tensor) -> Tensor:
         r"""Costs of the pseudo-actions of swaps ``m``, ``j`` ``[*batch, P]``, without gradients: ``[*batch, P]``.
 
@@ -62,7 +61,8 @@ class Race:
         """
         swaps = copies_in_cache(self.logits)
         pairs = zip(m.split(8 * swaps, -1), j.split(8 * swaps, -1), strict=True)
-        costs = [objective(z) for pair in pairs for z in self.swapped(*pair).split(swaps)]
+        with torch.no_grad():
+            costs = [objective(z) for pair in pairs for z in self.swapped(*pair).split(swaps)]
         return torch.cat(costs).movedim(0, -1)
 
 

@@ -151,32 +151,49 @@ def with_log_q(objective: Objective, logits: Tensor, attached: bool) -> Objectiv
 
 
 def check_logits(logits: Tensor) -> None:
-    r"""Refuses logits that are not floating point ``[*batch, K, C]`` with K and C at least 1."""
+    r"""Refuses logits that are not floating point ``[*batch, K, C]`` with K, C and every batch size at least 1."""
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if logits.ndim < 2 or logits.shape[-1] < 1 or logits.shape[-2] < 1:
-        raise ValueError(f"logits must be [*batch, K, C] with K and C at least 1, got {list(logits.shape)}")
+    if logits.ndim < 2 or 0 in logits.shape:
+        raise ValueError(f"logits must be [*batch, K, C], all at least 1, got {list(logits.shape)}")
 
 
 def at_least(minimum: int, **option: int) -> int:
-    r"""The one option given by name, or a ValueError that names it if it is no integer from ``minimum`` on."""
+    r"""The one option given by name; ValueError below ``minimum``, TypeError if it is no integer, naming it."""
     ((name, value),) = option.items()
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+        kind = ValueError if isinstance(value, int | float) else TypeError
+        raise kind(f"{name} must be an integer of at least {minimum}, got {value!r}")
     return value
 
 
 def positive(**option: float) -> float:
-    r"""The one option given by name, or a ValueError that names it if it is no finite number above 0."""
+    r"""The one option given by name; ValueError unless finite and above 0, TypeError if it is no number, naming it."""
     ((name, value),) = option.items()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+    if not is_number(value) or not 0 < value < float("inf"):
+        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a number above 0, got {value!r}")
     return float(value)
 
 
-def one_of(choices: Iterable[str | bool], **option: str | bool) -> str | bool:
-    r"""The one option given by name, or a ValueError that names it and lists ``choices``."""
+def share(**option: float) -> float:
+    r"""The one option given by name; ValueError unless from 0 up to but not including 1, TypeError if no number."""
     ((name, value),) = option.items()
-    if value not in (choices := list(choices)):
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+    if not is_number(value) or not 0 <= value < 1:
+        kind = ValueError if is_number(value) else TypeError
+        raise kind(f"{name} must be from 0 up to but not including 1, got {value!r}")
+    return float(value)
+
+
+def is_number(value: object) -> bool:
+    r"""Whether a value is an integer or a float, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def one_of(choices: Iterable[str | bool], **option: str | bool) -> str | bool:
+    r"""The one option given by name; ValueError, or TypeError for another type, that names it and lists ``choices``."""
+    ((name, value),) = option.items()
+    choices = list(choices)
+    if type(value) not in map(type, choices) or value not in choices:
+        kind = ValueError if type(value) in map(type, choices) else TypeError
+        raise kind(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
     return value

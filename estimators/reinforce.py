@@ -1,7 +1,7 @@
 import torch
 
 from estimators import sampling
-from estimators.base import Estimator, at_least, graft, one_of
+from estimators.base import Estimator, at_least, graft, one_of, share
 
 
 class Reinforce(Estimator):
@@ -39,9 +39,7 @@ class Reinforce(Estimator):
         self.baseline = one_of(("none", "running_mean", "leave_one_out", "batch", "greedy"), baseline=baseline)
         if baseline == "leave_one_out" and samples < 2:
             raise ValueError(f"samples must be at least 2 with baseline=leave_one_out, got {samples}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be from 0 up to but not including 1, got {decay}")
-        self.decay = decay
+        self.decay = share(decay=decay)
         self.evaluations = "S + 1" if baseline == "greedy" else "S"
         self.pending = []  # mean costs of the calls since the last optimiser step
         self.register_buffer("total", torch.zeros((), dtype=torch.float64))

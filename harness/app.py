@@ -8,10 +8,14 @@ from pathlib import Path
 
 import hydra
 import torch
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import memory, options
@@ -24,13 +28,36 @@ FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
+class CheckSweep(Callback):
+    r"""Refuses a sweep in which any job's options are refused, before the first job starts."""
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        loader = GlobalHydra.instance().config_loader()
+        overrides = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
+        if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in overrides):
+            return  # ranges of a search, whose values are not known yet
+        (batch,) = BasicSweeper.split_arguments(overrides, None)
+        try:
+            for arguments in batch:
+                cfg = loader.load_sweep_config(config, arguments)
+                with flag_override(cfg, ["struct", "readonly"], False):
+                    del cfg["hydra"]  # as for a job
+                options.check(cfg)
+        except Exception as error:  # Hydra would only warn
+            if refusal(error) is None:
+                raise
+            fail(error)
+
+
 def job(cfg: DictConfig) -> None:
     r"""One run, or one of a sweep; what fails is said at once, and a sweep goes on with the others."""
     try:
         run(cfg)
     except (Refused, NotFinite) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            print(f"error: {error}", file=sys.stderr)
+            overrides = " ".join(HydraConfig.get().overrides.task)
+            print(f"error: {error} (job {HydraConfig.get().job.num}: {overrides})", file=sys.stderr)
+            error.said = True
         elif not debugging():
             fail(error)
         raise
@@ -130,17 +157,26 @@ def in_a_job(error: BaseException) -> bool:
 def composition_error(text: str, cause: str) -> str:
     r"""Hydra's complaint about an override, with what would be accepted."""
     if match := re.match(r"Could not override '([^']+)'", text):
-        key = match[1]
-        return f"{key} is no option{options.nearest(key, known_keys())}; python run.py --help lists them"
+        known, key = known_keys(), match[1]
+        group = key.split(".")[0]
+        takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
+        hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
+        return f"{key} is no option{options.nearest(key, known)}; {hint}"
     if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):
         return f"{match[2]}={match[3]}: {options.expected(match[2]) or cause}"
     return text.split(" See https")[0]
 
 
 def known_keys() -> list[str]:
-    r"""Every option of the default config, with dots."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = hydra.compose("config")
+    r"""Every option, with dots, of the config with the first choice of each group on the command line."""
+    groups = [a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|optimizer)=[\w/,]+", a)]
+    for chosen in (groups, []):
+        try:
+            with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                cfg = hydra.compose("config", chosen)
+            break
+        except HydraException:  # a choice from a folder of the user's own
+            continue
 
     def walk(node, prefix):
         for key in node:
@@ -153,7 +189,8 @@ def known_keys() -> list[str]:
 
 def fail(error: BaseException) -> None:
     r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what is refused."""
-    print(f"error: {refusal(error)}", file=sys.stderr)
+    if not hasattr(error, "said"):
+        print(f"error: {refusal(error)}", file=sys.stderr)
     sys.exit(1 if isinstance(error, NotFinite) else 2)
 
 
@@ -165,6 +202,6 @@ def main() -> None:
     try:
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
     except Exception as error:
-        if debugging() or refusal(error) is None:
+        if FULL_ERROR or refusal(error) is None or (debugging() and in_a_job(error)):
             raise
         fail(error)

@@ -4,8 +4,10 @@ import difflib
 import hashlib
 import inspect
 import json
+import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -123,11 +125,12 @@ def register() -> None:
 
 
 def check(cfg: DictConfig) -> None:
-    r"""Refuses missing values, and numbers out of range, by the name of the option.
+    r"""Refuses unknown options, missing values, and numbers out of range, by the name of the option.
 
     Raises:
         Refused: With the option, its value and what is accepted.
     """
+    check_names(cfg)
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
     lowest = {"seed": 0, "steps": 1, "batch_size": 1, "threads": 1, "log_every": 1}
@@ -135,8 +138,33 @@ def check(cfg: DictConfig) -> None:
     for key, low in lowest.items():
         if (value := OmegaConf.select(cfg, key)) < low:
             raise Refused(f"{key} must be an integer of at least {low}, got {value}")
+    place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
+    if not place.is_dir():
+        raise Refused(f"output={cfg.output}: {place} is a file, where a folder is needed")
+    if not os.access(place, os.W_OK):
+        raise Refused(f"output={cfg.output}: {place} cannot be written to")
+    project = cfg.wandb.project
+    if not 1 <= len(project) <= 128 or set(project) & set("/\\#?%:"):
+        raise Refused(
+            f"wandb.project must be 1 to 128 characters long and have none of / \\ # ? % : in it, got {project!r}"
+        )
+    for tag in cfg.wandb.tags:
+        if not 1 <= len(tag) <= 64:
+            raise Refused(f"wandb.tags must be 1 to 64 characters long each, got {tag!r}")
     if cfg.device == Device.cuda and not torch.cuda.is_available():
         raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+
+
+def check_names(cfg: DictConfig, schema: type = Options, prefix: str = "") -> None:
+    r"""Refuses options that the schema does not have, and the absence of one that it has."""
+    known = {f.name: f.type for f in fields(schema)}
+    for key in known.keys() - cfg.keys():
+        raise Refused(f"{prefix}{key} must be given: {prefix}{key}=VALUE")
+    for key in cfg.keys() - known.keys():
+        raise Refused(f"{prefix}{key} is no option{nearest(key, list(known), prefix)}")
+    for key, kind in known.items():
+        if is_dataclass(kind):
+            check_names(cfg[key], kind, f"{prefix}{key}.")
 
 
 def device_of(cfg: DictConfig) -> torch.device:
@@ -186,6 +214,8 @@ def expected(key: str) -> str | None:
     for part in key.split("."):
         found = {f.name: f.type for f in fields(schema)} if is_dataclass(schema) else {}
         schema = found.get(part)
+    if is_dataclass(schema):
+        return f"it has options of its own: {', '.join(f'{key}.{f.name}' for f in fields(schema))}"
     types = [schema, *get_args(schema)]
     for kind in types:
         if isinstance(kind, type) and issubclass(kind, Enum):
@@ -207,7 +237,7 @@ def one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str], prefix: str = "") -> str:
     r"""A suggestion in parentheses, or nothing."""
     close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""

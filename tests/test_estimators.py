@@ -113,7 +113,7 @@ def test_bad_shapes_are_refused_before_the_objective(estimator):
     def objective(z):
         raise AssertionError("the objective was evaluated")
 
-    for shape in [(3,), (2, 0, 3), (2, 3, 0)]:
+    for shape in [(3,), (2, 0, 3), (2, 3, 0), (0, 2, 3)]:
         with pytest.raises(ValueError, match="logits must be"):
             estimator(torch.zeros(shape), objective)
     with pytest.raises(TypeError, match="floating point"):

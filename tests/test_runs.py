@@ -1,5 +1,6 @@
 """Runs, sweeps and refusals, as a user meets them on the command line."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+import wandb
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,8 +29,15 @@ SMALL = ["task.variables=2", "task.categories=3", "task.encoder_widths=[16]", "t
 SHORT = [*SMALL, "task.bound_samples=5", "steps=20", "batch_size=20", "measure.draws=4", "log_every=5"]
 
 
+@pytest.fixture(scope="session")
+def errors(tmp_path_factory):
+    """A file for standard error: worker processes of a sweep, which outlive a test, write to it as well."""
+    with (tmp_path_factory.mktemp("errors") / "stderr").open("a+") as file:
+        yield file
+
+
 @pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
+def command(tmp_path, monkeypatch, capfd, errors):
     """Runs the command line in this process; gives exit code, output and errors."""
 
     def run(*arguments, where=tmp_path):
@@ -36,13 +45,19 @@ def command(tmp_path, monkeypatch, capfd):
         monkeypatch.chdir(where)
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # is set by the program; here, undone afterwards
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        before, kept = errors.seek(0, os.SEEK_END), os.dup(2)
+        os.dup2(errors.fileno(), 2)
         try:
-            app.main()
+            with contextlib.redirect_stderr(errors):
+                app.main()
             code = 0
         except SystemExit as stopped:
             code = stopped.code
-        out, err = capfd.readouterr()
-        return code, out, err
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        errors.seek(before)
+        return code, capfd.readouterr().out, errors.read()
 
     return run
 
@@ -280,41 +295,93 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
 
 # ---------------------------------------------------------------- refusals
 
+# What the composition of a config shows, before any job of a sweep starts.
+WRONG_OPTIONS = [
+    (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?); there are: ar, ars, arsm"),
+    (["task=nothing"], "task=nothing does not exist; there are: dvae, text, toy"),
+    (["hydra/launcher=joblb"], "hydra/launcher=joblb does not exist (did you mean joblib?)"),
+    (["debug=slow"], "debug=slow does not exist; there are: fast"),
+    (["stepz=3"], "stepz is no option (did you mean steps?)"),
+    (["+stepz=3"], "stepz is no option (did you mean steps?)"),
+    (["measure.evry=3"], "measure.evry is no option (did you mean measure.every?); measure takes: every, draws"),
+    (["++measure.drws=3"], "measure.drws is no option (did you mean measure.draws?)"),
+    (["estimator.temprature=3"], "estimator.temprature is no option (did you mean estimator.temperature?)"),
+    (
+        ["estimator=reinforce", "estimator.sampels=3"],
+        "estimator.sampels is no option (did you mean estimator.samples?); estimator takes: samples, baseline, decay",
+    ),
+    (["task.encoder.widths=3"], "task.encoder.widths is no option (did you mean task.encoder_widths?)"),
+    (
+        ["optimizer.lrate=3"],
+        "optimizer.lrate is no option (did you mean optimizer.lr?); optimizer takes: lr, estimator_lr",
+    ),
+    (["~steps"], "steps must be given: steps=VALUE"),
+    (["estimator.temperature=???"], "estimator.temperature must be given: estimator.temperature=VALUE"),
+    (["steps=abc"], "steps=abc: an integer is expected"),
+    (["steps=1e3"], "steps=1e3: an integer is expected"),
+    (["fresh=maybe"], "fresh=maybe: true or false is expected"),
+    (["measure=3"], "measure=3: it has options of its own: measure.every, measure.draws"),
+    (["wandb.mode=on"], "wandb.mode=on: one of online, offline, disabled is expected"),
+    (
+        ["wandb.project=a/b"],
+        "wandb.project must be 1 to 128 characters long and have none of / \\ # ? % : in it, got 'a/b'",
+    ),
+    (["wandb.tags=['']"], "wandb.tags must be 1 to 64 characters long each, got ''"),
+    (["output=taken"], "output=taken: taken is a file, where a folder is needed"),
+    (["output=taken/deep/down"], "output=taken/deep/down: taken is a file, where a folder is needed"),
+    (["steps=0"], "steps must be an integer of at least 1, got 0"),
+    (["batch_size=0"], "batch_size must be an integer of at least 1, got 0"),
+    (["measure.draws=1"], "measure.draws must be an integer of at least 2, got 1"),
+    pytest.param(
+        ["device=cuda"],
+        "device=cuda: no CUDA device was found; accepted here: auto, cpu",
+        marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+    ),
+]
+# What only task and estimator themselves can tell: a sweep's other jobs still run.
+WRONG_ARGUMENTS = [
+    (["estimator.temperature=0"], "estimator=gumbel_softmax: temperature must be a number above 0, got 0"),
+    (["estimator.temperature=-1"], "estimator=gumbel_softmax: temperature must be a number above 0, got -1"),
+    (
+        ["estimator.temperature=warm"],
+        "estimator=gumbel_softmax: temperature must be a number above 0, got 'warm'; "
+        "it takes: temperature, rate, floor, every, learned",
+    ),
+    (
+        ["+estimator.tau=1"],
+        "estimator=gumbel_softmax: GumbelSoftmax.__init__() got an unexpected keyword argument 'tau'; "
+        "it takes: temperature, rate, floor, every, learned",
+    ),
+    (
+        ["estimator.learned=3"],
+        "estimator=gumbel_softmax: learned must be one of True, False, got 3; it takes: temperature",
+    ),
+    (
+        ["estimator=reinforce", "estimator.baseline=leave_one_out"],
+        "estimator=reinforce: samples must be at least 2 with baseline=leave_one_out, got 1",
+    ),
+    (
+        ["estimator=reinforce", "estimator.baseline=batch", "batch_size=1"],
+        "Reinforce: baseline=batch needs at least 2 examples in a batch, got logits [1, 20, 10]",
+    ),
+    (
+        ["estimator=exact"],
+        "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
+    ),
+    (["optimizer.lr=fast"], "optimizer: lr must be a number above 0, got 'fast'"),
+    (["batch_size=5000"], "batch_size must be at most the 1297 training examples, got 5000"),
+    (["task.variables=0"], "task=dvae: variables must be an integer of at least 1, got 0"),
+    (["task=text", "task.categories=0"], "task=text: categories must be an integer of at least 1, got 0"),
+    (["task.variables=two"], "task=dvae: variables must be an integer of at least 1, got 'two'; it takes: variables"),
+]
+UNREADABLE = [(["seed"], "missing EQUAL"), (["=3"], "override must be a string or a list")]
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (
-            ["estimator=renforce"],
-            "estimator=renforce does not exist (did you mean reinforce?); there are: ar, ars, arsm",
-        ),
-        (["task=nothing"], "task=nothing does not exist; there are: dvae, text, toy"),
-        (["stepz=3"], "stepz is no option (did you mean steps?)"),
-        (["estimator.temprature=3"], "estimator.temprature is no option (did you mean estimator.temperature?)"),
-        (["measure.evry=3"], "measure.evry is no option (did you mean measure.every?)"),
-        (["steps=abc"], "steps=abc: an integer is expected"),
-        (["steps=1e3"], "steps=1e3: an integer is expected"),
-        (["fresh=maybe"], "fresh=maybe: true or false is expected"),
-        (["wandb.mode=on"], "wandb.mode=on: one of online, offline, disabled is expected"),
-        (["steps=0"], "steps must be an integer of at least 1, got 0"),
-        (["measure.draws=1"], "measure.draws must be an integer of at least 2, got 1"),
-        (["estimator.temperature=0"], "estimator=gumbel_softmax: temperature must be a number above 0, got 0"),
-        (["estimator.temperature=-1"], "estimator=gumbel_softmax: temperature must be a number above 0, got -1"),
-        (["+estimator.tau=1"], "it takes: temperature, rate, floor, every, learned"),
-        (["estimator=exact"], "limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20"),
-        (["optimizer.lr=fast"], "optimizer: lr must be a number above 0, got 'fast'"),
-        (["batch_size=5000"], "batch_size must be at most the 1297 training examples, got 5000"),
-        (
-            ["estimator=reinforce", "estimator.baseline=batch", "batch_size=1"],
-            "baseline=batch needs at least 2 examples",
-        ),
-        (["task.variables=0"], "task=dvae: variables must be an integer of at least 1, got 0"),
-        (["output=taken"], "output=taken: cannot make taken/dvae/gumbel_softmax/"),
-        (["seed"], "missing EQUAL"),
-        (["=3"], "override must be a string or a list"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
+
+def named(value):
+    return " ".join(value) if isinstance(value, list) else ""
+
+
+@pytest.mark.parametrize(("arguments", "line"), [*WRONG_OPTIONS, *WRONG_ARGUMENTS, *UNREADABLE], ids=named)
 def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, line):
     (tmp_path / "taken").write_text("a file")
     code, _, err = command(*arguments)
@@ -324,11 +391,62 @@ def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, line):
     assert not folders(tmp_path), "something was written before the refusal"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_is_refused_where_there_is_none(command):
-    code, _, err = command("device=cuda")
+SWEEP = ["-m", "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "wandb.mode=disabled"]
+
+
+@pytest.mark.parametrize(("arguments", "line"), WRONG_OPTIONS, ids=named)
+def test_a_sweep_with_a_wrong_option_starts_no_job(command, tmp_path, arguments, line):
+    (tmp_path / "taken").write_text("a file")
+    launcher = [] if any(a.startswith("hydra/launcher") for a in arguments) else SWEEP[2:4]
+    code, _, err = command(*SWEEP[:2], *launcher, *SHORT[:4], *arguments)
     assert code == 2
-    assert "device=cuda: no CUDA device was found; accepted here: auto, cpu" in err
+    assert line in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not list(tmp_path.rglob("config.yaml")), "a job was started"
+
+
+@pytest.mark.parametrize(("arguments", "line"), WRONG_ARGUMENTS, ids=named)
+def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
+    short = [a for a in SHORT if not a.startswith(("task.", "batch_size"))]
+    code, _, err = command(*SWEEP, *short, *arguments)
+    assert code == 2
+    assert line in err
+    assert "Traceback" not in err
+    assert not folders(tmp_path)
+
+
+def test_one_wrong_job_in_a_sweep(command, tmp_path):
+    """Composition refuses all; a constructor's refusal lets the others run."""
+    code, _, err = command("-m", *SWEEP[2:], "batch_size=20,0", *[a for a in SHORT if "batch" not in a])
+    assert (code, folders(tmp_path)) == (2, [])
+    assert "batch_size must be an integer of at least 1, got 0" in err
+    code, _, err = command("-m", *SWEEP[2:], "estimator=softmax", "estimator.temperature=0,1", *SHORT)
+    assert (code, len(folders(tmp_path))) == (2, 1)
+    assert err.count("temperature must be a number above 0, got 0 (job 0: ") == 1
+
+
+def test_a_missing_value_of_the_user_s_own(command, tmp_path):
+    (tmp_path / "conf/estimator").mkdir(parents=True)
+    (tmp_path / "conf/estimator/mine.yaml").write_text("_target_: estimators.Reinforce\nsamples: ???\n")
+    code, _, err = command("--config-dir", str(tmp_path / "conf"), "estimator=mine")
+    assert code == 2
+    assert err == "error: estimator.samples must be given: estimator.samples=VALUE\n"
+    code, _, err = command("--config-dir", str(tmp_path / "conf"), "estimator=mine", "estimator.sampels=2")
+    assert code == 2
+    assert "estimator.sampels is no option" in err
+
+
+@pytest.mark.parametrize("project", ["a/b", "a:b", "100%", "x" * 129, "fine", "x" * 128, "a b", "ä"])
+def test_project_names_are_judged_as_by_wandb(project):
+    cfg = composed()
+    cfg.wandb.project = project
+    try:
+        wandb.Settings(project=project)
+    except Exception:
+        with pytest.raises(options.Refused, match=r"wandb\.project must be"):
+            options.check(cfg)
+    else:
+        options.check(cfg)
 
 
 def test_tracebacks_on_request(command):
@@ -378,21 +496,6 @@ def test_runs_with_other_settings_are_not_averaged(command, tmp_path):
     runs, _, notes = report.collect([tmp_path / "output"])
     assert sorted(runs.label) == ["reinforce (samples=1)", "reinforce (samples=2)", "softmax"]
     assert not notes
-
-
-def test_a_sweep_with_a_composition_error_starts_nothing(command, tmp_path):
-    code, _, err = command("-m", "estimator=softmax,nothing", *SHORT)
-    assert code == 2
-    assert "estimator=nothing does not exist" in err
-    assert not folders(tmp_path)
-
-
-def test_a_refused_job_does_not_stop_the_others(command, tmp_path):
-    code, _, err = command("-m", "estimator=softmax", "estimator.temperature=0,1", *SHORT, "wandb.mode=disabled")
-    assert code == 2
-    assert "temperature must be a number above 0, got 0" in err
-    assert "Traceback" not in err
-    assert len(folders(tmp_path)) == 1
 
 
 # ---------------------------------------------------------------- W&B
