@@ -4,19 +4,27 @@ from estimators import sampling
 from estimators.arsm import AR, ARS, ARSM
 from estimators.base import Estimator
 from estimators.exact import Exact
+from estimators.gumbel_rao import GumbelRao
 from estimators.gumbel_softmax import GumbelSoftmax, StraightThroughGumbelSoftmax
 from estimators.reinforce import Reinforce
+from estimators.reinmax import DARN, ZGR, ReinMax
 from estimators.softmax import Softmax
-from estimators.straight_through import StraightThrough
+from estimators.straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
 
 __all__ = [
     "AR",
     "ARS",
     "ARSM",
+    "DARN",
+    "ZGR",
     "Estimator",
     "Exact",
+    "GappedStraightThrough",
+    "GumbelRao",
     "GumbelSoftmax",
+    "ReinMax",
     "Reinforce",
+    "SlopeAnnealed",
     "Softmax",
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
