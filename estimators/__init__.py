@@ -5,9 +5,11 @@ from estimators.arsm import AR, ARS, ARSM
 from estimators.base import Estimator
 from estimators.exact import Exact
 from estimators.gumbel_rao import GumbelRao
-from estimators.gumbel_softmax import GumbelSoftmax, StraightThroughGumbelSoftmax
+from estimators.gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
+from estimators.imle import IMLE
+from estimators.mve import MVE
 from estimators.reinforce import Reinforce
-from estimators.reinmax import DARN, ZGR, ReinMax
+from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from estimators.softmax import Softmax
 from estimators.straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
 
@@ -16,13 +18,18 @@ __all__ = [
     "ARS",
     "ARSM",
     "DARN",
+    "IMLE",
+    "MVE",
     "ZGR",
+    "DecoupledSTGumbel",
     "Estimator",
     "Exact",
     "GappedStraightThrough",
     "GumbelRao",
     "GumbelSoftmax",
     "ReinMax",
+    "ReinMaxCV",
+    "ReinMaxRao",
     "Reinforce",
     "SlopeAnnealed",
     "Softmax",

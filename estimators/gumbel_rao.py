@@ -1,10 +1,11 @@
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from estimators import sampling
 from estimators.base import at_least
 from estimators.gumbel_softmax import Temperature
-from estimators.straight_through import PulledBack
+from estimators.straight_through import PulledBack, through_softmax
 
 
 class GumbelRao(PulledBack):
@@ -47,34 +48,34 @@ def mean_jacobian(log_p: Tensor, hard: Tensor, noises: int, temperature: float):
     r"""Pullback through relaxed samples, averaged over Gumbel noise that leads to the draws ``hard``.
 
     Arguments:
-        log_p: Logarithms of the probabilities, ``[*batch, K, C]`` or ``[1, *batch, K, C]``.
+        log_p: Logarithms of probabilities that sum to 1, ``[*batch, K, C]`` or ``[1, *batch, K, C]``.
         hard: One-hot draws, ``[1, *batch, K, C]``.
         noises: Number of conditional noises.
         temperature: Of the relaxed samples.
     """
-    perturbed = conditional_gumbel(log_p, hard, noises)
-    y = perturbed.div_(temperature).softmax(-1)  # [noises, *batch, K, C]
+    y = behind(log_p, hard, noises).div_(temperature).softmax(1)
 
     def pullback(g):
-        inner = (y * g).sum(-1, keepdim=True)
-        return (y.mean(0, keepdim=True) * g - (y * inner).mean(0, keepdim=True)) / temperature
+        g = g.movedim(-1, 1)
+        return through_softmax(y, g, 1).mean(0, keepdim=True).movedim(1, -1) / temperature
 
     return pullback
 
 
-def conditional_gumbel(log_p: Tensor, hard: Tensor, noises: int) -> Tensor:
-    r"""Perturbed logits ``log_p + Gumbel noise`` given where their maximum is: ``[noises, *batch, K, C]``.
+def behind(log_p: Tensor, hard: Tensor, noises: int) -> Tensor:
+    r"""``log_p`` + Gumbel noise, minus its maximum, given where that is: ``[noises, C, *batch, K]``.
 
-    With exponential clocks E, the maximum is :math:`-\log E_i` at the drawn category i, and the others are
-    :math:`-\log(E_j / p_j + E_i)`, with one :math:`E_i` for all of them.
+    With Exp(1) clocks E, the maximum is :math:`-\log E_i`, i the drawn category, and the others are
+    :math:`-\log(E_j / p_j + E_i)`, with one :math:`E_i` for all of them; so j lies
+    :math:`\log(1 + E_j / (p_j E_i))` behind. Categories come early, as a softmax over them is then much faster.
 
     Arguments:
         log_p: Logarithms of probabilities that sum to 1, ``[*batch, K, C]`` or ``[1, *batch, K, C]``.
         hard: One-hot vectors of the maxima, ``[1, *batch, K, C]``.
         noises: Number of draws.
     """
-    drawn = hard.bool()
-    noise = sampling.gumbel(hard[0], noises)
-    top = noise.masked_fill(~drawn, 0.0).sum(-1, keepdim=True)
-    # An infinite probability leaves E_i alone at the drawn category itself.
-    return torch.logaddexp(noise.add_(log_p.masked_fill(drawn, torch.inf)).neg_(), -top).neg_()
+    log_p, drawn = log_p.expand_as(hard)[0].movedim(-1, 0), hard[0].bool().movedim(-1, 0)
+    log_clock = sampling.uniform(log_p, noises).log_().neg_().log_()
+    first = log_clock.masked_fill(~drawn, 0.0).sum(1, keepdim=True)
+    # An infinite probability puts the drawn category 0 behind.
+    return logsigmoid(log_p.masked_fill(drawn, torch.inf) - log_clock + first)

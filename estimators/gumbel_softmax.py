@@ -128,3 +128,42 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
         perturbed = logits + sampling.gumbel(logits, 1)
         hard = sampling.one_hot(perturbed.argmax(-1), logits)
         return straight_through(hard, self.relaxed(perturbed).to(logits.dtype))
+
+
+class DecoupledSTGumbel(Estimator):
+    r"""Straight-through Gumbel-softmax with one temperature for the draw and another one for the gradient.
+
+    The draw is the argmax of ``logits / forward_temperature + noise``, the surrogate the softmax of
+    ``logits / backward_temperature`` + the same noise. The noise is never divided: dividing it along with the
+    logits would leave the argmax as it was, so that the forward temperature would do nothing.
+
+    With a forward temperature other than 1 the draws, and thus the value, are those of
+    ``softmax(logits / forward_temperature)``: the harness's exact figures and KL terms, which are about
+    ``softmax(logits)``, then describe other variables than those that are drawn. With both at 1 it is
+    :class:`StraightThroughGumbelSoftmax` at temperature 1, and as biased.
+
+    References:
+        | Improving Discrete Optimisation Via Decoupled Straight-Through Gumbel-Softmax (Shah et al., 2024)
+        | https://arxiv.org/abs/2410.13331
+
+    Arguments:
+        forward_temperature: Of the draws, above 0; below 1 they explore less.
+        backward_temperature: Of the surrogate, above 0; its reciprocal scales the gradient.
+    """
+
+    unbiased, differentiates_objective = False, True
+
+    def __init__(self, forward_temperature: float = 1.0, backward_temperature: float = 1.0):
+        super().__init__()
+        self.forward_temperature = positive(forward_temperature=forward_temperature)
+        self.backward_temperature = positive(backward_temperature=backward_temperature)
+        self.target = "expectation" if forward_temperature == 1 else "relaxed"
+
+    def estimate(self, logits, objective, context):
+        return objective(self.sample(logits))[0]
+
+    def sample(self, logits):
+        noise = sampling.gumbel(logits, 1)
+        hard = sampling.one_hot((logits / self.forward_temperature + noise).argmax(-1), logits)
+        soft = (logits / self.backward_temperature + noise).softmax(-1)
+        return straight_through(hard, soft.to(logits.dtype))

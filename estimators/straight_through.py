@@ -46,9 +46,9 @@ class PulledBack(Estimator):
         raise NotImplementedError
 
 
-def through_softmax(q: Tensor, g: Tensor) -> Tensor:
-    r""":math:`(\mathrm{diag}(q) - q q^\top)\, g`: the Jacobian of a softmax with value q, applied to g."""
-    return q * (g - (q * g).sum(-1, keepdim=True))
+def through_softmax(q: Tensor, g: Tensor, dim: int = -1) -> Tensor:
+    r""":math:`(\mathrm{diag}(q) - q q^\top)\, g`: the Jacobian of a softmax over ``dim``, of value q, applied to g."""
+    return q * (g - (q * g).sum(dim, keepdim=True))
 
 
 class StraightThrough(Estimator):
