@@ -8,9 +8,9 @@ class IMLE(Estimator):
     r"""Implicit maximum likelihood: the draw against the one that the same noise gives for better logits.
 
     The better logits are one step of length ``step`` down the objective's derivative at the draw; the gradient
-    is the difference of the two draws over ``step``. It is exactly 0 whenever the step changes no draw, so a
-    small step gives rare and large gradients (with the bias of straight-through at temperature 1 for linear
-    objectives, none), a large one frequent and small ones, further from the truth.
+    is the difference of the two draws over ``step``. It is exactly 0 whenever the step changes no draw: a small
+    step gives rare and large gradients (for a linear objective of the right mean, in the limit), a large one
+    frequent and small ones, further from the truth.
 
     The Gumbel noise is what makes the draws those of the categorical variables. One evaluation; the derivative
     costs a second backward pass through the objective, since the gradient is not linear in it.
