@@ -8,7 +8,8 @@ class MVE(PulledBack):
     r"""Minimum-variance Jacobian among those that are right on average, with bias traded for variance by ``tau``.
 
     Exact, on average, for a linear objective at every ``tau``. At 0 it is :class:`StraightThrough`, draw by
-    draw; as it grows the mean becomes that of :class:`ZGR`, exact for quadratic objectives, with less variance.
+    draw; as it grows it becomes exact, on average, for quadratic objectives as :class:`ZGR` is, from a Jacobian
+    that varies less from draw to draw (of a given objective's gradient that need not be true).
     It solves a C x C system for every variable: from some hundred categories on that dominates the step, and
     :class:`ReinMax` comes without it.
 

@@ -1,6 +1,7 @@
 """Identities of the straight-through family, draw by draw or enumerated, and mutations that they reject."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import certification as c
@@ -237,7 +238,7 @@ EXACT = {  # up to which degree of the objective
     "slope 1": (SlopeAnnealed(), 1),
     "MVE, tau 0": (MVE(0), 1),
     "MVE, tau 1": (MVE(1.0), 1),
-    "MVE, tau 1000": (MVE(1000.0), 1),
+    "MVE, tau 10": (MVE(10.0), 1),
 }
 
 
@@ -253,7 +254,7 @@ def test_exact_up_to_a_degree(name, K, C):
         if d <= degree:
             assert error < 1e-10, f"{name} is off by {error:.1e} for degree {d}"
         elif d == degree + 1:
-            assert error > (1e-3 if name == "MVE, tau 1000" else 0.02), f"{name} is exact for degree {d}?"
+            assert error > 0.002, f"{name} is exact for degree {d}?"
 
 
 @pytest.mark.parametrize(
@@ -282,25 +283,36 @@ def test_mean_of_reinmax(degree):
     assert torch.allclose(expected(ReinMax(), problem), right)
 
 
-@pytest.mark.parametrize("degree", [2, 3])
 @pytest.mark.parametrize(("K", "C"), SIZES)
-def test_mve_becomes_zgr_on_average(K, C, degree):
-    """The limit of a large tau: ZGR's mean, thus exact for quadratics, and less variance; not ZGR draw by draw."""
-    problem = Polynomial(K, C, degree=degree)
-    zgr, limit = expected(ZGR(), problem), expected(MVE(1e8), problem)
-    assert (limit - zgr).abs().max() < 1e-6 * zgr.abs().max()
-    if C > 2:
-        apart = gradients(MVE(1e8), problem) - gradients(ZGR(), problem)
-        assert apart.abs().max() > 0.05
-        assert variance(MVE(1e8), problem) < 0.99 * variance(ZGR(), problem)
-    bias = [(expected(MVE(tau), problem) - zgr).norm() for tau in (0, 1.0, 10.0, 100.0)]
+def test_mve_becomes_exact_for_quadratic_objectives(K, C):
+    problem = Polynomial(K, C, degree=2)
+    truth = problem.truth()[1]
+    bias = [float((expected(MVE(tau), problem) - truth).norm() / truth.norm()) for tau in (0, 1.0, 1e2, 1e4, 1e8)]
     assert bias == sorted(bias, reverse=True), "the larger tau, the closer"
+    assert bias[0] > 0.05
+    assert bias[-1] < 1e-6
 
 
-def variance(estimator, problem):
-    run = c.runner(estimator, problem)
-    first, second = c.enumerate_draws(lambda n: [run(n)[1], run(n)[1] ** 2])
-    return float((second - first**2).sum())
+@pytest.mark.parametrize(("K", "C"), [(1, 6), (1, 3), (2, 4)])
+def test_the_jacobian_of_mve_varies_less_than_that_of_zgr(K, C):
+    """Its entries' total variance: that of the gradients of the linear objectives ``z[k, c]``."""
+    problem = Polynomial(K, C)
+
+    def total_variance(estimator):
+        def run(n):
+            logits, _ = problem.leaves(n)
+            hard, found = sampling.draw(logits, 1), []
+            for k, j in itertools.product(range(K), range(C)):
+                g = torch.zeros_like(hard)
+                g[..., k, j] = 1
+                found.append(estimator.pullback(logits.detach(), hard)(g)[0].flatten(1))
+            return [torch.cat(found, -1)]
+
+        first, second = c.enumerate_draws(lambda n: [x for (g,) in [run(n)] for x in (g, g**2)])
+        return float((second - first**2).sum())
+
+    V = {tau: total_variance(MVE(tau)) for tau in (0, 1.0, 100.0, 1e8)}
+    assert V[0] < 1e-20 < V[1.0] < V[100.0] < V[1e8] < 0.999 * total_variance(ZGR())
 
 
 SAME_DRAWS = {
@@ -396,7 +408,7 @@ def test_gumbel_rao_follows_its_schedule():
     for _ in range(20):
         seen.append(float(estimator.temperature()))
         estimator.advance()
-    assert seen[:3] == pytest.approx([1.0, 1.0, torch.tensor(-0.2).exp()])
+    assert seen[:3] == pytest.approx([1.0, 1.0, math.exp(-0.2)])
     assert seen[-1] == pytest.approx(0.3)
 
 
@@ -515,7 +527,8 @@ class FreeNoise(GumbelRao):
 
     def pullback(self, logits, hard):
         tau = self.temperature()
-        y = ((logits + sampling.gumbel(logits, self.noises)) / tau).softmax(-1)
+        noise = -sampling.uniform(logits.movedim(-1, 0), self.noises).log().neg().log().movedim(1, -1)
+        y = ((logits + noise) / tau).softmax(-1)
         return lambda g: through_softmax(y, g).mean(0, keepdim=True) / tau
 
 
@@ -532,7 +545,12 @@ def rescaled(make, power):
     right = estimator.pullback
     tau = getattr(estimator, "relaxation_temperature", None) or estimator.temperature
     tau = float(tau() if callable(tau) else tau)
-    estimator.pullback = lambda *draw: lambda g, p=right(*draw): p(g) * tau**power
+
+    def pullback(logits, hard):
+        pulled = right(logits, hard)
+        return lambda g: pulled(g) * tau**power
+
+    estimator.pullback = pullback
     return estimator
 
 
@@ -554,20 +572,8 @@ class NoHalf(ReinMax):
 
 class FlippedCV(ReinMaxCV):
     def pullback(self, logits, hard):
-        self.eta = -self.eta
-        try:
-            right = super().pullback(logits, hard)
-            eta = self.eta
-            return lambda g: self.with_eta(right, eta, g)
-        finally:
-            self.eta = -self.eta
-
-    def with_eta(self, right, eta, g):
-        kept, self.eta = self.eta, eta
-        try:
-            return right(g)
-        finally:
-            self.eta = kept
+        self.eta = -abs(self.eta)
+        return super().pullback(logits, hard)
 
 
 class RelaxedRao(ReinMaxRao):
@@ -598,12 +604,11 @@ class OwnNoise(DecoupledSTGumbel):
 
 
 class Ascent(IMLE):
+    """Steps up the derivative, and still takes the difference for one of a step down."""
+
     def estimate(self, logits, objective, context):
-        self.step = -self.step
-        try:
-            return super().estimate(logits, objective, context)
-        finally:
-            self.step = -self.step
+        cost = super().estimate(logits, lambda z: -objective(z), context)
+        return -cost + 2 * cost.detach()
 
 
 class SlopeInDraws(SlopeAnnealed):
