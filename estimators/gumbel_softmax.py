@@ -108,7 +108,7 @@ class GumbelSoftmax(Estimator):
             return super().forward(logits, objective, context, log_q)
         check_logits(logits)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_y = ((wide + sampling.gumbel(logits, 1)) / self.temperature()).log_softmax(-1)  # [1, *batch, K, C]
+        log_y = self.scaled(wide + sampling.gumbel(logits, 1)).log_softmax(-1)  # [1, *batch, K, C]
         cost = with_shape(objective)(log_y.exp().to(logits.dtype))[0]
         return cost + self.log_ratio(log_y, wide)[0].to(cost.dtype)
 
@@ -133,7 +133,11 @@ class GumbelSoftmax(Estimator):
 
     def relaxed(self, perturbed: Tensor) -> Tensor:
         r"""The relaxed sample of perturbed logits, both ``[1, *batch, K, C]``."""
-        return (perturbed / self.temperature()).softmax(-1)
+        return self.scaled(perturbed).softmax(-1)
+
+    def scaled(self, perturbed: Tensor) -> Tensor:
+        r"""Perturbed logits over the temperature, finite: minus infinity would make a learned temperature NaN."""
+        return perturbed.clamp(min=-1e30) / self.temperature()
 
     def advance(self):
         self.temperature.advance()

@@ -289,7 +289,7 @@ def test_mve_becomes_exact_for_quadratic_objectives(K, C):
     truth = problem.truth()[1]
     bias = [float((expected(MVE(tau), problem) - truth).norm() / truth.norm()) for tau in (0, 1.0, 1e2, 1e4, 1e8)]
     assert bias == sorted(bias, reverse=True), "the larger tau, the closer"
-    assert bias[0] > 0.05
+    assert bias[0] > 0.02
     assert bias[-1] < 1e-6
 
 
@@ -312,7 +312,7 @@ def test_the_jacobian_of_mve_varies_less_than_that_of_zgr(K, C):
         return float((second - first**2).sum())
 
     V = {tau: total_variance(MVE(tau)) for tau in (0, 1.0, 100.0, 1e8)}
-    assert V[0] < 1e-20 < V[1.0] < V[100.0] < V[1e8] < 0.999 * total_variance(ZGR())
+    assert V[0] < 1e-15 < V[1.0] < V[100.0] < V[1e8] < 0.999 * total_variance(ZGR())
 
 
 SAME_DRAWS = {
@@ -572,8 +572,8 @@ class NoHalf(ReinMax):
 
 class FlippedCV(ReinMaxCV):
     def pullback(self, logits, hard):
-        self.eta = -abs(self.eta)
-        return super().pullback(logits, hard)
+        plain, right = ReinMax.pullback(self, logits, hard), super().pullback(logits, hard)
+        return lambda g: 2 * plain(g) - right(g)
 
 
 class RelaxedRao(ReinMaxRao):
