@@ -27,7 +27,7 @@ class MVE(PulledBack):
 
     def pullback(self, logits, hard):
         # The published Jacobian S has S^T g = J(p) (r * u) + tau g_x / (1 + 2 tau p_x) J(p) e_x, x the drawn
-        # category, where A^T u = a * g - (b . g) e_x. A's rows are diagonally dominant, by little for large tau.
+        # category, where A u = a * g - (b . g) e_x. A is symmetric and diagonally dominant, but by little for large tau.
         p, tau, x = logits.double().softmax(-1), self.tau, hard.double()
         p_x = (x * p).sum(-1, keepdim=True)
 
@@ -37,7 +37,7 @@ class MVE(PulledBack):
             A = torch.diag_embed((1 + tau * p) * apart.sum(-1)) - tau * p.unsqueeze(-1) * apart
             near = wide / (1 + tau * (p + p_x))
             right = (1 + tau * p) * near - (tau * p * near).sum(-1, keepdim=True) * x
-            u = torch.linalg.solve(A.mT, right.unsqueeze(-1)).squeeze(-1)
+            u = torch.linalg.solve(A, right.unsqueeze(-1)).squeeze(-1)
             of_draw = tau * wide / (1 + 2 * tau * p_x) * x
             return through_softmax(p, (1 + tau * p) / (1 + 2 * tau * p) * u + of_draw).to(g.dtype)
 

@@ -10,13 +10,12 @@ from estimators.base import Estimator, one_of, positive, straight_through
 class _PulledBack(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, hard, pullback):
-        ctx.pullback, ctx.impossible, ctx.dtype = pullback, logits == -torch.inf, logits.dtype
+        ctx.pullback, ctx.dtype = pullback, logits.dtype
         return hard.clone()
 
     @staticmethod
     def backward(ctx, g):
-        gradient = ctx.pullback(g).sum(0)  # over S
-        return gradient.to(ctx.dtype).masked_fill(ctx.impossible, 0.0), None, None
+        return ctx.pullback(g).sum(0).to(ctx.dtype), None, None
 
 
 class PulledBack(Estimator):

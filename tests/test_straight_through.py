@@ -22,10 +22,11 @@ from estimators import (
     SlopeAnnealed,
     StraightThrough,
     StraightThroughGumbelSoftmax,
+    gumbel_rao,
+    reinmax,
     sampling,
 )
-from estimators import gumbel_rao as module
-from estimators.gumbel_rao import behind
+from estimators.gumbel_rao import behind, mean_jacobian
 from estimators.straight_through import through_softmax
 
 
@@ -539,18 +540,14 @@ def clock_for_each_category(log_p, hard, noises):
     return torch.nn.functional.logsigmoid(log_p.masked_fill(drawn, torch.inf) - own + others)
 
 
-def rescaled(make, power):
-    """A copy of an estimator whose gradient has its temperature once more, or once less, in the denominator."""
-    estimator = make()
-    right = estimator.pullback
-    tau = getattr(estimator, "relaxation_temperature", None) or estimator.temperature
-    tau = float(tau() if callable(tau) else tau)
+def rescaled(estimator, factor):
+    """An estimator whose gradient to the logits is multiplied by a factor: its temperature, or its reciprocal."""
+    right = estimator.estimate
 
-    def pullback(logits, hard):
-        pulled = right(logits, hard)
-        return lambda g: pulled(g) * tau**power
+    def estimate(logits, objective, context):
+        return right(logits.detach() + factor * (logits - logits.detach()), objective, context)
 
-    estimator.pullback = pullback
+    estimator.estimate = estimate
     return estimator
 
 
@@ -581,7 +578,7 @@ class RelaxedRao(ReinMaxRao):
 
     def pullback(self, logits, hard):
         p = logits.softmax(-1)
-        first = module.mean_jacobian(logits.log_softmax(-1), hard, self.noises, self.temperature)
+        first = mean_jacobian(logits.log_softmax(-1), hard, self.noises, self.temperature)
         return lambda g: 2 * first(g) - 0.5 * through_softmax(p, g)
 
 
@@ -636,23 +633,38 @@ MUTANTS = {
     "decoupled: noise of its own": lambda: OwnNoise(1.0, 0.6),
     "implicit MLE: a step up": lambda: Ascent(0.8),
     "slope: in the draws too": lambda: SlopeInDraws(1.7),
-} | {
-    f"{make().__class__.__name__}: {word} 1 / tau": lambda make=make, power=power: rescaled(make, power)
-    for make in (
-        lambda: GumbelRao(3, 0.6),
-        lambda: GappedStraightThrough(0.6),
-        lambda: ReinMax(0.6),
-        lambda: ReinMaxRao(3, 0.6),
-        lambda: ReinMaxCV(0.6, 0.7, 3, 1.6),
-    )
-    for word, power in (("missing", 1), ("doubled", -1))
 }
+for word, factor in (("missing", 0.6), ("doubled", 1 / 0.6)):
+    MUTANTS |= {
+        f"{type(make()).__name__}: {word} 1 / tau": lambda make=make, factor=factor: rescaled(make(), factor)
+        for make in (
+            lambda: stochastic(0.6),
+            lambda: GappedStraightThrough(0.6),
+            lambda: SlopeAnnealed(1 / 0.6),
+            lambda: DecoupledSTGumbel(1.0, 0.6),
+            lambda: GumbelRao(3, 0.6),
+            lambda: ReinMax(0.6),
+            lambda: IMLE(0.6),
+        )
+    }
+
+
+def without_reciprocal(log_p, hard, noises, temperature):
+    pulled = mean_jacobian(log_p, hard, noises, temperature)
+    return lambda g: temperature * pulled(g)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_rejected(name):
     with pytest.raises((AssertionError, IndexError)):  # IndexError: not the noise that the formula asks for
         check_published(MUTANTS[name]())
+
+
+@pytest.mark.parametrize("estimator", [ReinMaxRao(3, 0.6), ReinMaxCV(0.6, 0.7, 3, 1.6)], ids=lambda e: type(e).__name__)
+def test_a_relaxed_jacobian_without_its_temperature_is_rejected(estimator, monkeypatch):
+    monkeypatch.setattr(reinmax, "mean_jacobian", without_reciprocal)
+    with pytest.raises(AssertionError, match="differs from the published formula"):
+        check_published(estimator)
 
 
 def test_gradient_through_the_noise_has_another_mean():
@@ -662,7 +674,7 @@ def test_gradient_through_the_noise_has_another_mean():
 
 
 def test_one_clock_for_each_category_has_another_law(monkeypatch):
-    monkeypatch.setattr(module, "behind", clock_for_each_category)
+    monkeypatch.setattr(gumbel_rao, "behind", clock_for_each_category)
     with pytest.raises(AssertionError, match="mean of Gumbel-Rao"):
         check_mean_of_gumbel_rao(GumbelRao(8, 0.5))
 
