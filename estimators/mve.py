@@ -27,18 +27,18 @@ class MVE(PulledBack):
 
     def pullback(self, logits, hard):
         # The published Jacobian S has S^T g = J(p) (r * u) + tau g_x / (1 + 2 tau p_x) J(p) e_x, x the drawn
-        # category, where A u = a * g - (b . g) e_x. A is symmetric and diagonally dominant, but by little for large tau.
-        p, tau, x = logits.double().softmax(-1), self.tau, hard.double()
-        p_x = (x * p).sum(-1, keepdim=True)
+        # category, where A u = a * g - (b . g) e_x. For large tau A is nearly singular. A constant added to all of
+        # its entries mends that, and moves u only by a multiple of 1 / r, which J(p) takes to 0.
+        p, tau = logits.softmax(-1), self.tau
+        p_x = (hard * p).sum(-1, keepdim=True)
 
         def pullback(g):
-            wide = g.double()
             apart = p.unsqueeze(-2) / (1 + tau * (p.unsqueeze(-1) + p.unsqueeze(-2)))  # [*batch, K, C, C]
             A = torch.diag_embed((1 + tau * p) * apart.sum(-1)) - tau * p.unsqueeze(-1) * apart
-            near = wide / (1 + tau * (p + p_x))
-            right = (1 + tau * p) * near - (tau * p * near).sum(-1, keepdim=True) * x
-            u = torch.linalg.solve(A, right.unsqueeze(-1)).squeeze(-1)
-            of_draw = tau * wide / (1 + 2 * tau * p_x) * x
-            return through_softmax(p, (1 + tau * p) / (1 + 2 * tau * p) * u + of_draw).to(g.dtype)
+            near = g / (1 + tau * (p + p_x))
+            right = (1 + tau * p) * near - (tau * p * near).sum(-1, keepdim=True) * hard
+            u = torch.linalg.solve(A + 1 / p.shape[-1], right.unsqueeze(-1)).squeeze(-1)
+            of_draw = tau * g / (1 + 2 * tau * p_x) * hard
+            return through_softmax(p, (1 + tau * p) / (1 + 2 * tau * p) * u + of_draw)
 
         return pullback

@@ -316,6 +316,15 @@ def test_the_jacobian_of_mve_varies_less_than_that_of_zgr(K, C):
     assert V[0] < 1e-15 < V[1.0] < V[100.0] < V[1e8] < 0.999 * total_variance(ZGR())
 
 
+def test_mve_in_single_precision_at_a_large_tau():
+    problem = Polynomial(3, 6)
+    torch.manual_seed(0)
+    hard, g = sampling.draw(problem.logits.expand(200, 3, 6), 1), torch.randn(1, 200, 3, 6, dtype=torch.float64)
+    exact = MVE(1e6).pullback(problem.logits, hard)(g)
+    single = MVE(1e6).pullback(problem.logits.float(), hard.float())(g.float())
+    assert (single - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
 SAME_DRAWS = {
     "ReinMax at temperature 1 is ZGR": (ReinMax(), ZGR()),
     "MVE at tau 0 is straight-through": (MVE(0), stochastic()),
