@@ -85,8 +85,9 @@ class ReinMax(PulledBack):
 class ReinMaxRao(PulledBack):
     r"""ReinMax whose first Jacobian is :class:`GumbelRao`'s, at the probabilities halfway to the draw.
 
-    Less variance than :class:`ReinMax`, and another bias: it is not exact for quadratic objectives, nor for
-    linear ones. Where the objective is close to quadratic and draws are cheap, ReinMax or ZGR remain the choice.
+    Less variance than :class:`ReinMax` at all but low temperatures, and another bias: it is not exact for quadratic
+    objectives, nor for linear ones. At high temperatures the first Jacobian vanishes and the gradient turns
+    around, into minus half of straight-through's: stay near 1 or below.
 
     References:
         | Beyond ReinMax: Low-Variance Gradient Estimators for Discrete Latent Variables (Wang and Bui, 2026)
