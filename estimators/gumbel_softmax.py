@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import sampling
-from estimators.base import Estimator, at_least, one_of, positive, straight_through
+from estimators.base import Estimator, at_least, check_logits, one_of, positive, straight_through, with_shape
 
 
 class Temperature(nn.Module):
@@ -68,7 +68,7 @@ class GumbelSoftmax(Estimator):
     References:
         | Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017)
         | https://arxiv.org/abs/1611.01144
-        | The Concrete Distribution (Maddison et al., 2017)
+        | The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables (Maddison et al., 2017)
         | https://arxiv.org/abs/1611.00712
 
     Arguments:
@@ -77,6 +77,12 @@ class GumbelSoftmax(Estimator):
         floor: Lowest temperature of the schedule.
         every: Optimiser steps between updates of the schedule.
         learned: Whether the temperature is learned with the model instead of scheduled.
+        relaxed_kl: What a sampled KL divergence is about: log q of the categorical variables, extended linearly to
+            the relaxed sample, or with true the density of the relaxed sample itself. The latter makes the value
+            a bound on the relaxed model's likelihood: with ``log_q`` it adds the log-ratio of the sample's
+            density to that of a relaxed *uniform* prior, less K log C, the constant that a sampled KL from
+            uniform categorical variables adds for its prior. Categories of probability 0 are left out of all three.
+        prior_temperature: Of the relaxed uniform prior, above 0.
     """
 
     target, unbiased, differentiates_objective, attaches_log_q = "relaxed", False, True, True
@@ -89,9 +95,35 @@ class GumbelSoftmax(Estimator):
         floor: float = 0.5,
         every: int = 500,
         learned: bool = False,
+        relaxed_kl: bool = False,
+        prior_temperature: float = 1.0,
     ):
         super().__init__()
         self.temperature = Temperature(temperature, rate, floor, every, learned)
+        self.relaxed_kl = one_of([True, False], relaxed_kl=relaxed_kl)
+        self.prior_temperature = positive(prior_temperature=prior_temperature)
+
+    def forward(self, logits, objective, context=None, log_q=False):
+        if not (log_q and self.relaxed_kl):
+            return super().forward(logits, objective, context, log_q)
+        check_logits(logits)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        log_y = self.scaled(wide + sampling.gumbel(logits, 1)).log_softmax(-1)  # [1, *batch, K, C]
+        cost = with_shape(objective)(log_y.exp().to(logits.dtype))[0]
+        return cost + self.log_ratio(log_y, wide)[0].to(cost.dtype)
+
+    def log_ratio(self, log_y: Tensor, logits: Tensor) -> Tensor:
+        r"""log q(y) - log p(y) - K log C in nats, ``[S, *batch]``, p being the relaxed uniform prior.
+
+        Arguments:
+            log_y: Logarithms of relaxed samples, ``[S, *batch, K, C]``.
+            logits: Of q, ``[*batch, K, C]``.
+        """
+        impossible = logits == -torch.inf
+        prior = torch.zeros_like(logits).masked_fill(impossible, -torch.inf)
+        log_q = log_concrete(log_y, logits, self.temperature())
+        log_p = log_concrete(log_y, prior, torch.tensor(self.prior_temperature, dtype=torch.float64))
+        return (log_q - log_p - (~impossible).sum(-1).log()).sum(-1)
 
     def estimate(self, logits, objective, context):
         return objective(self.sample(logits))[0]
@@ -101,10 +133,33 @@ class GumbelSoftmax(Estimator):
 
     def relaxed(self, perturbed: Tensor) -> Tensor:
         r"""The relaxed sample of perturbed logits, both ``[1, *batch, K, C]``."""
-        return (perturbed / self.temperature()).softmax(-1)
+        return self.scaled(perturbed).softmax(-1)
+
+    def scaled(self, perturbed: Tensor) -> Tensor:
+        r"""Perturbed logits over the temperature, finite: minus infinity would make a learned temperature NaN."""
+        return perturbed.clamp(min=-1e30) / self.temperature()
 
     def advance(self):
         self.temperature.advance()
+
+
+def log_concrete(log_y: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
+    r"""Log-density of the *logarithm* of a relaxed sample, in nats, by variable: ``[S, *batch, K]``.
+
+    Of ``softmax((logits + Gumbel noise) / temperature)``, with respect to the first C - 1 differences of log y
+    from its last entry. Densities of log y, unlike those of y, stay finite where entries of y underflow, and their
+    ratios are the same. Categories of probability 0 do not count among the C.
+
+    Arguments:
+        log_y: ``[S, *batch, K, C]``.
+        logits: ``[*batch, K, C]``.
+        temperature: A scalar above 0.
+    """
+    impossible = logits == -torch.inf
+    C = logits.shape[-1] - impossible.sum(-1)
+    a = logits.masked_fill(impossible, 0.0) - temperature * log_y.masked_fill(impossible, 0.0)
+    top = a.masked_fill(impossible, -torch.inf).logsumexp(-1)
+    return torch.lgamma(C.to(a.dtype)) + (C - 1) * temperature.log() + a.sum(-1) - C * top
 
 
 class StraightThroughGumbelSoftmax(GumbelSoftmax):
@@ -124,7 +179,56 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
 
     target, attaches_log_q = "expectation", False
 
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        rate: float = 0.0,
+        floor: float = 0.5,
+        every: int = 500,
+        learned: bool = False,
+    ):
+        super().__init__(temperature, rate, floor, every, learned)
+
     def sample(self, logits):
         perturbed = logits + sampling.gumbel(logits, 1)
         hard = sampling.one_hot(perturbed.argmax(-1), logits)
         return straight_through(hard, self.relaxed(perturbed).to(logits.dtype))
+
+
+class DecoupledSTGumbel(Estimator):
+    r"""Straight-through Gumbel-softmax with one temperature for the draw and another one for the gradient.
+
+    The draw is the argmax of ``logits / forward_temperature + noise``, the surrogate the softmax of
+    ``logits / backward_temperature`` + the same noise. The noise is never divided: dividing it along with the
+    logits would leave the argmax as it was, so that the forward temperature would do nothing.
+
+    With a forward temperature other than 1 the draws, and thus the value, are those of
+    ``softmax(logits / forward_temperature)``: the harness's exact figures and KL terms, which are about
+    ``softmax(logits)``, then describe other variables than those that are drawn. With both at 1 it is
+    :class:`StraightThroughGumbelSoftmax` at temperature 1, and as biased.
+
+    References:
+        | Improving Discrete Optimisation Via Decoupled Straight-Through Gumbel-Softmax (Shah et al., 2024)
+        | https://arxiv.org/abs/2410.13331
+
+    Arguments:
+        forward_temperature: Of the draws, above 0; below 1 they explore less.
+        backward_temperature: Of the surrogate, above 0; its reciprocal scales the gradient.
+    """
+
+    unbiased, differentiates_objective = False, True
+
+    def __init__(self, forward_temperature: float = 1.0, backward_temperature: float = 1.0):
+        super().__init__()
+        self.forward_temperature = positive(forward_temperature=forward_temperature)
+        self.backward_temperature = positive(backward_temperature=backward_temperature)
+        self.target = "expectation" if forward_temperature == 1 else "relaxed"
+
+    def estimate(self, logits, objective, context):
+        return objective(self.sample(logits))[0]
+
+    def sample(self, logits):
+        noise = sampling.gumbel(logits, 1)
+        hard = sampling.one_hot((logits / self.forward_temperature + noise).argmax(-1), logits)
+        soft = (logits / self.backward_temperature + noise).softmax(-1)
+        return straight_through(hard, soft.to(logits.dtype))

@@ -1,5 +1,53 @@
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
 from estimators import sampling
 from estimators.base import Estimator, one_of, positive, straight_through
+
+
+class _PulledBack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, hard, pullback):
+        ctx.pullback, ctx.dtype = pullback, logits.dtype
+        return hard.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return ctx.pullback(g).sum(0).to(ctx.dtype), None, None
+
+
+class PulledBack(Estimator):
+    r"""Base of the estimators that differentiate the objective at discrete draws and invent the draws' Jacobian.
+
+    A subclass writes :meth:`pullback`: what stands for the Jacobian of the draws with respect to the logits. It
+    is applied in the ordinary backward pass, to :math:`g`, the derivative of the objective at the draws: there
+    is no second evaluation and no second backward pass, whatever the Jacobian, and the objective's own
+    parameters get their ordinary gradient.
+    """
+
+    target, unbiased, differentiates_objective = "expectation", False, True
+
+    def estimate(self, logits, objective, context):
+        wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+        hard = sampling.draw(wide, 1)
+        z = _PulledBack.apply(logits, hard.to(logits.dtype), self.pullback(wide, hard))
+        return objective(z)[0]
+
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
+        r"""The transposed Jacobian of the draws, as a function of g ``[S, *batch, K, C]`` to one of that shape.
+
+        Arguments:
+            logits: ``[*batch, K, C]``, without gradients.
+            hard: The draws, one-hot, ``[S, *batch, K, C]``.
+        """
+        raise NotImplementedError
+
+
+def through_softmax(q: Tensor, g: Tensor, dim: int = -1) -> Tensor:
+    r""":math:`(\mathrm{diag}(q) - q q^\top)\, g`: the Jacobian of a softmax over ``dim``, of value q, applied to g."""
+    return q * (g - (q * g).sum(dim, keepdim=True))
 
 
 class StraightThrough(Estimator):
@@ -35,3 +83,77 @@ class StraightThrough(Estimator):
         if self.stochastic:
             return sampling.draw(logits, 1)
         return sampling.one_hot(logits.argmax(-1), logits).unsqueeze(0)
+
+
+class GappedStraightThrough(PulledBack):
+    r"""Straight-through with logits shifted so that the drawn category leads all others by at least ``gap``.
+
+    The surrogate then agrees with the draw, as that of straight-through Gumbel-softmax does, without its noise.
+    The shift is constant in the backward pass. It is biased even for a linear objective, and where the draws
+    are seldom the most probable category it hides the logits' own order: where bias matters more than
+    variance prefer :class:`ReinMax`.
+
+    References:
+        | Training Discrete Deep Generative Models via Gapped Straight-Through Estimator (Fan et al., 2022)
+        | https://arxiv.org/abs/2206.07235
+
+    Arguments:
+        temperature: Divides the shifted logits in the backward pass, above 0; its reciprocal scales the gradient.
+        gap: Lead of the drawn category, above 0.
+    """
+
+    def __init__(self, temperature: float = 1.0, gap: float = 1.0):
+        super().__init__()
+        self.temperature, self.gap = positive(temperature=temperature), positive(gap=gap)
+
+    def pullback(self, logits, hard):
+        q = (self.gapped(logits, hard) / self.temperature).softmax(-1)
+        return lambda g: through_softmax(q, g) / self.temperature
+
+    def gapped(self, logits: Tensor, hard: Tensor) -> Tensor:
+        r"""Logits of which the drawn one is the largest and all others are at least ``gap`` below it."""
+        top = logits.amax(-1, keepdim=True)
+        return torch.where(hard > 0, top, torch.minimum(logits, top - self.gap))
+
+
+class SlopeAnnealed(PulledBack):
+    r"""Straight-through with a surrogate ``softmax(slope * logits)`` that is sharpened as training goes on.
+
+    After t optimiser steps the slope is ``min(ceiling, slope + rate * t)``. The draws keep the logits' own
+    distribution. A steep slope makes for rare and large gradients: do not raise it where
+    :class:`StraightThrough` with its constant temperature already has too much variance.
+
+    References:
+        | Hierarchical Multiscale Recurrent Neural Networks (Chung et al., 2017), for binary variables
+        | https://arxiv.org/abs/1609.01704
+        | Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), who compare with it
+        | https://arxiv.org/abs/1611.01144
+
+    Arguments:
+        slope: At the start, above 0; it multiplies the logits in the backward pass and scales the gradient.
+        rate: Rise of the slope per optimiser step, at least 0; 0 keeps it fixed.
+        ceiling: Highest slope of the schedule, at least ``slope``.
+
+    Raises:
+        ValueError: For a ceiling below the slope.
+    """
+
+    def __init__(self, slope: float = 1.0, rate: float = 0.0001, ceiling: float = 5.0):
+        super().__init__()
+        self.initial, self.ceiling = positive(slope=slope), positive(ceiling=ceiling)
+        self.rate = 0.0 if rate == 0 else positive(rate=rate)
+        if ceiling < slope:
+            raise ValueError(f"ceiling must be at least the slope {slope}, got {ceiling}")
+        self.register_buffer("steps", torch.tensor(0))
+
+    def pullback(self, logits, hard):
+        slope = self.slope()
+        q = (slope * logits).softmax(-1)
+        return lambda g: slope * through_softmax(q, g)
+
+    def slope(self) -> float:
+        r"""The slope now."""
+        return min(self.ceiling, self.initial + self.rate * int(self.steps))
+
+    def advance(self):
+        self.steps += 1

@@ -408,7 +408,7 @@ def test_a_sweep_with_a_wrong_option_starts_no_job(command, tmp_path, arguments,
 @pytest.mark.parametrize(("arguments", "line"), WRONG_ARGUMENTS, ids=named)
 def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
     short = [a for a in SHORT if not a.startswith(("task.", "batch_size"))]
-    code, _, err = command(*SWEEP, *short, *arguments)
+    code, _, err = command(*SWEEP, *short, f"output={tmp_path / 'output'}", *arguments)
     assert code == 2
     assert line in err
     assert "Traceback" not in err
@@ -420,7 +420,9 @@ def test_one_wrong_job_in_a_sweep(command, tmp_path):
     code, _, err = command("-m", *SWEEP[2:], "batch_size=20,0", *[a for a in SHORT if "batch" not in a])
     assert (code, folders(tmp_path)) == (2, [])
     assert "batch_size must be an integer of at least 1, got 0" in err
-    code, _, err = command("-m", *SWEEP[2:], "estimator=softmax", "estimator.temperature=0,1", *SHORT)
+    code, _, err = command(
+        "-m", *SWEEP[2:], "estimator=softmax", "estimator.temperature=0,1", *SHORT, f"output={tmp_path / 'output'}"
+    )
     assert (code, len(folders(tmp_path))) == (2, 1)
     assert err.count("temperature must be a number above 0, got 0 (job 0: ") == 1
 

@@ -1,0 +1,44 @@
+import torch
+
+from estimators.base import positive
+from estimators.straight_through import PulledBack, through_softmax
+
+
+class MVE(PulledBack):
+    r"""Minimum-variance Jacobian among those that are right on average, with bias traded for variance by ``tau``.
+
+    Exact, on average, for a linear objective at every ``tau``. At 0 it is :class:`StraightThrough`, draw by
+    draw; as it grows it becomes exact, on average, for quadratic objectives as :class:`ZGR` is, from a Jacobian
+    that varies less from draw to draw (of a given objective's gradient that need not be true).
+    It solves a C x C system for every variable: from some hundred categories on that dominates the step, and
+    :class:`ReinMax` comes without it.
+
+    References:
+        | Generalized and Optimal Straight-Through Estimators (Hooper and Shekhovtsov, 2026)
+        | https://openreview.net/forum?id=5LZQfHUVER
+
+    Arguments:
+        tau: At least 0; the larger, the less bias and the more variance.
+    """
+
+    def __init__(self, tau: float = 1.0):
+        super().__init__()
+        self.tau = 0.0 if tau == 0 else positive(tau=tau)
+
+    def pullback(self, logits, hard):
+        # The published Jacobian S has S^T g = J(p) (r * u) + tau g_x / (1 + 2 tau p_x) J(p) e_x, x the drawn
+        # category, where A u = a * g - (b . g) e_x. For large tau A is nearly singular. A constant added to all of
+        # its entries mends that, and moves u only by a multiple of 1 / r, which J(p) takes to 0.
+        p, tau = logits.softmax(-1), self.tau
+        p_x = (hard * p).sum(-1, keepdim=True)
+
+        def pullback(g):
+            apart = p.unsqueeze(-2) / (1 + tau * (p.unsqueeze(-1) + p.unsqueeze(-2)))  # [*batch, K, C, C]
+            A = torch.diag_embed((1 + tau * p) * apart.sum(-1)) - tau * p.unsqueeze(-1) * apart
+            near = g / (1 + tau * (p + p_x))
+            right = (1 + tau * p) * near - (tau * p * near).sum(-1, keepdim=True) * hard
+            u = torch.linalg.solve(A + 1 / p.shape[-1], right.unsqueeze(-1)).squeeze(-1)
+            of_draw = tau * g / (1 + 2 * tau * p_x) * hard
+            return through_softmax(p, (1 + tau * p) / (1 + 2 * tau * p) * u + of_draw)
+
+        return pullback

@@ -1,0 +1,146 @@
+import math
+
+import torch
+from torch import Tensor
+
+from estimators import sampling
+from estimators.base import at_least, one_of, positive
+from estimators.gumbel_rao import mean_jacobian
+from estimators.straight_through import PulledBack, through_softmax
+
+
+class DARN(PulledBack):
+    r"""REINFORCE with the objective's first-order change from a baseline point instead of its value.
+
+    The objective is taken for linear between the draw and the baseline, so the gradient is exact if it is
+    linear, and for two categories with ``baseline=uniform`` if it is quadratic; else it is biased. It has more
+    variance than :class:`StraightThrough`, whose mean with it is :class:`ZGR`: prefer that one.
+
+    References:
+        | Deep AutoRegressive Networks (Gregor et al., 2014)
+        | https://arxiv.org/abs/1310.8499
+
+    Arguments:
+        baseline: Point of the simplex the change is taken from: ``probabilities``, or ``uniform`` (1 / C).
+    """
+
+    def __init__(self, baseline: str = "probabilities"):
+        super().__init__()
+        self.baseline = one_of(("probabilities", "uniform"), baseline=baseline)
+
+    def pullback(self, logits, hard):
+        p = logits.softmax(-1)
+        change = hard - (p if self.baseline == "probabilities" else 1 / logits.shape[-1])
+        return lambda g: (g * change).sum(-1, keepdim=True) * (hard - p)
+
+
+class ZGR(PulledBack):
+    r"""Mean of :class:`StraightThrough` and :class:`DARN`: exact, on average, for an objective quadratic in z.
+
+    One evaluation and nothing to tune. More variance than straight-through, and still biased where the
+    objective is far from quadratic between categories. :class:`ReinMax` at temperature 1, draw by draw.
+
+    References:
+        | Cold Analysis of Rao-Blackwellized Straight-Through Gumbel-Softmax Gradient Estimator (Shekhovtsov, 2023)
+        | https://proceedings.mlr.press/v202/shekhovtsov23a.html
+    """
+
+    def pullback(self, logits, hard):
+        p = logits.softmax(-1)
+        change = hard - p
+
+        def pullback(g):
+            along = (g * change).sum(-1, keepdim=True) * change
+            return 0.5 * (through_softmax(p, g) + along)
+
+        return pullback
+
+
+class ReinMax(PulledBack):
+    r"""Straight-through of second order: Jacobians at the draw's side of the probabilities and at themselves.
+
+    Where straight-through takes the Jacobian J of the softmax at p, this takes
+    :math:`2 J((p_\tau + D) / 2) - J(p) / 2` with the draw D, two points of Heun's method. At temperature 1 it is
+    exact, on average, for an objective that is quadratic in z; other temperatures trade that for variance. The
+    first term alone has the variance of a draw: where bias does not matter, straight-through has less.
+
+    References:
+        | Bridging Discrete and Backpropagation: Straight-Through and Beyond (Liu et al., 2023)
+        | https://arxiv.org/abs/2304.08612
+
+    Arguments:
+        temperature: Of the probabilities mixed with the draw, above 0. Its reciprocal scales nothing.
+    """
+
+    def __init__(self, temperature: float = 1.0):
+        super().__init__()
+        self.temperature = positive(temperature=temperature)
+
+    def pullback(self, logits, hard):
+        p, tempered = logits.softmax(-1), (logits / self.temperature).softmax(-1)
+        midpoint = 0.5 * (tempered + hard)
+        return lambda g: 2 * through_softmax(midpoint, g) - 0.5 * through_softmax(p, g)
+
+
+class ReinMaxRao(PulledBack):
+    r"""ReinMax whose first Jacobian is :class:`GumbelRao`'s, at the probabilities halfway to the draw.
+
+    Less variance than :class:`ReinMax` at all but low temperatures, and another bias: it is not exact for quadratic
+    objectives, nor for linear ones. At high temperatures the first Jacobian vanishes and the gradient turns
+    around, into minus half of straight-through's: stay near 1 or below.
+
+    References:
+        | Beyond ReinMax: Low-Variance Gradient Estimators for Discrete Latent Variables (Wang and Bui, 2026)
+        | https://arxiv.org/abs/2603.08257
+
+    Arguments:
+        noises: Number of conditional noises, at least 1.
+        temperature: Of the relaxed samples, above 0; its reciprocal scales the first term.
+    """
+
+    def __init__(self, noises: int = 10, temperature: float = 1.0):
+        super().__init__()
+        self.noises, self.temperature = at_least(1, noises=noises), positive(temperature=temperature)
+
+    def pullback(self, logits, hard):
+        p = logits.softmax(-1)
+        first = mean_jacobian(log_midpoint(logits, hard), hard, self.noises, self.temperature)
+        return lambda g: 2 * first(g) - 0.5 * through_softmax(p, g)
+
+
+class ReinMaxCV(ReinMax):
+    r"""ReinMax plus ``eta`` times the difference of two Gumbel-softmax Jacobians halfway to the draw.
+
+    The two are :class:`GumbelRao`'s, given the draw, and that of one relaxed sample with free noise. Their
+    difference is meant as a control variate, but its mean given the draw is not 0, nor is it over draws where the
+    objective's derivative changes between them: ``eta`` moves the bias as well as the variance, so measure both.
+
+    References:
+        | Beyond ReinMax: Low-Variance Gradient Estimators for Discrete Latent Variables (Wang and Bui, 2026)
+        | https://arxiv.org/abs/2603.08257
+
+    Arguments:
+        temperature: Of ReinMax itself, as in :class:`ReinMax`.
+        eta: Weight of the difference, at least 0; with 0 this is ReinMax.
+        noises: Number of conditional noises, at least 1.
+        relaxation_temperature: Of the relaxed samples in the difference, above 0; its reciprocal scales it.
+    """
+
+    def __init__(
+        self, temperature: float = 1.0, eta: float = 0.5, noises: int = 10, relaxation_temperature: float = 1.0
+    ):
+        super().__init__(temperature)
+        self.eta, self.noises = 0.0 if eta == 0 else positive(eta=eta), at_least(1, noises=noises)
+        self.relaxation_temperature = positive(relaxation_temperature=relaxation_temperature)
+
+    def pullback(self, logits, hard):
+        reinmax, tau = super().pullback(logits, hard), self.relaxation_temperature
+        log_q = log_midpoint(logits / self.temperature, hard)
+        given_draw = mean_jacobian(log_q, hard, self.noises, tau)
+        free = ((log_q + sampling.gumbel(logits, 1)) / tau).softmax(-1)
+        return lambda g: reinmax(g) + self.eta * (given_draw(g) - through_softmax(free, g) / tau)
+
+
+def log_midpoint(logits: Tensor, hard: Tensor) -> Tensor:
+    r"""Logarithm of the point halfway from ``softmax(logits)`` to the draws ``hard``, ``[1, *batch, K, C]``."""
+    return torch.logaddexp(logits.log_softmax(-1), hard.log()) - math.log(2)
