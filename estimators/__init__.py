@@ -3,6 +3,7 @@ r"""Gradient estimators for categorical variables: one contract, one file a fami
 from estimators import sampling
 from estimators.arsm import AR, ARS, ARSM
 from estimators.base import Estimator
+from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
 from estimators.exact import Exact
 from estimators.gumbel_softmax import GumbelSoftmax, StraightThroughGumbelSoftmax
 from estimators.reinforce import Reinforce
@@ -13,6 +14,9 @@ __all__ = [
     "AR",
     "ARS",
     "ARSM",
+    "DisARMIW",
+    "DisARMSB",
+    "DisARMTree",
     "Estimator",
     "Exact",
     "GumbelSoftmax",
