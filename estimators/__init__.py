@@ -9,6 +9,7 @@ from estimators.gumbel_softmax import GumbelSoftmax, StraightThroughGumbelSoftma
 from estimators.reinforce import Reinforce
 from estimators.softmax import Softmax
 from estimators.straight_through import StraightThrough
+from estimators.unordered_set import UnorderedSet
 
 __all__ = [
     "AR",
@@ -24,5 +25,6 @@ __all__ = [
     "Softmax",
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
+    "UnorderedSet",
     "sampling",
 ]

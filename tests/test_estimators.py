@@ -23,6 +23,7 @@ VARIANTS = {
         {"baseline": "batch", "samples": 2},
         {"baseline": "greedy"},
     ],
+    "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],
 }
 CASES = [(path.stem, {}) for path in sorted(FOLDER.glob("*.yaml"))]
 CASES += [(name, options) for name, variants in VARIANTS.items() for options in variants]
