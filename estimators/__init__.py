@@ -3,6 +3,7 @@ r"""Gradient estimators for categorical variables: one contract, one file a fami
 from estimators import sampling
 from estimators.arsm import AR, ARS, ARSM
 from estimators.base import Estimator
+from estimators.carms import CARMS
 from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
 from estimators.exact import Exact
 from estimators.gumbel_softmax import GumbelSoftmax, StraightThroughGumbelSoftmax
@@ -15,6 +16,7 @@ __all__ = [
     "AR",
     "ARS",
     "ARSM",
+    "CARMS",
     "DisARMIW",
     "DisARMSB",
     "DisARMTree",

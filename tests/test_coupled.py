@@ -7,13 +7,16 @@ import certification as c
 import pytest
 import torch
 
-from estimators import DisARMIW, DisARMSB, DisARMTree, Exact
+from estimators import CARMS, DisARMIW, DisARMSB, DisARMTree, Exact
+from estimators.carms import InverseCDF, copula
 
 PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
 
 
 def name(value):
-    return type(value).__name__ if isinstance(value, torch.nn.Module) else None
+    if not isinstance(value, torch.nn.Module):
+        return None
+    return f"{type(value.coupling).__name__}-{value.samples}" if isinstance(value, CARMS) else type(value).__name__
 
 
 def gradient(estimator, objective, problem=PROBLEM, seed=1, lead=50):
@@ -55,8 +58,12 @@ def check_law(draw, law, draws=200_000):
     frequency = torch.bincount(flat, minlength=law.numel()) / draws
     law = law.flatten()
     assert abs(law.sum() - 1) < 1e-12
-    assert (frequency[law < 1e-15] == 0).all(), "drew what has probability 0"
-    z = ((frequency - law).abs() / (law * (1 - law) / draws).sqrt().clamp(min=1e-300))[law > 1e-15]
+    assert (frequency[law < 1e-12] == 0).all(), "drew what has probability 0"
+    rare = law < 1e-4  # too rare to be normal one by one
+    frequency = torch.cat([frequency[~rare], frequency[rare].sum().reshape(1)])
+    law = torch.cat([law[~rare], law[rare].sum().clamp(min=1e-4).reshape(1)])
+    frequency[-1].clamp_(min=1e-4)
+    z = (frequency - law).abs() / (law * (1 - law) / draws).sqrt().clamp(min=1e-9)
     assert z.max() < 4.5, f"off by {z.max():.1f} standard errors"
 
 
@@ -246,9 +253,248 @@ def test_two_categories_give_disarm_which_is_arm_given_its_draws(estimator):
         assert abs(found - arm[same].mean()) < 1e-5
 
 
+# ---------------------------------------------------------------- CARMS
+
+
+def sticks_law(p, samples):
+    """Probabilities ``[C] * S`` of the tuples from sorted stick-breaking, a stick and a set of survivors at a time."""
+    order, law = p.argsort().tolist(), torch.zeros([len(p)] * samples, dtype=p.dtype)
+
+    def go(stick, active, drawn, probability):
+        if stick == len(p) - 1:
+            law[tuple(order[drawn.get(i, stick)] for i in range(samples))] += probability
+            return
+        s = p[order[stick]] / p[order[stick:]].sum()
+        below = lambda n: max(0.0, 1 - n * (1 - float(s) ** (1 / (samples - 1)))) ** (samples - 1)  # all of n uniforms
+        for n in range(len(active) + 1):
+            others = len(active) - n
+            exactly = sum((-1) ** b * math.comb(others, b) * below(n + b) for b in range(others + 1))
+            for stops in itertools.combinations(active, n):
+                left = [i for i in active if i not in stops]
+                go(stick + 1, left, drawn | dict.fromkeys(stops, stick), probability * exactly)
+
+    go(0, list(range(samples)), {}, torch.ones((), dtype=p.dtype))
+    return law
+
+
+def law_in_order(p, order, samples):
+    """Probabilities ``[C] * S`` of the tuples when the S uniforms are inverted in one order of the categories."""
+    edges = torch.cat([p.new_zeros(1), p[order].cumsum(0)]).clamp(max=1.0)
+    edges[-1] = 1.0
+    roots = edges ** (1 / (samples - 1))
+    total = sum(roots.reshape([-1 if d == s else 1 for d in range(samples)]) for s in range(samples))
+    law = (total - (samples - 1)).clamp(min=0) ** (samples - 1)
+    for dim in range(samples):
+        law = law.diff(dim=dim)
+    in_order = torch.zeros_like(law)
+    in_order[torch.meshgrid(*[torch.tensor(order)] * samples, indexing="ij")] = law
+    return in_order
+
+
+def orders(C):
+    return [[i, *[x for x in range(C) if x not in (i, j)], j] for i, j in itertools.combinations(range(C), 2)] or [[0]]
+
+
+def inverse_law(p, samples):
+    return sum(law_in_order(p, order, samples) for order in orders(len(p))) / len(orders(len(p)))
+
+
+def carms_law(estimator, p):
+    law = inverse_law if isinstance(estimator.coupling, InverseCDF) else sticks_law
+    return law(p, estimator.samples)
+
+
+def pair_law(law):
+    return law.sum(tuple(range(2, law.ndim))) if law.ndim > 2 else law
+
+
+CARMSES = [CARMS(samples, coupling) for coupling in ("sticks", "inverse_cdf") for samples in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5])
+def test_copula_is_uniform_and_has_its_joint_law(samples):
+    torch.manual_seed(0)
+    u = copula(torch.zeros(200_000, dtype=torch.float64), samples)
+    for a, b in ((0.5, 0.5), (0.9, 0.7), (0.2, 0.95)):
+        power = 1 / (samples - 1)
+        for found, expected in (
+            ((u[0] < a), a),
+            ((u[0] < a) & (u[1] < b), max(0, a**power + b**power - 1) ** (samples - 1)),
+        ):
+            assert abs(found.double().mean() - expected) < 4.5 * math.sqrt(expected * (1 - expected) / 200_000) + 1e-12
+
+
+@pytest.mark.parametrize("estimator", CARMSES, ids=name)
+@pytest.mark.parametrize("C", [1, 2, 3, 4])
+def test_tuples_have_their_law(estimator, C):
+    torch.manual_seed(C)
+    log_p = torch.randn(C, dtype=torch.float64)
+    log_p[1:2] = -torch.inf if C > 2 else 0.5
+    log_p = log_p.log_softmax(-1)
+    law = carms_law(estimator, log_p.exp())
+    for dim in range(estimator.samples):
+        others = [d for d in range(estimator.samples) if d != dim]
+        assert torch.allclose(law.sum(others), log_p.exp()), "each draw alone has the softmax's probabilities"
+    check_law(lambda n: estimator.draws(log_p.expand(n, 1, C))[..., 0], law, 100_000)
+
+
+@pytest.mark.parametrize("estimator", CARMSES, ids=name)
+@pytest.mark.parametrize("problem", [*c.PROBLEMS, c.Problem(1, 4)], ids=lambda p: f"K={p.K},C={p.C}")
+def test_carms_is_exact_over_the_law_of_its_tuples(estimator, problem):
+    laws = [carms_law(estimator, row.softmax(-1)) for row in problem.logits]
+    c.assert_close(enumerated(estimator, "draws", problem, laws), problem.truth(), "all tuples")
+
+
+@pytest.mark.parametrize("estimator", CARMSES, ids=name)
+def test_carms_is_exact_beside_categories_of_probability_zero(estimator):
+    problem = c.Problem(2, 3)
+    problem.logits[0, 1] = problem.logits[1, 0] = -torch.inf
+    laws = [carms_law(estimator, row.softmax(-1)) for row in problem.logits]
+    logits, parameters = problem.leaves(1)
+    exact = problem.gradients(Exact()(logits, problem.objective(parameters)), logits, parameters)
+    c.assert_close(enumerated(estimator, "draws", problem, laws), [t[0] for t in exact], "all tuples")
+
+
+def check_ratio(coupling, p, law):
+    """P(a, b) r(a, b) = p(a) p(b) for every pair of different categories."""
+    C = len(p)
+    first, second = torch.cartesian_prod(torch.arange(C), torch.arange(C)).T
+    ratio = coupling.ratio(p.log().unsqueeze(0), first.unsqueeze(-1), second.unsqueeze(-1))
+    error = (ratio.reshape(C, C) * law - torch.outer(p, p)).fill_diagonal_(0).abs().max()
+    assert error < 1e-12, f"the ratio is off by {error:.1e}"
+    return ratio.reshape(C, C)[~torch.eye(C, dtype=torch.bool)]
+
+
+def pairs_of_inverse_cdf(p, samples, among=None):
+    """The law of pairs where tuples are too many: ``[C, C]``, from the bivariate distribution."""
+    total = torch.zeros(len(p), len(p), dtype=p.dtype)
+    among = among or orders(len(p))
+    for order in among:
+        edges = torch.cat([p.new_zeros(1), p[order].cumsum(0)]).clamp(max=1.0) ** (1 / (samples - 1))
+        law = (edges[:, None] + edges - 1).clamp(min=0) ** (samples - 1)
+        total[torch.meshgrid(torch.tensor(order), torch.tensor(order), indexing="ij")] += law.diff(dim=0).diff(dim=1)
+    return total / len(among)
+
+
+@pytest.mark.parametrize("estimator", CARMSES, ids=name)
+@pytest.mark.parametrize("C", [2, 3, 4, 10])
+def test_ratio_is_that_of_the_joint_law(estimator, C):
+    torch.manual_seed(C)
+    p = torch.randn(C, dtype=torch.float64).softmax(-1)
+    inverse = isinstance(estimator.coupling, InverseCDF)
+    if C < 10 or (not inverse and estimator.samples == 2):
+        law = pair_law(carms_law(estimator, p))
+    elif inverse:
+        law = pairs_of_inverse_cdf(p, estimator.samples)
+    else:
+        pytest.skip("too many tuples")
+    ratio = check_ratio(estimator.coupling, p, law)
+    if not inverse:
+        assert ratio.max() <= 1, "sorted sticks never weight a pair up"
+
+
+def test_ratios_of_inverse_cdf_are_large():
+    """Their price for rare pairs: none of it where there are two categories, twelve times with ten."""
+    torch.manual_seed(0)
+    p = (0.5 * torch.randn(10, dtype=torch.float64)).softmax(-1)
+    assert check_ratio(InverseCDF(2), p, pairs_of_inverse_cdf(p, 2)).max() > 5
+
+
+class FixedOrder(InverseCDF):
+    """One order of the categories, in which neighbours are never drawn together."""
+
+    def ratio(self, log_p, first, second):
+        p = log_p.reshape(-1, log_p.shape[-1])[0].exp()
+        law = law_in_order(p, list(range(len(p))), 2)
+        return torch.where(law > 1e-15, torch.outer(p, p) / law, 0.0)[first, second]
+
+
+class Clipped(InverseCDF):
+    """The released ratio: (p p' + 0.001) / (P + 0.001), between 0.01 and 10."""
+
+    def ratio(self, log_p, first, second):
+        p = log_p.exp()
+        of_pair = p.expand(*first.shape, -1).gather(-1, first.unsqueeze(-1)).squeeze(-1)
+        of_pair = of_pair * p.expand(*first.shape, -1).gather(-1, second.unsqueeze(-1)).squeeze(-1)
+        ratio = super().ratio(log_p, first, second)
+        return ((of_pair + 1e-3) / (of_pair / ratio + 1e-3)).clamp(0.01, 10)
+
+
+def test_one_fixed_order_is_rejected():
+    """It loses the share of the pairs that it never draws."""
+    problem = c.Problem(1, 5)
+    p = problem.logits[0].softmax(-1)
+    estimator, law = CARMS(2, "inverse_cdf"), law_in_order(p, list(range(5)), 2)
+    assert (law[~torch.eye(5, dtype=torch.bool)] < 1e-15).sum() > 5
+    estimator.coupling = FixedOrder(2)
+    with pytest.raises(AssertionError, match="logits' gradient is off"):
+        c.assert_close(enumerated(estimator, "draws", problem, [law]), problem.truth(), "fixed order")
+    with pytest.raises(AssertionError, match="the ratio is off"):
+        check_ratio(estimator.coupling, p, law)
+
+
+def test_clipped_ratios_are_rejected():
+    """By the joint law: the bias is small beside any estimate's standard error."""
+    problem = c.Problem(1, 5)
+    p = problem.logits[0].softmax(-1)
+    estimator, law = CARMS(2, "inverse_cdf"), inverse_law(p, 2)
+    estimator.coupling = Clipped(2)
+    results = enumerated(estimator, "draws", problem, [law])
+    relative = (results[1] - problem.truth()[1]).norm() / problem.truth()[1].norm()
+    assert 1e-4 < relative < 0.1
+    with pytest.raises(AssertionError, match="logits' gradient is off"):
+        c.assert_close(results, problem.truth(), "clipped")
+    with pytest.raises(AssertionError, match="the ratio is off"):
+        check_ratio(estimator.coupling, p, law)
+
+
+def test_an_order_for_each_draw_is_rejected():
+    """As in the released sampler, while the ratio is that of a common order."""
+    problem = c.Problem(1, 4)
+    p = problem.logits[0].softmax(-1)
+    edges = {tuple(o): torch.cat([p.new_zeros(1), p[o].cumsum(0)]).clamp(max=1.0) for o in orders(4)}
+    law = torch.zeros(4, 4, dtype=torch.float64)
+    for one, other in itertools.product(edges, repeat=2):
+        joint = (edges[one][:, None] + edges[other] - 1).clamp(min=0).diff(dim=0).diff(dim=1)
+        law[torch.meshgrid(torch.tensor(one), torch.tensor(other), indexing="ij")] += joint / len(edges) ** 2
+    estimator = CARMS(2, "inverse_cdf")
+    with pytest.raises(AssertionError, match="logits' gradient is off"):
+        c.assert_close(enumerated(estimator, "draws", problem, [law]), problem.truth(), "own orders")
+    with pytest.raises(AssertionError, match="the ratio is off"):
+        check_ratio(estimator.coupling, p, law)
+
+
+def test_two_draws_by_sticks_are_disarm_with_importance_weights():
+    index, _ = outcomes([torch.ones(3, 3)] * 2)
+    logits = PROBLEM.logits[0].expand(index.shape[1], 2, 3).clone().requires_grad_()
+    found = []
+    for estimator, sampler in ((CARMS(2), "draws"), (DisARMIW(), "pair")):
+        setattr(estimator, sampler, lambda logits: index)
+        cost = estimator(logits, lambda z: (z * PROBLEM.parameters[0]).sum((-2, -1)).exp())
+        found.append(torch.autograd.grad(cost.sum(), logits)[0])
+    assert torch.allclose(*found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 1}, "samples must be an integer of at least 2, got 1"),
+        ({"coupling": "copula"}, "coupling must be one of sticks, inverse_cdf, got 'copula'"),
+    ],
+)
+def test_bad_options_of_carms_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        CARMS(**options)
+
+
+def test_inverse_cdf_refuses_many_categories():
+    with pytest.raises(ValueError, match="coupling=inverse_cdf takes at most 32 categories, got logits of 33"):
+        CARMS(coupling="inverse_cdf")(torch.zeros(2, 33, requires_grad=True), lambda z: pytest.fail("evaluated"))
+
+
 # ---------------------------------------------------------------- what all of them share
 
-ALL = [*DISARM]
+ALL = [*DISARM, CARMS(3), CARMS(2, "inverse_cdf")]
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=name)
@@ -272,6 +518,7 @@ def test_a_constant_objective_has_no_gradient(estimator):
 @pytest.mark.parametrize("estimator", ALL, ids=name)
 @pytest.mark.parametrize("C", [37, 256])
 def test_many_categories_and_confident_logits_stay_finite(estimator, C):
+    C = 30 if isinstance(getattr(estimator, "coupling", None), InverseCDF) else C
     torch.manual_seed(0)
     logits = (20 * torch.randn(4, 3, C)).requires_grad_()
     weight = torch.randn(C)

@@ -23,6 +23,7 @@ VARIANTS = {
         {"baseline": "batch", "samples": 2},
         {"baseline": "greedy"},
     ],
+    "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
     "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],
 }
 CASES = [(path.stem, {}) for path in sorted(FOLDER.glob("*.yaml"))]
