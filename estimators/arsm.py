@@ -199,12 +199,13 @@ class ARSMPlus(ARSM):
 
     def gradient(self, race, cost, objective):
         C = race.logits.shape[-1]
+        m, j = torch.triu_indices(C, C, 1, device=cost.device)
         watched, pi = Watched(objective, race.winner()), race.pi
-        of_swap = torch.nn.functional.one_hot(torch.triu_indices(C, C, 1, device=cost.device), C).sum(0)  # [P, C]
 
         def centred_where_settled():
-            swaps = watched.changes().movedim(0, -1)  # [*batch, K, P]
-            return torch.where(swaps.to(pi().dtype) @ of_swap.to(pi().dtype) > 0, pi(), 1 / C)
+            changed = torch.zeros(*race.logits.shape, C, dtype=torch.bool, device=cost.device)  # [*batch, K, C, C]
+            changed[..., m, j] = changed[..., j, m] = watched.changes().movedim(0, -1)
+            return torch.where(changed.any(-1), pi(), 1 / C)
 
         race.pi = centred_where_settled  # read once all swaps have been evaluated
         return super().gradient(race, cost, watched)
