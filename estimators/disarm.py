@@ -35,10 +35,9 @@ class DisARM(Estimator):
 def sticks(logits: Tensor) -> Tensor:
     r"""Log-odds of stopping at each category but the last, rather than going on to a later one, ``[*batch, K, C - 1]``.
 
-    Where neither has any probability, which no draw reaches, they are even.
+    NaN, which compares as False, where neither has any probability: no draw comes there.
     """
-    rest = logits.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
-    return (logits[..., :-1] - rest).nan_to_num(0.0, torch.inf, -torch.inf)
+    return logits[..., :-1] - logits.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
 
 
 def first_stop(stops: Tensor) -> Tensor:
@@ -146,7 +145,7 @@ class DisARMTree(DisARM):
         log_odds = []  # of going right, from the nodes above the leaves up to the root
         for _ in range(depth):
             left, right = mass[..., 0::2], mass[..., 1::2]
-            log_odds.append((right - left).nan_to_num_(0.0, torch.inf, -torch.inf))  # no draw reaches an empty node
+            log_odds.append(right - left)  # NaN, which compares as False, at empty nodes: no draw comes there
             mass = torch.logaddexp(left, right)
         u = sampling.uniform(logits[..., 0], 2 * depth).unflatten(0, (depth, 2))  # [depth, 2, *batch, K]
         node = torch.zeros(2, *logits.shape[:-1], dtype=torch.long, device=logits.device)

@@ -35,7 +35,7 @@ class SumAndSample(Estimator):
         log_p = logits.detach().double().log_softmax(-1)
         top = beam_search(log_p, self.samples - 1)  # [S - 1, *batch, K]
         log_prob = log_prob_of_members(log_p, top)
-        one_hot = sampling.one_hot(torch.cat([top, draw_from_rest(log_p, top, log_prob)]), logits)
+        one_hot = sampling.one_hot(torch.cat([top, draw_from_rest(log_p, top)]), logits)
         cost = objective(one_hot)  # [S, *batch]
         summed = log_prob.exp()
         rest = log1mexp(log_prob.logsumexp(0, keepdim=True)).exp()
@@ -48,7 +48,7 @@ class SumAndSample(Estimator):
 
 
 @torch.no_grad()
-def draw_from_rest(log_p: Tensor, top: Tensor, log_prob: Tensor) -> Tensor:
+def draw_from_rest(log_p: Tensor, top: Tensor) -> Tensor:
     r"""A draw from all configurations but those of ``top``, and from all where hardly any other is left.
 
     One variable after another: a category's probability is what it leaves outside ``top``, given the ones before.
@@ -56,14 +56,13 @@ def draw_from_rest(log_p: Tensor, top: Tensor, log_prob: Tensor) -> Tensor:
     Arguments:
         log_p: Log-probabilities, ``[*batch, K, C]``.
         top: Category indices, ``[T, *batch, K]``.
-        log_prob: Their log-probabilities, ``[T, *batch]``; minus infinity for those to be passed over.
 
     Returns:
         Category indices, ``[1, *batch, K]``.
     """
     of_top = log_p.expand(len(top), *log_p.shape).gather(-1, top.unsqueeze(-1)).squeeze(-1)  # [T, *batch, K]
     later = (of_top.flip(-1).cumsum(-1).flip(-1) - of_top).exp()  # probability of the later variables
-    agrees = (log_prob > -torch.inf).double()  # whether the draw is that of the configuration so far
+    agrees = torch.ones_like(later[..., 0])  # whether the draw is that of the configuration so far
     drawn = []
     for k in range(log_p.shape[-2]):
         of_category, here = log_p[..., k, :], top[..., k]

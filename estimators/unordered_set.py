@@ -157,6 +157,5 @@ def set_weights(log_prob: Tensor) -> tuple[Tensor, Tensor]:
         h = (log_prob[..., others] + log_h[..., larger]).logsumexp(-1) - left[..., these]
         log_h[..., these] = h.masked_fill(outside[..., these] == -torch.inf, 0.0)
     alone = log_h[..., bits]
-    mixing = (log_prob.unsqueeze(-2) + log_h[..., bits | bits.unsqueeze(-1)] - alone.unsqueeze(-1)).exp()
-    own = torch.eye(S, dtype=torch.bool, device=bits.device)
-    return (log_prob + alone).softmax(-1), torch.where(own, log_prob.unsqueeze(-2).exp(), mixing)
+    of_two = log_h[..., bits | bits.unsqueeze(-1)]  # h(s) itself at (s, s)
+    return (log_prob + alone).softmax(-1), (log_prob.unsqueeze(-2) + of_two - alone.unsqueeze(-1)).exp()
