@@ -157,6 +157,22 @@ def test_weights_of_tiny_probabilities(level, size):
     assert (others - 1 / (size - 1)).abs().max() < 1e-12
 
 
+def test_with_tiny_probabilities_the_estimator_is_leave_one_out():
+    """87 variables of 10 categories, log-probabilities around -200: draws that would not repeat anyway."""
+    torch.manual_seed(0)
+    logits = (0.1 * torch.randn(3, 87, 10)).requires_grad_()
+    weight, rows = torch.randn(87, 10), []
+
+    def objective(z):
+        rows.append(z)
+        return (z * weight).sum((-2, -1))
+
+    (found,) = torch.autograd.grad(UnorderedSet(4)(logits, objective).sum(), logits)
+    f = (rows[0] * weight).sum((-2, -1))[..., None, None]
+    expected = ((f - f.mean(0)) * (rows[0] - logits.softmax(-1))).sum(0) / 3
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("rest", [1e-3, 1e-8, 1e-12])
 def test_weights_beside_one_member_of_almost_all_probability(rest):
     """Against rational arithmetic: what is left for the others is small, and matters in proportion."""
