@@ -131,18 +131,24 @@ class InverseCDF:
         C = p.shape[-1]
         if C == 1:
             return torch.zeros_like(first, dtype=p.dtype)
-        i, j = torch.triu_indices(C, C, 1, device=p.device)
+        ends = torch.triu_indices(C, C, 1, device=p.device)
         below = p.cumsum(-1) - p
 
-        def interval(z):
-            """Where a category's part of the unit interval starts and ends in every order, and its probability."""
-            z = z.unsqueeze(-1)
-            take = lambda x: x.expand(*z.shape[:-1], C).gather(-1, z)
-            start = p[..., i] + take(below) - torch.where(i < z, p[..., i], 0.0) - torch.where(j < z, p[..., j], 0.0)
-            start = torch.where(z == i, 0.0, torch.where(z == j, 1 - p[..., j], start)).clamp(0, 1)
-            return start, (start + take(p)).clamp(max=1.0), take(p).squeeze(-1)
+        def of(z, x):
+            return x.expand(*z.shape, C).gather(-1, z.unsqueeze(-1))
 
-        (start, end, of_first), (start_, end_, of_second) = interval(first), interval(second)
-        inside = lambda a, b: both_below(a, b, self.samples)
-        law = (inside(end, end_) + inside(start, start_) - inside(end, start_) - inside(start, end_)).mean(-1)
-        return torch.where(law > 0, of_first * of_second / law, 0.0)
+        def interval(z, i, j):
+            """Where a category's part of the unit interval starts and ends, in the orders with i first and j last."""
+            start, size, z = of(z, below), of(z, p), z.unsqueeze(-1)
+            start = start + p[..., i] - torch.where(i < z, p[..., i], 0.0) - torch.where(j < z, p[..., j], 0.0)
+            start = torch.where(z == i, 0.0, torch.where(z == j, 1 - p[..., j], start)).clamp(0, 1)
+            return start, (start + size).clamp(max=1.0)
+
+        law = torch.zeros((), dtype=p.dtype, device=p.device)
+        for i, j in ends.split(C, -1):  # a few orders at a time, which bounds memory
+            (start, end), (start_, end_) = interval(first, i, j), interval(second, i, j)
+            inside = lambda a, b: both_below(a, b, self.samples)
+            here = inside(end, end_) + inside(start, start_) - inside(end, start_) - inside(start, end_)
+            law = law + here.sum(-1)
+        law = law / ends.shape[-1]
+        return torch.where(law > 0, (of(first, p) * of(second, p)).squeeze(-1) / law, 0.0)
