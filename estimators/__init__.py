@@ -1,32 +1,44 @@
 r"""Gradient estimators for categorical variables: one contract, one file a family. See :mod:`estimators.base`."""
 
 from estimators import sampling
-from estimators.arsm import AR, ARS, ARSM
+from estimators.arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from estimators.base import Estimator
+from estimators.carms import CARMS
+from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
 from estimators.exact import Exact
 from estimators.gumbel_rao import GumbelRao
 from estimators.gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
 from estimators.imle import IMLE
+from estimators.local_expectation import LocalExpectation
 from estimators.mve import MVE
 from estimators.reinforce import Reinforce
 from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from estimators.softmax import Softmax
 from estimators.straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
+from estimators.sum_and_sample import SumAndSample
+from estimators.unordered_set import UnorderedSet
 
 __all__ = [
     "AR",
     "ARS",
     "ARSM",
+    "CARMS",
     "DARN",
     "IMLE",
     "MVE",
     "ZGR",
+    "ARSMPlus",
+    "ARSPlus",
     "DecoupledSTGumbel",
+    "DisARMIW",
+    "DisARMSB",
+    "DisARMTree",
     "Estimator",
     "Exact",
     "GappedStraightThrough",
     "GumbelRao",
     "GumbelSoftmax",
+    "LocalExpectation",
     "ReinMax",
     "ReinMaxCV",
     "ReinMaxRao",
@@ -35,5 +47,7 @@ __all__ = [
     "Softmax",
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
+    "SumAndSample",
+    "UnorderedSet",
     "sampling",
 ]

@@ -53,14 +53,15 @@ class Enumeration:
 
 
 @contextlib.contextmanager
-def patched(categorical=None, gumbel=None):
+def patched(categorical=None, gumbel=None, uniform=None):
     """Puts other functions in the place of the sampling module's own."""
-    before = sampling.categorical, sampling.gumbel
-    sampling.categorical, sampling.gumbel = categorical or before[0], gumbel or before[1]
+    before = sampling.categorical, sampling.gumbel, sampling.uniform
+    ours = categorical, gumbel, uniform
+    sampling.categorical, sampling.gumbel, sampling.uniform = (f or b for f, b in zip(ours, before, strict=True))
     try:
         yield
     finally:
-        sampling.categorical, sampling.gumbel = before
+        sampling.categorical, sampling.gumbel, sampling.uniform = before
 
 
 def forbid(logits, samples):
@@ -149,10 +150,10 @@ def fitting(estimator, problem):
 def enumerate_draws(run, batch_dims=0):
     """The weighted sum over all outcomes of ``run(N) -> list of [N, coordinates]``; raises ContinuousNoise."""
     count = Enumeration(batch_dims)
-    with patched(count, forbid):
+    with patched(count, forbid, forbid):
         run(1)
     outcomes = Enumeration(batch_dims, count.stride)
-    with patched(outcomes, forbid):
+    with patched(outcomes, forbid, forbid):
         results = run(count.stride)
     weight = outcomes.log_weight.exp().unsqueeze(-1)
     assert abs(weight.sum() - 1) < 1e-10, "the probabilities of the outcomes do not sum to 1"

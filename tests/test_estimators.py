@@ -33,6 +33,9 @@ VARIANTS = {
         {"baseline": "batch", "samples": 2},
         {"baseline": "greedy"},
     ],
+    "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
+    "sum_and_sample": [{"samples": 2}, {"samples": 6}],
+    "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],
 }
 CASES = [(path.stem, {}) for path in sorted(FOLDER.glob("*.yaml"))]
 CASES += [(name, options) for name, variants in VARIANTS.items() for options in variants]
