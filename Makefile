@@ -3,7 +3,7 @@ BIN := .venv/bin
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench
+.PHONY: help install demo test lint bench table
 
 help:  ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,3 +29,6 @@ lint: .venv/installed  ## check style
 
 bench: .venv/installed  ## print speed figures, as ratios measured in one run
 	for script in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+
+table: .venv/installed  ## rewrite the README's table of estimators from their classes
+	$(BIN)/python -m estimators README.md
