@@ -8,49 +8,23 @@ implementation can do without. Run it as ``python -m benchmarks.estimators``.
 """
 
 import statistics
-import time
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks.shared import DecoderProblem, one_thread, take_turns
 from estimators import sampling
-from harness import memory
-from tasks.vae import perceptron
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "estimator"
 TURNS = 30
 
 
-def seconds(step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
 def main() -> None:
-    torch.set_num_threads(1)
-    memory.keep_freed_memory()
-    torch.manual_seed(0)
-    decoder = perceptron([200, 200, 784])
-    image = torch.rand(64, 784).bernoulli()
-    logits = torch.randn(64, 20, 10, requires_grad=True)
-
-    def objective(z):
-        pixels = decoder(z.flatten(-2))
-        return binary_cross_entropy_with_logits(pixels, image.expand_as(pixels), reduction="none").sum(-1)
-
-    def backward(cost):
-        for p in (logits, *decoder.parameters()):
-            p.grad = None
-        cost.mean().backward()
-
-    def by_hand():
-        noise = -torch.empty_like(logits).exponential_().log()
-        pixels = decoder(((logits + noise) / 1.0).softmax(-1).flatten(-2))
-        backward(binary_cross_entropy_with_logits(pixels, image, reduction="none").sum(-1))
+    one_thread()
+    problem = DecoderProblem()
+    logits, objective, backward = problem.logits, problem.objective, problem.backward
 
     cases = {path.stem: OmegaConf.load(path) for path in sorted(FOLDER.glob("*.yaml"))}
     cases["reinforce, 4 leave-one-out"] = OmegaConf.merge(
@@ -80,8 +54,7 @@ def main() -> None:
                 if gradients:
                     backward(cost)
 
-        by_hand(), evaluations()
-        times = [(seconds(step), seconds(by_hand), seconds(evaluations)) for _ in range(TURNS)]
+        times = take_turns(step, problem.by_hand, evaluations, turns=TURNS)
         ours, hand, _ = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
         ratio, floor = (statistics.median(t[i] / t[1] for t in times) for i in (0, 2))
         print(f"{name:<28}{ours:>8.2f}{hand:>10.2f}{ratio:>8.2f}{floor:>8.2f}", flush=True)

@@ -8,12 +8,12 @@ take turns in one process, and medians of ratios within a turn are quoted. Run i
 """
 
 import statistics
-import time
+from functools import partial
 
 import torch
 
+from benchmarks.shared import one_thread, take_turns
 from estimators import ARSM, Estimator, GumbelSoftmax, Reinforce
-from harness import memory
 from harness.gradients import measure
 from tasks.dvae import DiscreteVAE
 
@@ -27,16 +27,8 @@ class Reference(DiscreteVAE):
         return dict.fromkeys(("train", "valid", "test"), torch.rand(100, 784))
 
 
-def seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def main() -> None:
-    torch.set_num_threads(1)
-    memory.keep_freed_memory()
-    torch.manual_seed(0)
+    one_thread()
     task = Reference(encoder_widths=[200, 200], decoder_widths=[200, 200])
     batch = task.held_aside(100)
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-4, fused=True)
@@ -63,17 +55,9 @@ def main() -> None:
         "arsm": ARSM(),
     }
     for name, estimator in cases.items():
-        train(estimator), measure(task, estimator, batch, DRAWS)
-        turns = []
-        for _ in range(TURNS):
-            step = seconds(lambda: train(estimator)) / STEPS
-            turns.append(
-                (
-                    step,
-                    seconds(lambda: loop(estimator)) / step,
-                    seconds(lambda: measure(task, estimator, batch, DRAWS)) / step,
-                )
-            )
+        works = (train, loop, lambda estimator: measure(task, estimator, batch, DRAWS))
+        times = take_turns(*(partial(work, estimator) for work in works), turns=TURNS)
+        turns = [(step / STEPS, by_loop / step * STEPS, ours / step * STEPS) for step, by_loop, ours in times]
         step, by_loop, ours = (statistics.median(column) for column in zip(*turns, strict=True))
         print(f"{name:<30}{1e3 * step:>10.2f}{by_loop:>8.1f}{ours:>10.1f}", flush=True)
 

@@ -10,14 +10,14 @@ import json
 import math
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import hydra
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from harness import app, memory, options
+from benchmarks.shared import one_thread, take_turns
+from harness import app, options
 from harness.tracking import Tracker
 from harness.train import prepare, train
 from tasks.digits import digits
@@ -77,22 +77,14 @@ def by_hand(folder: Path, log_every: int):
     return steps
 
 
-def milliseconds(steps) -> float:
-    start = time.perf_counter()
-    steps()
-    return 1e3 * (time.perf_counter() - start) / STEPS
-
-
 def main() -> None:
-    torch.set_num_threads(1)
-    memory.keep_freed_memory()
+    one_thread()
     with tempfile.TemporaryDirectory() as name:
         ours, tracker, log_every = harness(Path(name))
         hand = by_hand(Path(name), log_every)
-        ours(), hand()
-        pairs = [(milliseconds(ours), milliseconds(hand)) for _ in range(TURNS)]
+        pairs = take_turns(ours, hand, turns=TURNS)
         tracker.close(0)
-    columns = [statistics.median(column) for column in zip(*pairs, strict=True)]
+    columns = [1e3 / STEPS * statistics.median(column) for column in zip(*pairs, strict=True)]
     ratio = statistics.median(a / b for a, b in pairs)
     print(f"ms per training step: run {columns[0]:.3f}, by hand {columns[1]:.3f}, ratio {ratio:.3f}")
 
