@@ -33,6 +33,7 @@ class Estimator(nn.Module):
         evaluations: Rows on which the objective is evaluated for one gradient draw of one example, as a Python
             expression of K, C and S.
         learns: What is trained or adapted beside the model, in words; empty for nothing.
+        compiles: Whether ``torch.compile`` can trace a call. It cannot where derivatives are taken within.
     """
 
     target: str
@@ -41,6 +42,7 @@ class Estimator(nn.Module):
     attaches_log_q: bool = False
     evaluations: str = "1"
     learns: str = ""
+    compiles: bool = True
 
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False

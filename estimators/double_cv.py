@@ -24,6 +24,7 @@ class DoubleCV(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, True
     evaluations, learns = "S", "one coefficient, on the gradient's square"
+    compiles = False
 
     def __init__(self, samples: int = 2):
         super().__init__()

@@ -36,6 +36,7 @@ class Rebar(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, True
     evaluations, learns = "2", "temperature and scale of the relaxation, on the gradient's square"
+    compiles = False
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, learned: bool = True):
         super().__init__()
@@ -48,7 +49,7 @@ class Rebar(Estimator):
         log_p = fixed.log_softmax(-1).clamp(min=-1e30)  # finite, so that 0 times it is 0
         z = log_p + sampling.gumbel(fixed, 1)  # [1, *batch, K, C]
         hard = sampling.one_hot(z.argmax(-1), fixed)
-        cost = objective(hard.to(logits.dtype))[0]
+        cost = objective(hard.to(logits.dtype)).mean(0)
         train = self.training and any(p.requires_grad for p in self.parameters())
         with torch.set_grad_enabled(True):
             gradient = self.gradient(cost.detach(), objective, log_p, z, hard, logits.dtype, train)[0]
