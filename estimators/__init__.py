@@ -5,14 +5,17 @@ from estimators.arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from estimators.base import Estimator
 from estimators.carms import CARMS
 from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
+from estimators.double_cv import DoubleCV
 from estimators.exact import Exact
 from estimators.gumbel_rao import GumbelRao
 from estimators.gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
 from estimators.imle import IMLE
 from estimators.local_expectation import LocalExpectation
 from estimators.mve import MVE
+from estimators.rebar import Rebar, Relax
 from estimators.reinforce import Reinforce
 from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
+from estimators.rodeo import Rodeo
 from estimators.softmax import Softmax
 from estimators.straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
 from estimators.sum_and_sample import SumAndSample
@@ -33,16 +36,20 @@ __all__ = [
     "DisARMIW",
     "DisARMSB",
     "DisARMTree",
+    "DoubleCV",
     "Estimator",
     "Exact",
     "GappedStraightThrough",
     "GumbelRao",
     "GumbelSoftmax",
     "LocalExpectation",
+    "Rebar",
     "ReinMax",
     "ReinMaxCV",
     "ReinMaxRao",
     "Reinforce",
+    "Relax",
+    "Rodeo",
     "SlopeAnnealed",
     "Softmax",
     "StraightThrough",
