@@ -34,7 +34,7 @@ class DoubleCV(Estimator):
     def estimate(self, logits, objective, context):
         z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
         cost, slope = with_slope(objective, z)
-        p = logits.detach().softmax(-1)
+        p = sampling.softmax(logits.detach())
         score = z - p
         tilt = self.alpha * (others(slope) * score).sum((-2, -1))  # [S, *batch]
         surplus = cost.detach() + tilt

@@ -133,7 +133,7 @@ class GumbelSoftmax(Estimator):
 
     def relaxed(self, perturbed: Tensor) -> Tensor:
         r"""The relaxed sample of perturbed logits, both ``[1, *batch, K, C]``."""
-        return self.scaled(perturbed).softmax(-1)
+        return sampling.softmax(self.scaled(perturbed))
 
     def scaled(self, perturbed: Tensor) -> Tensor:
         r"""Perturbed logits over the temperature, finite: minus infinity would make a learned temperature NaN."""
@@ -230,5 +230,5 @@ class DecoupledSTGumbel(Estimator):
     def sample(self, logits):
         noise = sampling.gumbel(logits, 1)
         hard = sampling.one_hot((logits / self.forward_temperature + noise).argmax(-1), logits)
-        soft = (logits / self.backward_temperature + noise).softmax(-1)
+        soft = sampling.softmax(logits / self.backward_temperature + noise)
         return straight_through(hard, soft.to(logits.dtype))

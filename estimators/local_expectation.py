@@ -27,7 +27,7 @@ class LocalExpectation(Estimator):
         cost = objective(sampling.one_hot(z, logits))[0]
         costs = self.costs_of_changes(logits, objective, z, cost.detach())
         costs = costs.masked_fill(logits == -torch.inf, 0.0)  # whatever it costs, it is never drawn
-        p = logits.detach().softmax(-1)
+        p = sampling.softmax(logits.detach())
         return graft(cost, logits, p * (costs - (p * costs).sum(-1, keepdim=True)))
 
     @torch.no_grad()

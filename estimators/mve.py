@@ -1,5 +1,6 @@
 import torch
 
+from estimators import sampling
 from estimators.base import positive
 from estimators.straight_through import PulledBack, through_softmax
 
@@ -29,7 +30,7 @@ class MVE(PulledBack):
         # The published Jacobian S has S^T g = J(p) (r * u) + tau g_x / (1 + 2 tau p_x) J(p) e_x, x the drawn
         # category, where A u = a * g - (b . g) e_x. For large tau A is nearly singular. A constant added to all of
         # its entries mends that, and moves u only by a multiple of 1 / r, which J(p) takes to 0.
-        p, tau = logits.softmax(-1), self.tau
+        p, tau = sampling.softmax(logits), self.tau
         p_x = (hard * p).sum(-1, keepdim=True)
 
         def pullback(g):

@@ -59,7 +59,7 @@ class Rebar(Estimator):
     def gradient(self, cost, objective, log_p, z, hard, dtype, train):
         r"""The estimate ``[1, *batch, K, C]``, as a function of this estimator's parameters if ``train``."""
         temperature = self.log_temperature.exp()
-        y = (z / temperature).softmax(-1)  # [1, *batch, K, C]
+        y = sampling.softmax(z / temperature)  # [1, *batch, K, C]
         leaf = y if y.requires_grad else y.detach().requires_grad_()
         control = self.control(leaf, objective, dtype)  # [1, *batch]
         (slope,) = torch.autograd.grad(control.sum(), leaf, create_graph=train)

@@ -51,7 +51,7 @@ class Reinforce(Estimator):
         z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
         cost = objective(z)  # [S, *batch]
         advantage = (cost.detach() - self.subtracted(cost.detach(), logits, objective))[..., None, None]
-        gradient = (advantage * z).mean(0) - advantage.mean(0) * logits.softmax(-1)
+        gradient = (advantage * z).mean(0) - advantage.mean(0) * sampling.softmax(logits)
         return graft(cost.mean(0), logits, gradient)
 
     @torch.no_grad()

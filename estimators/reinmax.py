@@ -29,7 +29,7 @@ class DARN(PulledBack):
         self.baseline = one_of(("probabilities", "uniform"), baseline=baseline)
 
     def pullback(self, logits, hard):
-        p = logits.softmax(-1)
+        p = sampling.softmax(logits)
         change = hard - (p if self.baseline == "probabilities" else 1 / logits.shape[-1])
         return lambda g: (g * change).sum(-1, keepdim=True) * (hard - p)
 
@@ -46,7 +46,7 @@ class ZGR(PulledBack):
     """
 
     def pullback(self, logits, hard):
-        p = logits.softmax(-1)
+        p = sampling.softmax(logits)
         change = hard - p
 
         def pullback(g):
@@ -77,7 +77,7 @@ class ReinMax(PulledBack):
         self.temperature = positive(temperature=temperature)
 
     def pullback(self, logits, hard):
-        p, tempered = logits.softmax(-1), (logits / self.temperature).softmax(-1)
+        p, tempered = sampling.softmax(logits), sampling.softmax(logits / self.temperature)
         midpoint = 0.5 * (tempered + hard)
         return lambda g: 2 * through_softmax(midpoint, g) - 0.5 * through_softmax(p, g)
 
@@ -103,7 +103,7 @@ class ReinMaxRao(PulledBack):
         self.noises, self.temperature = at_least(1, noises=noises), positive(temperature=temperature)
 
     def pullback(self, logits, hard):
-        p = logits.softmax(-1)
+        p = sampling.softmax(logits)
         first = mean_jacobian(log_midpoint(logits, hard), hard, self.noises, self.temperature)
         return lambda g: 2 * first(g) - 0.5 * through_softmax(p, g)
 
@@ -137,7 +137,7 @@ class ReinMaxCV(ReinMax):
         reinmax, tau = super().pullback(logits, hard), self.relaxation_temperature
         log_q = log_midpoint(logits / self.temperature, hard)
         given_draw = mean_jacobian(log_q, hard, self.noises, tau)
-        free = ((log_q + sampling.gumbel(logits, 1)) / tau).softmax(-1)
+        free = sampling.softmax((log_q + sampling.gumbel(logits, 1)) / tau)
         return lambda g: reinmax(g) + self.eta * (given_draw(g) - through_softmax(free, g) / tau)
 
 

@@ -38,7 +38,7 @@ class Rodeo(Estimator):
     def estimate(self, logits, objective, context):
         z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
         cost, slope = with_slope(objective, z)
-        z, f, p = z.detach(), cost.detach(), logits.detach().softmax(-1)
+        z, f, p = z.detach(), cost.detach(), sampling.softmax(logits.detach())
         here, near = self.surrogate(z, f, slope)  # [S, *batch, 2], [S, *batch, K, C, 2]
         mean = (p.unsqueeze(-1) * near).sum(-2)  # [S, *batch, K, 2], over the categories of one variable
         K = logits.shape[-2]

@@ -20,8 +20,12 @@ def gumbel(logits: Tensor, samples: int) -> Tensor:
         Noise, ``[S, *batch, K, C]``. Its negative is the logarithm of Exp(1) draws.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    noise = torch.empty((samples, *logits.shape), dtype=dtype, device=logits.device)
-    return noise.exponential_().clamp_(min=torch.finfo(dtype).tiny).log_().neg_()
+    shape = (samples, *logits.shape)
+    if logits.device.type == "cpu":  # several times faster than exponential_ there, and as fine: of 53 random bits
+        noise = torch.rand(shape, dtype=torch.float64).neg_().log1p_().neg_().to(dtype)
+    else:
+        noise = torch.empty(shape, dtype=dtype, device=logits.device).exponential_()
+    return noise.clamp_(min=torch.finfo(dtype).tiny).log_().neg_()
 
 
 def uniform(logits: Tensor, samples: int) -> Tensor:
@@ -50,7 +54,7 @@ def categorical(logits: Tensor, samples: int) -> Tensor:
     Returns:
         Category indices, ``[S, *batch, K]``.
     """
-    cdf = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1).cumsum(-1)
+    cdf = softmax(logits.to(torch.promote_types(logits.dtype, torch.float32))).cumsum(-1)
     total = cdf[..., -1] * (1 - 4 * torch.finfo(cdf.dtype).eps)  # stays below the last step, however it is rounded
     threshold = uniform(total, samples) * total  # [S, *batch, K]
     return (cdf[..., :-1] <= threshold.unsqueeze(-1)).sum(-1)
@@ -74,3 +78,14 @@ def one_hot(index: Tensor, like: Tensor) -> Tensor:
     r"""One-hot vectors ``[..., C]`` of the indices ``[...]``, with C, precision and device of ``like``."""
     shape = (*index.shape, like.shape[-1])
     return torch.zeros(shape, dtype=like.dtype, device=like.device).scatter_(-1, index.unsqueeze(-1), 1.0)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    r"""``logits.softmax(-1)`` of ``[*batch, K, C]``; several times faster for few categories on a processor.
+
+    There PyTorch uses vector instructions over a last dimension only from about 16 entries on, but always over
+    another dimension.
+    """
+    if logits.device.type != "cpu" or logits.shape[-1] >= 16:
+        return logits.softmax(-1)
+    return logits.mT.contiguous().softmax(-2).mT

@@ -1,3 +1,4 @@
+from estimators import sampling
 from estimators.base import Estimator, positive
 
 
@@ -22,4 +23,4 @@ class Softmax(Estimator):
         return objective(self.sample(logits))[0]
 
     def sample(self, logits):
-        return (logits / self.temperature).softmax(-1).unsqueeze(0)
+        return sampling.softmax(logits / self.temperature).unsqueeze(0)

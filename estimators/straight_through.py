@@ -76,7 +76,7 @@ class StraightThrough(Estimator):
         self.target = "expectation" if stochastic else "mode"
 
     def estimate(self, logits, objective, context):
-        soft = (logits / self.temperature).softmax(-1)
+        soft = sampling.softmax(logits / self.temperature)
         return objective(straight_through(self.sample(logits), soft.unsqueeze(0)))[0]
 
     def sample(self, logits):
@@ -107,7 +107,7 @@ class GappedStraightThrough(PulledBack):
         self.temperature, self.gap = positive(temperature=temperature), positive(gap=gap)
 
     def pullback(self, logits, hard):
-        q = (self.gapped(logits, hard) / self.temperature).softmax(-1)
+        q = sampling.softmax(self.gapped(logits, hard) / self.temperature)
         return lambda g: through_softmax(q, g) / self.temperature
 
     def gapped(self, logits: Tensor, hard: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class SlopeAnnealed(PulledBack):
 
     def pullback(self, logits, hard):
         slope = self.slope()
-        q = (slope * logits).softmax(-1)
+        q = sampling.softmax(slope * logits)
         return lambda g: slope * through_softmax(q, g)
 
     def slope(self) -> Tensor:

@@ -1,5 +1,7 @@
 """The one module that all randomness comes from."""
 
+import math
+
 import pytest
 import torch
 
@@ -40,3 +42,24 @@ def test_gumbel_and_uniform_noise_are_finite_and_right():
     assert ((uniform > 0) & (uniform < 1)).all()
     assert abs(gumbel.mean() - 0.5772157) < 5 * 1.2825e-3, "five standard errors"
     assert abs(uniform.mean() - 0.5) < 5 * 0.2887e-3, "five standard errors"
+
+
+@pytest.mark.parametrize("C", [1, 2, 10, 15, 16, 40])
+def test_softmax_is_that_of_the_last_dimension(C):
+    logits = torch.randn(2, 3, 4, C, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits[0] *= 1e4
+    logits[1, 0, 0, 1:] = -torch.inf
+    logits.requires_grad_()
+    weight = torch.arange(logits.numel(), dtype=torch.float64).view_as(logits).sin()
+    ours, theirs = sampling.softmax(logits), logits.softmax(-1)
+    assert torch.allclose(ours, theirs, rtol=1e-12, atol=0)
+    a, b = (torch.autograd.grad((p * weight).sum(), logits)[0] for p in (ours, theirs))
+    assert torch.allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+def test_gumbel_noise_is_as_fine_as_its_precision_in_the_upper_tail():
+    torch.manual_seed(0)
+    noise = sampling.gumbel(torch.zeros(1000, 1000), 4).flatten()
+    assert len(noise.topk(40).values.unique()) == 40, "24 random bits would leave some 170 values there"
+    expected = len(noise) * -math.expm1(-math.exp(-10))
+    assert abs((noise > 10).sum() - expected) < 5 * expected**0.5, "five standard errors"
