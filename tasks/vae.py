@@ -121,6 +121,6 @@ def perceptron(widths: Sequence[int]) -> nn.Sequential:
 
 def kl_from_uniform(logits: Tensor) -> Tensor:
     r"""KL divergence ``[*batch]`` in nats of K categorical variables from uniform ones, logits ``[*batch, K, C]``."""
-    log_p = logits.log_softmax(-1)
+    log_p = sampling.log_softmax(logits)
     plogp = log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 at a probability of 0
     return plogp.sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])

@@ -51,10 +51,13 @@ def test_softmax_is_that_of_the_last_dimension(C):
     logits[1, 0, 0, 1:] = -torch.inf
     logits.requires_grad_()
     weight = torch.arange(logits.numel(), dtype=torch.float64).view_as(logits).sin()
-    ours, theirs = sampling.softmax(logits), logits.softmax(-1)
-    assert torch.allclose(ours, theirs, rtol=1e-12, atol=0)
-    a, b = (torch.autograd.grad((p * weight).sum(), logits)[0] for p in (ours, theirs))
-    assert torch.allclose(a, b, rtol=1e-12, atol=1e-15)
+    for ours, theirs in (
+        (sampling.softmax(logits), logits.softmax(-1)),
+        (sampling.log_softmax(logits), logits.log_softmax(-1)),
+    ):
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=0)
+        a, b = (torch.autograd.grad((p * weight).sum(), logits)[0] for p in (ours, theirs))
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-15)
 
 
 def test_gumbel_noise_is_as_fine_as_its_precision_in_the_upper_tail():
