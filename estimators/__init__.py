@@ -10,6 +10,7 @@ from estimators.gumbel_rao import GumbelRao
 from estimators.gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
 from estimators.imle import IMLE
 from estimators.local_expectation import LocalExpectation
+from estimators.muprop import MuProp
 from estimators.mve import MVE
 from estimators.reinforce import Reinforce
 from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
@@ -39,6 +40,7 @@ __all__ = [
     "GumbelRao",
     "GumbelSoftmax",
     "LocalExpectation",
+    "MuProp",
     "ReinMax",
     "ReinMaxCV",
     "ReinMaxRao",

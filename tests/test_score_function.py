@@ -1,4 +1,4 @@
-"""Identities of REINFORCE and its baselines, and of AR, ARS and ARSM."""
+"""Identities of REINFORCE and its baselines, of MuProp, and of AR, ARS and ARSM."""
 
 import math
 
@@ -6,7 +6,7 @@ import certification as c
 import pytest
 import torch
 
-from estimators import AR, ARS, ARSM, Reinforce, sampling
+from estimators import AR, ARS, ARSM, MuProp, Reinforce, StraightThrough, muprop, sampling
 from estimators.arsm import Race
 
 PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
@@ -15,6 +15,7 @@ ALL = [
     Reinforce(samples=3, baseline="leave_one_out"),
     Reinforce(baseline="batch"),
     Reinforce(baseline="greedy"),
+    MuProp(),
     AR(),
     ARS(),
     ARSM(),
@@ -76,6 +77,52 @@ def test_running_mean_follows_the_costs_and_only_between_steps():
     estimator(torch.zeros(2, 1, 3, requires_grad=True), lambda z: torch.full(z.shape[:-2], 100.0))
     estimator.advance()
     assert float(estimator.total / estimator.weight) == pytest.approx(seen[-1]), "measuring moved the baseline"
+
+
+# ---------------------------------------------------------------- MuProp
+
+
+def test_muprop_is_the_published_form():
+    logits, cost = PROBLEM.logits.clone().requires_grad_(), PROBLEM.objective(PROBLEM.parameters)
+    torch.manual_seed(2)
+    (found,) = torch.autograd.grad(MuProp()(logits, cost).sum(), logits)
+    torch.manual_seed(2)
+    z, p = sampling.draw(logits, 1), logits.softmax(-1)
+    mean = p.detach().unsqueeze(0).requires_grad_()
+    (slope,) = torch.autograd.grad(cost(mean).sum(), mean)
+    rest = cost(z) - cost(mean) - (slope * (z - mean)).sum((-2, -1))
+    through = torch.autograd.grad((p * slope[0]).sum(), logits)[0]
+    assert torch.allclose(found, rest[0, ..., None, None] * (z - mean)[0] + through)
+
+
+@pytest.mark.parametrize("log_q", [False, True])
+def test_muprop_is_exact_in_every_draw_of_a_linear_objective(log_q):
+    problem = c.Problem(2, 3, linear=True)
+    torch.manual_seed(0)
+    _, found, _ = c.runner(MuProp(), problem, log_q)(50)
+    assert (found - problem.truth(log_q)[1]).abs().max() < 1e-12
+
+
+def test_muprop_is_unbiased_whatever_the_slope():
+    """Here that of a biased estimator in the objective, which is noisy as well."""
+    nested = c.Nested(c.Problem(1, 3), c.Problem(1, 2))
+    found, truth = c.enumerate_draws(nested.run(MuProp(), StraightThrough(stochastic=True))), nested.truth()
+    assert (found[1] - truth[1]).abs().max() < 1e-10, "the upper logits' gradient"
+    assert (found[2] - truth[2]).abs().max() > 1e-3, "the slope was not biased"
+
+
+def test_muprop_leaves_the_objective_its_ordinary_gradient():
+    gradients = []
+    for estimator in (MuProp(), Reinforce(baseline="none")):
+        torch.manual_seed(1)
+        gradients.append(c.runner(estimator, PROBLEM)(20)[2])
+    assert torch.equal(*gradients)
+
+
+def test_muprop_without_the_expansion_s_gradient_is_rejected(monkeypatch):
+    monkeypatch.setattr(muprop, "through_softmax", lambda p, g: torch.zeros_like(g))
+    with pytest.raises(AssertionError, match="logits' gradient is off"):
+        c.certify(MuProp())
 
 
 # ---------------------------------------------------------------- races
