@@ -12,6 +12,7 @@ from estimators.imle import IMLE
 from estimators.local_expectation import LocalExpectation
 from estimators.muprop import MuProp
 from estimators.mve import MVE
+from estimators.nvil import NVIL
 from estimators.reinforce import Reinforce
 from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from estimators.softmax import Softmax
@@ -27,6 +28,7 @@ __all__ = [
     "DARN",
     "IMLE",
     "MVE",
+    "NVIL",
     "ZGR",
     "ARSMPlus",
     "ARSPlus",

@@ -105,6 +105,27 @@ def graft(cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     return _Graft.apply(cost, logits, gradient)
 
 
+class _Auxiliary(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, cost, loss):
+        ctx.dtype = loss.dtype
+        return cost.clone()
+
+    @staticmethod
+    def backward(ctx, cost_gradient):
+        return cost_gradient, cost_gradient.sum().to(ctx.dtype)
+
+
+def with_auxiliary(cost: Tensor, loss: Tensor) -> Tensor:
+    r"""``cost`` with its value and its gradients bit-identical, whose mean's backward pass is also that of ``loss``.
+
+    Arguments:
+        cost: ``[*batch]``.
+        loss: A scalar, of the estimator's own parameters alone.
+    """
+    return _Auxiliary.apply(cost, loss)
+
+
 def copies_in_cache(logits: Tensor) -> int:
     r"""How many copies of ``logits`` to work on at a time: what the processor's cache holds, and memory bears."""
     return max(1, (2**24 if logits.is_cuda else 2**17) // max(1, logits.numel()))

@@ -33,6 +33,7 @@ VARIANTS = {
         {"baseline": "batch", "samples": 2},
         {"baseline": "greedy"},
     ],
+    "nvil": [{"normalise": True}],
     "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
     "sum_and_sample": [{"samples": 2}, {"samples": 6}],
     "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],

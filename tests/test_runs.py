@@ -120,7 +120,7 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("task", ["toy", "dvae", "text"])
-@pytest.mark.parametrize("estimator", ["gumbel_softmax", "straight_through", "reinforce", "arsm"])
+@pytest.mark.parametrize("estimator", ["gumbel_softmax", "straight_through", "reinforce", "nvil", "arsm"])
 def test_no_value_is_read_between_rows(estimator, task):
     """On a GPU every read waits for all that was queued."""
     sizes = ["task.variables=2", "task.categories=3"]
@@ -156,8 +156,9 @@ def test_a_compiled_run_is_the_same_within_rounding(estimator):
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "nothing was compiled"
 
 
-def test_a_restored_state_continues_bit_for_bit():
-    choice = ["estimator=reinforce", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
+@pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
+def test_a_restored_state_continues_bit_for_bit(estimator):
+    choice = [f"estimator={estimator}", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
     whole, cfg = started(*choice)
     rows = []
     expected = train(whole, cfg, lambda step, row, seconds: rows.append((step, row)))
@@ -192,6 +193,25 @@ def test_a_state_loads_without_pickle(tmp_path):
     assert again.estimator.temperature.steps == 20
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("task", ["toy", "dvae"])
+def test_a_learned_baseline_has_its_size_before_the_first_step(tmp_path, task, gradients):
+    choice = ["estimator=nvil", f"task={task}", "task.variables=2", "steps=3", "measure.draws=2", "batch_size=10"]
+    with torch.set_grad_enabled(gradients):
+        state, cfg = started(*choice)
+    learned = state.optimizer.param_groups[1]["params"]
+    assert len(learned) == (1 if task == "toy" else 4)
+    before = [p.detach().clone() for p in learned]
+    train(state, cfg, lambda *_: None)
+    assert all(not torch.equal(a, b) for a, b in zip(before, state.estimator.parameters(), strict=True))
+    assert state.estimator.weight > 0
+    state.save(tmp_path / "state.pt")
+    again, _ = started(*choice)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for a, b in zip(state.estimator.parameters(), again.estimator.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_learned_parts_have_a_rate_of_their_own():
     state, _ = started("estimator=gumbel_softmax", "estimator.learned=true", "optimizer.estimator_lr=0.5", *SHORT)
     assert [group["lr"] for group in state.optimizer.param_groups] == [1e-3, 0.5]
@@ -200,12 +220,13 @@ def test_learned_parts_have_a_rate_of_their_own():
     assert state.estimator.temperature().item() != before
 
 
-def test_measuring_and_validating_change_nothing():
+@pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
+def test_measuring_and_validating_change_nothing(estimator):
     parameters = []
     for settings in (["measure.every=1", "valid.every=1"], ["measure.every=0", "valid.every=0"]):
-        state, cfg = started("estimator=reinforce", *SHORT, *settings)
+        state, cfg = started(f"estimator={estimator}", *SHORT, *settings)
         train(state, cfg, lambda *_: None)
-        parameters.append(torch.cat([p.flatten() for p in state.task.parameters()]))
+        parameters.append(torch.cat([p.flatten() for g in state.optimizer.param_groups for p in g["params"]]))
     assert torch.equal(*parameters)
 
 
