@@ -3,6 +3,7 @@ r"""Gradient estimators for categorical variables: one contract, one file a fami
 from estimators import sampling
 from estimators.arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from estimators.base import Estimator
+from estimators.bounds import VIMCO, ReweightedWakeSleep
 from estimators.carms import CARMS
 from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
 from estimators.exact import Exact
@@ -29,6 +30,7 @@ __all__ = [
     "IMLE",
     "MVE",
     "NVIL",
+    "VIMCO",
     "ZGR",
     "ARSMPlus",
     "ARSPlus",
@@ -47,6 +49,7 @@ __all__ = [
     "ReinMaxCV",
     "ReinMaxRao",
     "Reinforce",
+    "ReweightedWakeSleep",
     "SlopeAnnealed",
     "Softmax",
     "StraightThrough",

@@ -34,6 +34,8 @@ VARIANTS = {
         {"baseline": "greedy"},
     ],
     "nvil": [{"normalise": True}],
+    "vimco": [{"samples": 2}, {"samples": 3}],
+    "reweighted_wake_sleep": [{"samples": 2}],
     "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
     "sum_and_sample": [{"samples": 2}, {"samples": 6}],
     "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],

@@ -84,6 +84,11 @@ def folders(where):
     return sorted(p.parent for p in where.rglob("metrics.jsonl"))
 
 
+def sampled_kl(estimator, task):
+    """What a bound needs where there is a KL divergence; the toy has none to leave outside."""
+    return ["task.kl=sampled"] if estimator in ("vimco", "reweighted_wake_sleep") and task != "toy" else []
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -92,6 +97,7 @@ def folders(where):
 def test_every_estimator_trains_every_task(estimator, task):
     sizes = ["task.variables=2", "task.categories=5"]
     setting = ["task.objective=quadratic", "optimizer.lr=0.03"] if task == "toy" else ["task.bound_samples=5"]
+    setting += sampled_kl(estimator, task)
     state, cfg = started(f"estimator={estimator}", f"task={task}", "steps=200", "measure.draws=5", *sizes, *setting)
     rows = []
     train(state, cfg, lambda step, row, seconds: rows.append(row))
@@ -120,7 +126,9 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("task", ["toy", "dvae", "text"])
-@pytest.mark.parametrize("estimator", ["gumbel_softmax", "straight_through", "reinforce", "nvil", "arsm"])
+@pytest.mark.parametrize(
+    "estimator", ["gumbel_softmax", "straight_through", "reinforce", "nvil", "muprop", "vimco", "arsm"]
+)
 def test_no_value_is_read_between_rows(estimator, task):
     """On a GPU every read waits for all that was queued."""
     sizes = ["task.variables=2", "task.categories=3"]
@@ -133,6 +141,7 @@ def test_no_value_is_read_between_rows(estimator, task):
             "log_every=100",
             "measure.every=0",
             *sizes,
+            *sampled_kl(estimator, task),
         ]
         state, cfg = started(*choice)
         state.task.evaluate = lambda split: {}
@@ -388,6 +397,12 @@ WRONG_ARGUMENTS = [
     (
         ["estimator=exact"],
         "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
+    ),
+    (["estimator=vimco", "estimator.samples=1"], "estimator=vimco: samples must be an integer of at least 2, got 1"),
+    (["estimator=vimco"], "VIMCO: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing"),
+    (
+        ["estimator=reweighted_wake_sleep", "task=text"],
+        "ReweightedWakeSleep: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing",
     ),
     (["optimizer.lr=fast"], "optimizer: lr must be a number above 0, got 'fast'"),
     (["batch_size=5000"], "batch_size must be at most the 1297 training examples, got 5000"),
