@@ -3,10 +3,10 @@ BIN := .venv/bin
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench
+.PHONY: help install demo test lint bench certification bias
 
 help:  ## what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,5 +27,11 @@ lint: .venv/installed  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+certification: .venv/installed  ## measure known mistakes of public code: docs/certification.md
+	$(BIN)/python tests/mistakes.py
+
+bias: .venv/installed  ## draw bias and variance of the biased estimators: docs/bias_variance.png
+	$(BIN)/python -m benchmarks.bias_variance
+
 bench: .venv/installed  ## print speed figures, as ratios measured in one run
-	for script in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+	for name in overhead estimators gradients; do $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -6,6 +6,7 @@ from estimators.base import Estimator
 from estimators.bounds import VIMCO, ReweightedWakeSleep
 from estimators.carms import CARMS
 from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
+from estimators.double_cv import DoubleCV
 from estimators.exact import Exact
 from estimators.gumbel_rao import GumbelRao
 from estimators.gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
@@ -14,8 +15,10 @@ from estimators.local_expectation import LocalExpectation
 from estimators.muprop import MuProp
 from estimators.mve import MVE
 from estimators.nvil import NVIL
+from estimators.rebar import Rebar, Relax
 from estimators.reinforce import Reinforce
 from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
+from estimators.rodeo import Rodeo
 from estimators.softmax import Softmax
 from estimators.straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
 from estimators.sum_and_sample import SumAndSample
@@ -38,6 +41,7 @@ __all__ = [
     "DisARMIW",
     "DisARMSB",
     "DisARMTree",
+    "DoubleCV",
     "Estimator",
     "Exact",
     "GappedStraightThrough",
@@ -45,11 +49,14 @@ __all__ = [
     "GumbelSoftmax",
     "LocalExpectation",
     "MuProp",
+    "Rebar",
     "ReinMax",
     "ReinMaxCV",
     "ReinMaxRao",
     "Reinforce",
+    "Relax",
     "ReweightedWakeSleep",
+    "Rodeo",
     "SlopeAnnealed",
     "Softmax",
     "StraightThrough",

@@ -33,6 +33,7 @@ class Estimator(nn.Module):
         evaluations: Rows on which the objective is evaluated for one gradient draw of one example, as a Python
             expression of K, C and S.
         learns: What is trained or adapted beside the model, in words; empty for nothing.
+        compiles: Whether ``torch.compile`` can trace a call. It cannot where derivatives are taken within.
     """
 
     target: str
@@ -41,6 +42,7 @@ class Estimator(nn.Module):
     attaches_log_q: bool = False
     evaluations: str = "1"
     learns: str = ""
+    compiles: bool = True
 
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
@@ -105,25 +107,30 @@ def graft(cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     return _Graft.apply(cost, logits, gradient)
 
 
-class _Auxiliary(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, cost, loss):
-        ctx.dtype = loss.dtype
-        return cost.clone()
+def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
+    r"""``cost`` with its value unchanged, whose backward pass also gives ``module`` the gradient of ``loss``.
 
-    @staticmethod
-    def backward(ctx, cost_gradient):
-        return cost_gradient, cost_gradient.sum().to(ctx.dtype)
-
-
-def with_auxiliary(cost: Tensor, loss: Tensor) -> Tensor:
-    r"""``cost`` with its value and its gradients bit-identical, whose mean's backward pass is also that of ``loss``.
+    Nothing but the parameters of ``module`` that want gradients is reached by the loss.
 
     Arguments:
+        loss: A scalar: a mean over all leading dimensions, since the cost will be reduced by its mean.
         cost: ``[*batch]``.
-        loss: A scalar, of the estimator's own parameters alone.
     """
-    return _Auxiliary.apply(cost, loss)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        return cost
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    tie = sum((p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None)
+    return cost + (tie - tie.detach()).to(cost.dtype)
+
+
+def evaluate_network(network: nn.Module, x: Tensor) -> Tensor:
+    r"""``network(x)`` in the precision of x, whatever that of its parameters; lazy layers take their sizes here."""
+    if any(nn.parameter.is_lazy(p) for p in network.parameters()):
+        with torch.no_grad():
+            network.to(x.device)(x.float())
+    parameters = {name: p.to(x.dtype) for name, p in network.named_parameters()}
+    return torch.func.functional_call(network, parameters, (x,))
 
 
 def copies_in_cache(logits: Tensor) -> int:

@@ -1,6 +1,7 @@
 import torch
 from torch import Tensor
 
+from estimators import sampling
 from estimators.base import Estimator, at_least
 
 
@@ -28,7 +29,7 @@ class Exact(Estimator):
 
     def estimate(self, logits, objective, context):
         index = configurations(logits, self.limit)  # [N, K]
-        z = torch.nn.functional.one_hot(index, logits.shape[-1]).to(logits.dtype)  # [N, K, C]
+        z = sampling.one_hot(index, logits)  # [N, K, C]
         for _ in logits.shape[:-2]:
             z = z.unsqueeze(1)
         cost = objective(z.expand(len(z), *logits.shape))  # [N, *batch]

@@ -38,13 +38,13 @@ class GumbelRao(PulledBack):
         self.temperature = Temperature(temperature, rate, floor, every, learned=False)
 
     def pullback(self, logits, hard):
-        return mean_jacobian(logits.log_softmax(-1), hard, self.noises, float(self.temperature()))
+        return mean_jacobian(logits.log_softmax(-1), hard, self.noises, self.temperature())
 
     def advance(self):
         self.temperature.advance()
 
 
-def mean_jacobian(log_p: Tensor, hard: Tensor, noises: int, temperature: float):
+def mean_jacobian(log_p: Tensor, hard: Tensor, noises: int, temperature: Tensor | float):
     r"""Pullback through relaxed samples, averaged over Gumbel noise that leads to the draws ``hard``.
 
     Arguments:

@@ -24,6 +24,7 @@ class IMLE(Estimator):
     """
 
     target, unbiased, differentiates_objective = "expectation", False, True
+    compiles = False
 
     def __init__(self, step: float = 1.0):
         super().__init__()

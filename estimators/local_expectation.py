@@ -36,7 +36,7 @@ class LocalExpectation(Estimator):
         K, C = logits.shape[-2:]
         which = torch.arange(K, device=z.device).repeat_interleave(C - 1)  # the variable that changes, by turns
         change = torch.arange(1, C, device=z.device).repeat(K).reshape(-1, *[1] * cost.ndim, 1)
-        at = torch.nn.functional.one_hot(which, K).reshape(-1, *[1] * cost.ndim, K)
+        at = (which.unsqueeze(-1) == torch.arange(K, device=z.device)).long().reshape(-1, *[1] * cost.ndim, K)
         costs = cost[..., None, None].expand(logits.shape).clone()
         if C > 1:
             copies = copies_in_cache(logits)

@@ -18,7 +18,7 @@ class MuProp(Estimator):
     """
 
     target, unbiased, differentiates_objective = "expectation", True, True
-    evaluations = "2"
+    evaluations, compiles = "2", False
 
     def estimate(self, logits, objective, context):
         p = logits.detach().softmax(-1)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import sampling
-from estimators.base import Estimator, at_least, check_logits, graft, one_of, share, with_auxiliary
+from estimators.base import Estimator, at_least, check_logits, graft, one_of, share
 
 
 class Baseline(nn.Module):
@@ -93,12 +93,14 @@ class NVIL(Estimator):
         z = sampling.draw(logits, 1)[0]
         cost = objective(z.unsqueeze(0))[0]
         mean, variance = self.total / self.weight.clamp(min=1e-12)
-        left = cost.detach() - self.baseline(context)
+        wide = torch.promote_types(cost.dtype, torch.float32)
+        left = cost.detach().to(wide) - self.baseline(context)
         advantage = (left - mean).detach()
         if self.normalise:
             advantage = advantage / variance.sqrt().clamp(min=1)
         if self.training:
-            cost = with_auxiliary(cost, (left - mean).square().mean())
+            loss = (left - mean).square().mean()  # reaches nothing but the baseline
+            cost = cost + (loss - loss.detach()).to(cost.dtype)
             left = left.detach().double()
             self.pending.append(torch.stack([left.mean(), left.var(correction=0)]))
         return graft(cost, logits, advantage[..., None, None] * (z - logits.softmax(-1)))

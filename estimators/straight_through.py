@@ -144,16 +144,16 @@ class SlopeAnnealed(PulledBack):
         self.rate = 0.0 if rate == 0 else positive(rate=rate)
         if ceiling < slope:
             raise ValueError(f"ceiling must be at least the slope {slope}, got {ceiling}")
-        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 
     def pullback(self, logits, hard):
         slope = self.slope()
         q = (slope * logits).softmax(-1)
         return lambda g: slope * through_softmax(q, g)
 
-    def slope(self) -> float:
-        r"""The slope now."""
-        return min(self.ceiling, self.initial + self.rate * int(self.steps))
+    def slope(self) -> Tensor:
+        r"""The slope now, a scalar."""
+        return (self.initial + self.rate * self.steps).clamp(max=self.ceiling)
 
     def advance(self):
         self.steps += 1

@@ -200,6 +200,8 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
         return torch.stack([cost, torch.zeros_like(cost) + problem.penalty]).flatten(1).mean(1)
 
     if cfg.compile:
+        if not estimator.compiles:
+            estimator.estimate = torch.compiler.disable(estimator.estimate)
         loss = torch.compile(loss, options={"fallback_random": True})  # the draws of an uncompiled run
 
     def step():

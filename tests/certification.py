@@ -5,6 +5,7 @@ the suite can be turned on deliberately wrong estimators as well.
 """
 
 import contextlib
+import copy
 import itertools
 import math
 from dataclasses import dataclass
@@ -423,6 +424,7 @@ def check_nested(outer, inner):
 
 def check_state(estimator, problem):
     """A call moves no state, and learned parts or statistics leave the model's gradients bit-identical."""
+    runner(estimator, problem)(1)  # lets learned parts take their sizes
     before = {k: v.clone() if isinstance(v, torch.Tensor) else dict(v) for k, v in estimator.state_dict().items()}
     results = {}
     for mode in (True, False):
@@ -452,4 +454,4 @@ def certify(estimator):
     check_independent_draws(estimator, small)
     check_state(estimator, small)
     if not small.batch:
-        check_nested(estimator, estimator)
+        check_nested(estimator, copy.deepcopy(estimator))

@@ -242,7 +242,7 @@ class ErrorOfTheModel(NVIL):
     ("wrong", "check", "message"),
     [
         (UpdatedInTheCall, c.check_independent_draws, "depend on each other"),
-        (UpdatedInTheCall, c.check_state, "a call moved the state"),
+        (UpdatedInTheCall, c.check_state, "different gradients"),
         (MeanOfTheCall, c.check_independent_draws, "depend on each other"),
         (ErrorOfTheModel, c.check_expectation, "gradient is off"),
         (ErrorOfTheModel, c.check_state, "different gradients"),

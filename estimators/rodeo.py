@@ -1,0 +1,71 @@
+import torch
+from torch import Tensor, nn
+
+from estimators import sampling
+from estimators.base import Estimator, at_least, evaluate_network, graft, trained_on
+from estimators.double_cv import others, with_slope
+
+
+class Rodeo(Estimator):
+    r"""Leave-one-out REINFORCE with control variates from a discrete Stein operator.
+
+    The Gibbs operator :math:`(A h)(z) = \frac1K \sum_i [\sum_c p_{ic} h(z_{-i}, c) - h(z)]` has expectation 0 for
+    any function h. Here :math:`h_k` is a network of two numbers, the mean cost of the draws other than k and their
+    linearisation at z: its neighbour values are cheap, and no further evaluation of the objective is needed. One
+    output of the network corrects the costs in the baseline, the other the gradient. The published form is for
+    binary variables; this one is for categories. Needs the objective's derivative at the draws, and time to
+    train the network: for short runs take leave-one-out REINFORCE.
+
+    References:
+        | Gradient Estimation with Discrete Stein Operators (Shi et al., 2022)
+        | https://arxiv.org/abs/2202.09497
+
+    Arguments:
+        samples: Number S of draws, at least 2.
+        width: Hidden units of the network, at least 1.
+    """
+
+    target, unbiased, differentiates_objective = "expectation", True, True
+    evaluations, learns = "S", "two coefficients and a network, on the gradient's square"
+    compiles = False
+
+    def __init__(self, samples: int = 2, width: int = 32):
+        super().__init__()
+        self.samples = at_least(2, samples=samples)
+        self.beta, self.gamma = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+        self.network = nn.Sequential(nn.Linear(2, at_least(1, width=width)), nn.Tanh(), nn.Linear(width, 2))
+
+    def estimate(self, logits, objective, context):
+        z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
+        cost, slope = with_slope(objective, z)
+        z, f, p = z.detach(), cost.detach(), logits.detach().softmax(-1)
+        here, near = self.surrogate(z, f, slope)  # [S, *batch, 2], [S, *batch, K, C, 2]
+        mean = (p.unsqueeze(-1) * near).sum(-2)  # [S, *batch, K, 2], over the categories of one variable
+        K = logits.shape[-2]
+        stein = mean[..., 0].sum(-1) / K - here[..., 0]
+        advantage = f - others(f + self.beta * stein)
+        along = mean[..., 1].sum(-1) / K - here[..., 1]
+        aside = (p * near[..., 1] - mean[..., 1:] * z) / K
+        score = z - p
+        gradient = advantage[..., None, None] * score + self.gamma * (along[..., None, None] * score + aside)
+        gradient = gradient.mean(0)
+        cost = graft(cost.mean(0), logits, gradient)
+        return trained_on(gradient.square().sum((-2, -1)).mean(), cost, self) if self.training else cost
+
+    def surrogate(self, z: Tensor, f: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The network's outputs at the draws, and at each draw with one variable's category changed.
+
+        Arguments:
+            z, slope: Draws and derivatives of the cost there, ``[S, *batch, K, C]``.
+            f: Costs, ``[S, *batch]``.
+
+        Returns:
+            ``[S, *batch, 2]`` and ``[S, *batch, K, C, 2]``.
+        """
+        mean_slope = others(slope)
+        here = (mean_slope * z).sum((-2, -1)) - others((slope * z).sum((-2, -1)))
+        near = here[..., None, None] + mean_slope - (mean_slope * z).sum(-1, keepdim=True)
+        cost = others(f)
+        at_draws = torch.stack([cost, here], -1)
+        at_neighbours = torch.stack([cost[..., None, None].expand_as(near), near], -1)
+        return evaluate_network(self.network, at_draws), evaluate_network(self.network, at_neighbours)
