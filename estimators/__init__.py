@@ -3,6 +3,7 @@ r"""Gradient estimators for categorical variables: one contract, one file a fami
 from estimators import sampling
 from estimators.arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from estimators.base import Estimator
+from estimators.bounds import VIMCO, ReweightedWakeSleep
 from estimators.carms import CARMS
 from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
 from estimators.double_cv import DoubleCV
@@ -11,7 +12,9 @@ from estimators.gumbel_rao import GumbelRao
 from estimators.gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
 from estimators.imle import IMLE
 from estimators.local_expectation import LocalExpectation
+from estimators.muprop import MuProp
 from estimators.mve import MVE
+from estimators.nvil import NVIL
 from estimators.rebar import Rebar, Relax
 from estimators.reinforce import Reinforce
 from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
@@ -29,6 +32,8 @@ __all__ = [
     "DARN",
     "IMLE",
     "MVE",
+    "NVIL",
+    "VIMCO",
     "ZGR",
     "ARSMPlus",
     "ARSPlus",
@@ -43,12 +48,14 @@ __all__ = [
     "GumbelRao",
     "GumbelSoftmax",
     "LocalExpectation",
+    "MuProp",
     "Rebar",
     "ReinMax",
     "ReinMaxCV",
     "ReinMaxRao",
     "Reinforce",
     "Relax",
+    "ReweightedWakeSleep",
     "Rodeo",
     "SlopeAnnealed",
     "Softmax",

@@ -137,6 +137,9 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
     index = torch.arange(cfg.batch_size, device=device)
     with forked_random(device, cfg.seed, 0, TRY):
         problem = task.problem(task.batch(index, torch.Generator(device)))
+        if estimator.target == "bound" and (isinstance(problem.penalty, Tensor) or problem.penalty):
+            name = type(estimator).__name__
+            raise Refused(f"{name}: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing")
         try:
             estimator.eval()(problem.logits, problem.objective, problem.context, problem.log_q)
         except (ValueError, TypeError) as error:

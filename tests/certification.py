@@ -16,6 +16,7 @@ from scipy.stats import norm
 from estimators import sampling
 
 FALSE_ALARM = 1e-3  # probability that a z-test of a right estimator asks for more draws
+OF_DRAWS = ("expectation", "bound")  # targets of estimators that evaluate the objective at discrete draws
 DRAWS = 50_000  # of a z-test's first round; the second takes ten times as many
 
 
@@ -125,13 +126,18 @@ class Problem:
         z = torch.nn.functional.one_hot(index, self.C).double()
         return z.reshape(len(z), 1, *[1] * len(self.batch), self.K, self.C)
 
-    def truth(self, log_q=False):
-        """Exact expectation, its gradient to the logits and to the parameters, each ``[coordinates]``."""
+    def truth(self, log_q=False, samples=1):
+        """Exact expectation, its gradient to the logits and to the parameters, each ``[coordinates]``.
+
+        With ``samples``, that of minus the bound of so many draws: of one draw, minus the bound is the cost.
+        """
         logits, parameters = self.leaves(1)
         z = self.one_hots()
         log_p = (z * logits.log_softmax(-1)).sum((-2, -1))
         cost = self.objective(parameters)(z.expand(len(z), *logits.shape)) + (log_p if log_q else 0)
-        return [t[0] for t in self.gradients((log_p.exp() * cost).sum(0), logits, parameters)]
+        tuples = torch.cartesian_prod(*[torch.arange(len(z))] * samples).reshape(-1, samples)
+        bound = (-cost[tuples]).logsumexp(1) - math.log(samples)
+        return [t[0] for t in self.gradients((log_p[tuples].sum(1).exp() * -bound).sum(0), logits, parameters)]
 
 
 PROBLEMS = [Problem(1, 5), Problem(2, 3), Problem(3, 2)]
@@ -256,8 +262,9 @@ def check_expectation(estimator, problem, log_q=False):
     """Value against the target; gradients to the logits (if unbiased for it) and to the parameters."""
     what = f"{problem.K} variables of {problem.C} categories{', log_q' if log_q else ''}"
     run = runner(estimator, problem, log_q)
-    if estimator.target == "expectation":
-        value, gradient, of_parameters = problem.truth(log_q)
+    if estimator.target in OF_DRAWS:
+        samples = estimator.samples if estimator.target == "bound" else 1
+        value, gradient, of_parameters = problem.truth(log_q, samples)
         truths = [value, gradient if estimator.unbiased else None, of_parameters]
     else:
         assert not estimator.unbiased, "only an estimator of the discrete expectation is unbiased for it"
@@ -265,7 +272,7 @@ def check_expectation(estimator, problem, log_q=False):
     try:
         results = enumerate_draws(run, len(problem.batch))
     except ContinuousNoise:
-        against = None if estimator.target == "expectation" else score_function_of_noise(estimator, problem, log_q)
+        against = None if estimator.target in OF_DRAWS else score_function_of_noise(estimator, problem, log_q)
         assert_mean(run, truths, what, against)
     else:
         assert_close(results, truths, what)
@@ -321,9 +328,9 @@ def evaluations(estimator, problem, enabled=True):
 
 
 def check_without_gradients(estimator, problem):
-    """With gradients disabled: one evaluation, of the target, and nothing moves."""
+    """With gradients disabled: one evaluation, of the target (for a bound, that of one draw), and nothing moves."""
     assert evaluations(estimator, problem, enabled=False) == (0, 1), "more than one evaluation without gradients"
-    if estimator.target == "expectation":
+    if estimator.target in OF_DRAWS:
 
         def run(draws):
             logits, parameters = problem.leaves(draws)
@@ -393,7 +400,10 @@ class Nested:
 
 
 def check_nested(outer, inner):
-    """An estimator inside another's objective: expectation, all gradients, and the number of evaluations."""
+    """An estimator inside another's objective: expectation, all gradients, and the number of evaluations.
+
+    A bound is not linear in its costs, so its expectation is not that of costs without the noise of another layer.
+    """
     nested = Nested(Problem(1, 3), Problem(1, 2))
     with_gradients, without = evaluations(outer, nested.upper)
     count = []
@@ -401,7 +411,7 @@ def check_nested(outer, inner):
     assert all(r.isfinite().all() for r in results)
     expected = with_gradients * sum(evaluations(inner, nested.lower)) + without
     assert sum(count) == expected, f"{sum(count)} evaluations of the innermost objective, not {expected}"
-    if outer.unbiased and inner.unbiased:
+    if outer.unbiased and inner.unbiased and outer.target == inner.target == "expectation":
         run, truth = nested.run(outer, inner), nested.truth()
         try:
             found = enumerate_draws(run)

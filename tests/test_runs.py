@@ -84,6 +84,11 @@ def folders(where):
     return sorted(p.parent for p in where.rglob("metrics.jsonl"))
 
 
+def sampled_kl(estimator, task):
+    """What a bound needs where there is a KL divergence; the toy has none to leave outside."""
+    return ["task.kl=sampled"] if estimator in ("vimco", "reweighted_wake_sleep") and task != "toy" else []
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -92,6 +97,7 @@ def folders(where):
 def test_every_estimator_trains_every_task(estimator, task):
     sizes = ["task.variables=2", "task.categories=5"]
     setting = ["task.objective=quadratic", "optimizer.lr=0.03"] if task == "toy" else ["task.bound_samples=5"]
+    setting += sampled_kl(estimator, task)
     state, cfg = started(f"estimator={estimator}", f"task={task}", "steps=200", "measure.draws=5", *sizes, *setting)
     rows = []
     train(state, cfg, lambda step, row, seconds: rows.append(row))
@@ -134,6 +140,7 @@ def test_no_value_is_read_between_rows(estimator, task):
             "log_every=100",
             "measure.every=0",
             *sizes,
+            *sampled_kl(estimator, task),
         ]
         state, cfg = started(*choice)
         state.task.evaluate = lambda split: {}
@@ -157,8 +164,9 @@ def test_a_compiled_run_is_the_same_within_rounding(estimator):
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "nothing was compiled"
 
 
-def test_a_restored_state_continues_bit_for_bit():
-    choice = ["estimator=reinforce", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
+@pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
+def test_a_restored_state_continues_bit_for_bit(estimator):
+    choice = [f"estimator={estimator}", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
     whole, cfg = started(*choice)
     rows = []
     expected = train(whole, cfg, lambda step, row, seconds: rows.append((step, row)))
@@ -193,6 +201,25 @@ def test_a_state_loads_without_pickle(tmp_path):
     assert again.estimator.temperature.steps == 20
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("task", ["toy", "dvae"])
+def test_a_learned_baseline_has_its_size_before_the_first_step(tmp_path, task, gradients):
+    choice = ["estimator=nvil", f"task={task}", "task.variables=2", "steps=3", "measure.draws=2", "batch_size=10"]
+    with torch.set_grad_enabled(gradients):
+        state, cfg = started(*choice)
+    learned = state.optimizer.param_groups[1]["params"]
+    assert len(learned) == (1 if task == "toy" else 4)
+    before = [p.detach().clone() for p in learned]
+    train(state, cfg, lambda *_: None)
+    assert all(not torch.equal(a, b) for a, b in zip(before, state.estimator.parameters(), strict=True))
+    assert state.estimator.weight > 0
+    state.save(tmp_path / "state.pt")
+    again, _ = started(*choice)
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for a, b in zip(state.estimator.parameters(), again.estimator.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_learned_parts_have_a_rate_of_their_own():
     state, _ = started("estimator=gumbel_softmax", "estimator.learned=true", "optimizer.estimator_lr=0.5", *SHORT)
     assert [group["lr"] for group in state.optimizer.param_groups] == [1e-3, 0.5]
@@ -201,12 +228,13 @@ def test_learned_parts_have_a_rate_of_their_own():
     assert state.estimator.temperature().item() != before
 
 
-def test_measuring_and_validating_change_nothing():
+@pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
+def test_measuring_and_validating_change_nothing(estimator):
     parameters = []
     for settings in (["measure.every=1", "valid.every=1"], ["measure.every=0", "valid.every=0"]):
-        state, cfg = started("estimator=reinforce", *SHORT, *settings)
+        state, cfg = started(f"estimator={estimator}", *SHORT, *settings)
         train(state, cfg, lambda *_: None)
-        parameters.append(torch.cat([p.flatten() for p in state.task.parameters()]))
+        parameters.append(torch.cat([p.flatten() for g in state.optimizer.param_groups for p in g["params"]]))
     assert torch.equal(*parameters)
 
 
@@ -368,6 +396,12 @@ WRONG_ARGUMENTS = [
     (
         ["estimator=exact"],
         "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
+    ),
+    (["estimator=vimco", "estimator.samples=1"], "estimator=vimco: samples must be an integer of at least 2, got 1"),
+    (["estimator=vimco"], "VIMCO: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing"),
+    (
+        ["estimator=reweighted_wake_sleep", "task=text"],
+        "ReweightedWakeSleep: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing",
     ),
     (["optimizer.lr=fast"], "optimizer: lr must be a number above 0, got 'fast'"),
     (["batch_size=5000"], "batch_size must be at most the 1297 training examples, got 5000"),

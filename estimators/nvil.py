@@ -1,0 +1,112 @@
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from estimators import sampling
+from estimators.base import Estimator, at_least, check_logits, graft, one_of, share
+
+
+class Baseline(nn.Module):
+    r"""A learned number for every example: a scalar, plus a network of the example's features if there are any.
+
+    The network takes its input size from the first features it sees, in float32 or better and on their device.
+
+    Arguments:
+        widths: Widths of the hidden layers, of tanh units.
+    """
+
+    def __init__(self, widths: Sequence[int]):
+        super().__init__()
+        self.widths = [at_least(1, widths=width) for width in widths]
+        self.scalar = nn.Parameter(torch.zeros(()))
+        self.network = nn.Sequential()  # until there are features
+
+    def take_size(self, features: Tensor) -> None:
+        r"""Makes the network for features ``[*batch, D]``, once.
+
+        Raises:
+            ValueError: For features of another number than the first ones.
+        """
+        D = features.shape[-1]
+        if not len(self.network):
+            factory = {"device": features.device, "dtype": torch.promote_types(features.dtype, torch.float32)}
+            for before, after in pairwise([D, *self.widths]):
+                self.network.extend([nn.Linear(before, after, **factory), nn.Tanh()])
+            self.network.append(nn.Linear([D, *self.widths][-1], 1, bias=False, **factory))
+        elif self.network[0].in_features != D:
+            raise ValueError(f"context must have the {self.network[0].in_features} features of the first, got {D}")
+
+    def forward(self, features: Tensor | None) -> Tensor:
+        r"""The baseline ``[*batch]`` of features ``[*batch, D]``, and a scalar without them."""
+        if features is None:
+            return self.scalar
+        return self.scalar + self.network(features.detach().to(self.network[-1].weight.dtype)).squeeze(-1)
+
+
+class NVIL(Estimator):
+    r"""REINFORCE with a learned baseline b(x), a running mean c, and if wanted a running variance v to divide by.
+
+    One draw: ``(f(z) - b(x) - c) / max(1, sqrt(v))`` times the gradient of log q(z), where c and v are of
+    ``f(z) - b(x)`` at earlier steps. Worth it where one evaluation is all that is affordable, since b has to be
+    learned: with two, leave-one-out REINFORCE needs no learning. With ``normalise`` the gradient is that of the
+    expectation over ``max(1, sqrt(v))``; parts of the loss that are added outside, an analytic KL divergence for
+    one, are not scaled along, and so weigh more.
+
+    References:
+        | Neural Variational Inference and Learning in Belief Networks (Mnih and Gregor, 2014)
+        | https://arxiv.org/abs/1402.0030
+
+    Arguments:
+        widths: Widths of the hidden layers of b, a network of the context. Without a context b is a learned scalar.
+        decay: Of the running mean and variance, per optimiser step, from 0 up to but not including 1.
+        normalise: Whether to divide by the running standard deviation where it exceeds 1; not unbiased then.
+
+    Raises:
+        ValueError: At the call, for a context that does not fit the logits, or the network made for the first one.
+    """
+
+    target, unbiased, differentiates_objective = "expectation", True, False
+    learns = "a baseline network of the context, by the squared error; running mean and variance of that error"
+
+    def __init__(self, widths: Sequence[int] = (100,), decay: float = 0.8, normalise: bool = False):
+        super().__init__()
+        self.baseline = Baseline(widths)
+        self.decay = share(decay=decay)
+        self.normalise = one_of([True, False], normalise=normalise)
+        self.unbiased = not normalise
+        self.pending = []  # mean and variance of f - b in the calls since the last optimiser step
+        self.register_buffer("total", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, logits, objective, context=None, log_q=False):
+        check_logits(logits)
+        if context is not None:
+            if context.shape[:-1] != logits.shape[:-2]:
+                shapes = f"{list(context.shape)} for logits {list(logits.shape)}"
+                raise ValueError(f"context must be [*batch, D], got {shapes}")
+            self.baseline.take_size(context)  # also where there are no gradients
+        return super().forward(logits, objective, context, log_q)
+
+    def estimate(self, logits, objective, context):
+        z = sampling.draw(logits, 1)[0]
+        cost = objective(z.unsqueeze(0))[0]
+        mean, variance = self.total / self.weight.clamp(min=1e-12)
+        wide = torch.promote_types(cost.dtype, torch.float32)
+        left = cost.detach().to(wide) - self.baseline(context)
+        advantage = (left - mean).detach()
+        if self.normalise:
+            advantage = advantage / variance.sqrt().clamp(min=1)
+        if self.training:
+            loss = (left - mean).square().mean()  # reaches nothing but the baseline
+            cost = cost + (loss - loss.detach()).to(cost.dtype)
+            left = left.detach().double()
+            self.pending.append(torch.stack([left.mean(), left.var(correction=0)]))
+        return graft(cost, logits, advantage[..., None, None] * (z - logits.softmax(-1)))
+
+    def advance(self):
+        if self.pending:
+            self.total.lerp_(torch.stack(self.pending).mean(0), 1 - self.decay)
+            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+            self.pending.clear()
