@@ -3,7 +3,7 @@ BIN := .venv/bin
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench certification bias table
+.PHONY: help install demo compare test lint bench certification bias table
 
 help:  ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -19,6 +19,11 @@ demo: .venv/installed  ## compare five estimators on a discrete VAE of digits: t
 	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae seed=1,2 steps=2000 valid.every=100 measure.every=200 output=output/demo \
 	    wandb.mode=offline hydra/launcher=joblib
 	$(BIN)/python report.py output/demo
+
+compare: .venv/installed  ## compare all estimators but exact on the same task, which takes a while
+	$(BIN)/python run.py -m 'estimator=glob(*,exclude=exact)' task=dvae task.kl=sampled seed=1,2 steps=2000 measure.every=1000 \
+	    output=output/compare wandb.mode=offline hydra/launcher=joblib
+	$(BIN)/python report.py output/compare
 
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -1,0 +1,173 @@
+"""Known mistakes in public code of gradient estimators, and the numbers that show them.
+
+``python tests/mistakes.py`` (``make certification``) writes docs/certification.md, in seconds. The wrong estimators
+are those that the tests reject.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import certification as c
+import torch
+from test_bounds import DetachedLogQ
+from test_certification import MeanOverReferences
+from test_control_variates import ByDefinition
+from test_coupled import Clipped, FixedOrder, Unsorted, antithetic_law, comb, inverse_law, law_in_order, orders
+from test_coupled import enumerated as over_tuples
+from test_unordered_set import enumerated as over_sets
+
+from estimators import ARSM, CARMS, VIMCO, DisARMIW, Rebar, StraightThrough, UnorderedSet, unordered_set
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "certification.md"
+DRAWS, PARTS = 2_000_000, 40
+
+
+def error(found: torch.Tensor, truth: torch.Tensor) -> float:
+    """Relative error of an expected gradient."""
+    return float((found - truth).norm() / truth.norm())
+
+
+def sampled(estimator, problem) -> tuple[float, float]:
+    """Relative error of the mean of many draws, and what an unbiased estimator would show for its noise alone."""
+    torch.manual_seed(0)
+    run, moments = c.runner(estimator, problem), c.Moments()
+    for _ in range(PARTS):
+        moments.add(run(DRAWS // PARTS)[1])
+    truth = problem.truth()[1]
+    return error(moments.mean, truth), float(moments.error().norm() / truth.norm())
+
+
+def by_draws(wrong, right, problem) -> tuple[str, str, str]:
+    (found, noise), (fine, fine_noise) = sampled(wrong, problem), sampled(right, problem)
+    return f"{found:.1%} (noise {noise:.1%})", f"{fine:.1%} (noise {fine_noise:.1%})", f"{DRAWS:,} draws"
+
+
+def exactly(found, right, problem) -> tuple[str, str, str]:
+    truth = problem.truth()[1]
+    return f"{error(found[1], truth):.2%}", f"{error(right[1], truth):.0e}", "enumeration"
+
+
+def skewed() -> c.Problem:
+    """One variable, whose first category has more than half of the probability."""
+    problem = c.Problem(1, 5)
+    problem.logits = torch.tensor([[0.6, 0.2, 0.1, 0.07, 0.03]], dtype=torch.float64).log()
+    return problem
+
+
+def relax():
+    return by_draws(ByDefinition(shared=False), Rebar(0.7, learned=False), c.Problem(1, 4, extreme=0.5))
+
+
+def disarm():
+    problem = skewed()
+    p = problem.logits[0].exp()
+    found = over_tuples(Unsorted(), "pair", problem, [antithetic_law(p, comb(range(5)))])
+    right = over_tuples(DisARMIW(), "pair", problem, [antithetic_law(p, comb(p.argsort().tolist()))])
+    return exactly(found, right, problem)
+
+
+def carms(wrong: Callable, law_of: Callable):
+    problem = c.Problem(1, 5)
+    p = problem.logits[0].softmax(-1)
+    estimator, right = CARMS(2, "inverse_cdf"), CARMS(2, "inverse_cdf")
+    estimator.coupling = wrong(2)
+    found = over_tuples(estimator, "draws", problem, [law_of(p)])
+    return exactly(found, over_tuples(right, "draws", problem, [inverse_law(p, 2)]), problem)
+
+
+def own_orders(p: torch.Tensor) -> torch.Tensor:
+    """The law of pairs in which each draw has an order of its own."""
+    edges = {tuple(o): torch.cat([p.new_zeros(1), p[o].cumsum(0)]).clamp(max=1.0) for o in orders(len(p))}
+    law = torch.zeros(len(p), len(p), dtype=p.dtype)
+    for one, other in itertools.product(edges, repeat=2):
+        joint = (edges[one][:, None] + edges[other] - 1).clamp(min=0).diff(dim=0).diff(dim=1)
+        law[torch.meshgrid(torch.tensor(one), torch.tensor(other), indexing="ij")] += joint / len(edges) ** 2
+    return law
+
+
+def unordered():
+    problem = c.Problem(1, 5)
+    right, _ = over_sets(UnorderedSet(2, False), problem)
+    log1mexp = unordered_set.log1mexp
+    unordered_set.log1mexp = lambda x: -log1mexp(x)
+    try:
+        found, _ = over_sets(UnorderedSet(2, False), problem)
+    finally:
+        unordered_set.log1mexp = log1mexp
+    return exactly(found, right, problem)
+
+
+def vimco():
+    problem = c.Problem(1, 3)
+    truth = problem.truth(log_q=True, samples=2)
+    wrong, right = (c.enumerate_draws(c.runner(e(2), problem, log_q=True)) for e in (DetachedLogQ, VIMCO))
+    return f"{error(wrong[1], truth[1]):.1%}", f"{error(right[1], truth[1]):.0e}", "enumeration"
+
+
+def signed_differences():
+    """What a check of bias by the mean of signed differences reports for a biased estimator."""
+    problem = c.Problem(2, 3)
+    found = c.enumerate_draws(c.runner(StraightThrough(stochastic=True), problem))[1]
+    truth = problem.truth()[1]
+    return f"{error(found, truth):.0%}, reported as {abs(float((found - truth).mean())):.0e}", "", "enumeration"
+
+
+MISTAKES = {
+    "RELAX: every category that lost uses its own noise twice (`v_i`) where all share that of the winner (`v_b`)": (
+        "two published repositories, among them one that compares estimators with it",
+        relax,
+    ),
+    "DisARM with importance weights, sticks not sorted": ("any order but the ascending one loses pairs", disarm),
+    "CARMS by inverse CDF, one fixed order of the categories": (
+        "neighbours in the order are never drawn together",
+        lambda: carms(FixedOrder, lambda p: law_in_order(p, list(range(len(p))), 2)),
+    ),
+    "CARMS by inverse CDF, an order for each draw and the ratio of a common one": (
+        "the released code",
+        lambda: carms(CARMS(2, "inverse_cdf").coupling.__class__, own_orders),
+    ),
+    "CARMS by inverse CDF, ratio smoothed by 0.001 and clipped to [0.01, 10]": (
+        "the released code; far too small for a statistical test",
+        lambda: carms(Clipped, lambda p: inverse_law(p, 2)),
+    ),
+    "ARSM: mean over the reference category in place of the sum": (
+        "a published re-implementation: every gradient is 1/C of what it should be",
+        lambda: by_draws(MeanOverReferences(), ARSM(), c.Problem(1, 4, extreme=0.5)),
+    ),
+    "Unordered set: a flipped sign in the logarithm of 1 - p": ("a widely used library", unordered),
+    "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),
+    "Bias as the mean of signed differences": (
+        "a published check; the differences over categories always sum to 0, so it passes everything",
+        signed_differences,
+    ),
+}
+
+
+def table() -> Iterator[str]:
+    yield "| mistake | seen in, or why | error of the expected gradient | hardmax | by |"
+    yield "| --- | --- | --- | --- | --- |"
+    for mistake, (where, measure) in MISTAKES.items():
+        yield f"| {mistake} | {where} | {' | '.join(measure())} |"
+
+
+HEAD = """\
+# What certification caught
+
+Wrong gradients are silent: training still moves, only to a worse place. Each line below is a mistake that has been made
+in public code or lies close at hand, written down as an estimator of its own, together with what the conformance suite
+measures: the relative error of the *expected* gradient, the norm of its difference from the exact one over the norm of
+that. Where draws are averaged, the noise is what an unbiased estimator shows. A test rejects every one of them.
+
+Written by `make certification`.
+
+"""
+
+
+def main() -> None:
+    PAGE.write_text(HEAD + "\n".join(table()) + "\n")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
