@@ -25,6 +25,7 @@ VARIANCE = "gradient/logits/variance"
 WORDS = {
     "train/loss": "training loss",
     "valid/elbo": "validation ELBO, discrete draws (nats)",
+    "valid/distance": "distance to the language's entropy (nats per token)",
     "valid/cost": "exact expected cost",
     VARIANCE: "gradient variance to the logits",
 }
@@ -135,6 +136,8 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
     r"""Loss, held-out figure and gradient variance against steps: mean over seeds, band of one standard error."""
     of_task = rows[rows.task == task]
     metrics = [m for m in WORDS if m in of_task and of_task[m].notna().any()]
+    if "valid/distance" in metrics:  # the same curve, the other way up
+        metrics.remove("valid/elbo")
     names = sorted(of_task.label.unique())
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.2), layout="constrained")
     for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
