@@ -157,6 +157,8 @@ def in_a_job(error: BaseException) -> bool:
 def composition_error(text: str, cause: str) -> str:
     r"""Hydra's complaint about an override, with what would be accepted."""
     if match := re.match(r"Could not override '([^']+)'", text):
+        if match[1] == "data":
+            return "data: this task takes none"
         known, key = known_keys(), match[1]
         group = key.split(".")[0]
         takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
@@ -169,7 +171,7 @@ def composition_error(text: str, cause: str) -> str:
 
 def known_keys() -> list[str]:
     r"""Every option, with dots, of the config with the first choice of each group on the command line."""
-    groups = [a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|optimizer)=[\w/,]+", a)]
+    groups = [a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|data|optimizer)=[\w/,]+", a)]
     for chosen in (groups, []):
         try:
             with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -80,6 +80,7 @@ class Options:
     estimator: Any = MISSING
     task: Any = MISSING
     optimizer: Any = MISSING
+    data: Any = None  # chosen by the tasks that take data
 
 
 def help_lines(schema: type = Options, prefix: str = "") -> list[str]:
@@ -176,7 +177,11 @@ def device_of(cfg: DictConfig) -> torch.device:
 
 def plain(cfg: DictConfig) -> dict:
     r"""The resolved config as plain dictionaries, lists, strings and numbers."""
-    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
+    config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
+    if config["data"] is not None and config["task"].get("data") == config["data"]:
+        del config["task"]["data"]  # it is said at the top
+        config["data"].pop("folder", None)  # where files lie cannot change results
+    return config
 
 
 def key_of(config: dict) -> str:
@@ -226,7 +231,7 @@ def expected(key: str) -> str | None:
 
 def innermost(error: BaseException) -> BaseException:
     r"""The exception at the bottom of a chain of causes."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         error = cause
     return error
 

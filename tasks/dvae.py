@@ -1,23 +1,22 @@
 from collections.abc import Sequence
 
-import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tasks.digits import digits
+from tasks.data import Images, embedded_digits
 from tasks.vae import CategoricalVAE
 
 
 class DiscreteVAE(CategoricalVAE):
     r"""Categorical autoencoder of binary images: see :class:`CategoricalVAE` for the figures and most arguments.
 
-    Training images are binarised anew each time they are seen (a pixel is 1 with its grey level as probability),
-    held-out images once and for all. Figures are in nats per image.
+    How images become binary is up to the data: see :class:`tasks.data.Images`. Figures are in nats per image.
 
     Arguments:
         variables, categories: Numbers K and C of latent variables and of categories.
         encoder_widths, decoder_widths: Widths of the hidden layers.
         kl: ``analytic`` or ``sampled``.
         bound_samples: Draws per image of the figures on held-out images.
+        data: The images; None for the embedded digits.
     """
 
     def __init__(
@@ -28,24 +27,18 @@ class DiscreteVAE(CategoricalVAE):
         decoder_widths: Sequence[int] = (200,),
         kl: str = "analytic",
         bound_samples: int = 100,
+        data: Images | None = None,
     ):
-        images = self.images()
-        pixels = images["train"].shape[1]
+        data = images_only(data)
+        self.examples, pixels = data.train_images.shape
         super().__init__(pixels, pixels, variables, categories, encoder_widths, decoder_widths, kl, bound_samples)
-        self.examples = len(images["train"])
-        for split, grey in images.items():
-            fixed = grey if split == "train" else grey.bernoulli(generator=torch.Generator().manual_seed(1))
-            self.register_buffer(f"{split}_images", fixed, persistent=False)
-
-    def images(self):
-        r"""Grey levels in [0, 1] by split, ``[N, D]``."""
-        return digits()
+        self.data = data
 
     def batch(self, index, generator):
-        return self.train_images[index].bernoulli(generator=generator)
+        return self.data.batch(index, generator)
 
     def held_out(self, split):
-        return getattr(self, f"{split}_images")
+        return self.data.held_out(split)
 
     def features(self, x):
         return x
@@ -53,3 +46,11 @@ class DiscreteVAE(CategoricalVAE):
     def reconstruction(self, z, x):
         pixels = self.decoder(z.flatten(-2))
         return binary_cross_entropy_with_logits(pixels, x.expand_as(pixels), reduction="none").sum(-1)
+
+
+def images_only(data: Images | None) -> Images:
+    r"""The data of a task about images: embedded ones if None; TypeError for anything else."""
+    data = embedded_digits() if data is None else data
+    if not isinstance(data, Images):
+        raise TypeError(f"data must be images, got {type(data).__name__}")
+    return data
