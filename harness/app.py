@@ -171,7 +171,9 @@ def composition_error(text: str, cause: str) -> str:
 
 def known_keys() -> list[str]:
     r"""Every option, with dots, of the config with the first choice of each group on the command line."""
-    groups = [a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|data|optimizer)=[\w/,]+", a)]
+    groups = [
+        a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|data|optimizer|schedule)=[\w/,]+", a)
+    ]
     for chosen in (groups, []):
         try:
             with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -80,6 +80,7 @@ class Options:
     estimator: Any = MISSING
     task: Any = MISSING
     optimizer: Any = MISSING
+    schedule: Any = MISSING
     data: Any = None  # chosen by the tasks that take data
 
 
@@ -112,6 +113,8 @@ Options:
 {options}
   optimizer.lr             learning rate of the model
   optimizer.estimator_lr   learning rate of an estimator's learned parts; null: the model's
+  schedule.*               how the model's learning rate changes in the course of a run
+  data.*                   what images become (binarisation), where files lie (folder), validation images (valid)
   task.variables, task.categories
                            latent size: K variables of C categories
 """

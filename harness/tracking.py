@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from matplotlib.image import imsave
 
 from harness.options import Refused
 
@@ -109,14 +110,24 @@ class Tracker:
             file.flush()
         self.to_wandb(lambda run: run.log({"step": step, **row, **timing}))
 
-    def keep(self, tables: dict[str, list[dict[str, str]]]) -> None:
-        r"""Keeps tables for people to read: ``NAME.csv`` in the folder, and a W&B table."""
-        for name, rows in tables.items():
+    def keep(self, examples: dict[str, list[dict[str, str]] | torch.Tensor]) -> None:
+        r"""Keeps what people look at: tables as ``NAME.csv`` in the folder, pictures as ``NAME.png``, both in W&B."""
+        for name, rows in examples.items():
+            if isinstance(rows, torch.Tensor):
+                self.keep_picture(name, rows)
+                continue
             with (self.folder / f"{name}.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
             self.to_wandb(lambda run, name=name, rows=rows: run.log({name: as_table(rows)}))
+
+    def keep_picture(self, name: str, grey: torch.Tensor) -> None:
+        r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
+        grey = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
+        path = self.folder / f"{name}.png"
+        imsave(path, grey, cmap="gray", vmin=0, vmax=1)
+        self.to_wandb(lambda run: run.log({name: as_picture(path)}))
 
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures."""
@@ -144,6 +155,13 @@ def as_table(rows: list[dict[str, str]]):
     import wandb
 
     return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+
+
+def as_picture(path: Path):
+    r"""A W&B image of a file."""
+    import wandb
+
+    return wandb.Image(str(path))
 
 
 def start_wandb(folder: Path, config: dict, labels: dict):

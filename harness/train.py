@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from estimators.base import Estimator, positive
 from harness.gradients import forked_random, measure
-from harness.options import Refused, innermost, one_line
+from harness.options import Refused, build, innermost, one_line
 from tasks.base import Problem, Task
 
 TRY, MEASURE, EVALUATE, TEST, SHOW = range(5)  # purposes of forked random streams
@@ -86,6 +86,7 @@ class State:
     Attributes:
         task, estimator, optimizer, batches: Each with a ``state_dict`` of its own.
         window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device.
+        schedule: The factor of the model's learning rate, given the share of the steps that is done.
         step: Optimiser steps done.
         evaluations: Rows on which the objective was evaluated so far, per example.
         seconds: Of training so far, measuring and evaluating left out.
@@ -96,6 +97,7 @@ class State:
     optimizer: torch.optim.Optimizer
     batches: Batches
     window: Tensor
+    schedule: Callable[[float], float]
     step: int = 0
     evaluations: int = 0
     seconds: float = 0.0
@@ -132,6 +134,7 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
     Raises:
         Refused: If estimator, task and batch size do not fit together; nothing has been written then.
     """
+    task.nest(estimator)
     task.to(device), estimator.to(device)
     batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
     index = torch.arange(cfg.batch_size, device=device)
@@ -142,6 +145,7 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
         except (ValueError, TypeError) as error:
             raise Refused(f"{type(estimator).__name__}: {error}") from error
         estimator.train()
+    schedule = build(cfg, "schedule", cfg.schedule._target_.rpartition(".")[2])
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
     rate = settings.pop("estimator_lr", None)
     groups = [{"params": list(task.parameters())}]
@@ -156,7 +160,7 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
         raise Refused(f"optimizer: {one_line(innermost(error))}") from error
     window = torch.zeros(cfg.log_every, 2, device=device)
     torch.manual_seed(cfg.seed)
-    return State(task, estimator, optimizer, batches, window)
+    return State(task, estimator, optimizer, batches, window, schedule)
 
 
 def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]) -> dict:
@@ -171,6 +175,7 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
     batch_of_statistics = task.held_aside(cfg.batch_size)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     counted, last = Counted(), {}
+    model, rate = optimizer.param_groups[0], cfg.optimizer.lr
     weight = torch.full((2,), 1 / task.per, device=device)
     progress = tqdm(total=steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
 
@@ -197,8 +202,9 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
         return torch.stack([cost, torch.zeros_like(cost) + problem.penalty]).flatten(1).mean(1)
 
     if cfg.compile:
-        if not estimator.compiles:
-            estimator.estimate = torch.compiler.disable(estimator.estimate)
+        for each in (estimator, *task.inner):
+            if not each.compiles:
+                each.estimate = torch.compiler.disable(each.estimate)
         loss = torch.compile(loss, options={"fallback_random": True})  # the draws of an uncompiled run
 
     def step():
@@ -206,8 +212,10 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
         for p in parameters:
             p.grad = None
         parts.backward(weight)
+        model["lr"] = rate * state.schedule(state.step / steps)
         optimizer.step()
-        estimator.advance()
+        for each in (estimator, *task.inner):
+            each.advance()
         state.window[state.step % log_every].copy_(parts.detach())
         state.step += 1
         state.evaluations += counted.rows
