@@ -15,21 +15,16 @@ import torch
 from benchmarks.shared import one_thread, take_turns
 from estimators import ARSM, Estimator, GumbelSoftmax, Reinforce
 from harness.gradients import measure
+from tasks.data import Images
 from tasks.dvae import DiscreteVAE
 
 DRAWS, STEPS, TURNS = 100, 20, 5
 
 
-class Reference(DiscreteVAE):
-    """The model on images of noise, as large as those of MNIST."""
-
-    def images(self):
-        return dict.fromkeys(("train", "valid", "test"), torch.rand(100, 784))
-
-
 def main() -> None:
     one_thread()
-    task = Reference(encoder_widths=[200, 200], decoder_widths=[200, 200])
+    noise = torch.rand(100, 784)  # images as large as those of MNIST
+    task = DiscreteVAE(encoder_widths=[200, 200], decoder_widths=[200, 200], data=Images(noise, noise, noise))
     batch = task.held_aside(100)
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-4, fused=True)
 

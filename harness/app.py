@@ -21,8 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from harness import memory, options
 from harness.gradients import forked_random
 from harness.options import Refused
-from harness.tracking import FINISHED, Tracker, new_folder, runs_of
-from harness.train import SHOW, NotFinite, prepare, train
+from harness.pause import Pause, Stopped, end_with_parent
+from harness.sweep import Sweep
+from harness.tracking import CHECKPOINT, FAILED, FINISHED, Tracker, changed_since, locked, new_folder, runs_of
+from harness.train import SHOW, NotFinite, State, prepare, train
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -30,6 +32,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 class CheckSweep(Callback):
     r"""Refuses a sweep in which any job's options are refused, before the first job starts."""
+
+    folder: Path | None = None  # of the sweep that this process runs, if any
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         loader = GlobalHydra.instance().config_loader()
@@ -47,69 +51,140 @@ class CheckSweep(Callback):
             if refusal(error) is None:
                 raise
             fail(error)
+        CheckSweep.folder = Path(config.hydra.sweep.dir)
+        Sweep(CheckSweep.folder).begin(len(batch))
 
 
 def job(cfg: DictConfig) -> None:
-    r"""One run, or one of a sweep; what fails is said at once, and a sweep goes on with the others."""
+    r"""One run, or one of a sweep, which goes on with the others whatever becomes of this one."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN and Sweep(Path(HydraConfig.get().sweep.dir)).known():
+        return one_of_many(cfg)
     try:
         run(cfg)
     except (Refused, NotFinite) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            overrides = " ".join(HydraConfig.get().overrides.task)
-            print(f"error: {error} (job {HydraConfig.get().job.num}: {overrides})", file=sys.stderr)
-            error.said = True
-        elif not debugging():
+        if not debugging():
             fail(error)
         raise
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Stopped as error:
+        sys.exit(128 + error.number)
+    return None
 
 
-def run(cfg: DictConfig) -> None:
-    r"""One run: from a composed config to a folder with its figures."""
+def one_of_many(cfg: DictConfig) -> None:
+    r"""A job of a sweep: its outcome is noted, and nothing is raised."""
+    sweep, number = Sweep(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().job.num
+    if os.getpid() != sweep.about()["process"]:
+        end_with_parent()
+    try:
+        if sweep.stopping():
+            outcome = {"status": "stopped", "reason": "not begun"}
+        else:
+            outcome = {"status": run(cfg, sweep), "reason": None}
+    except Stopped as error:
+        outcome = {"status": "stopped", "reason": str(error)}
+        if os.getpid() == sweep.about()["process"]:  # one job after the other: the others are not to begin
+            sweep.stop(error.number)
+    except Elsewhere as error:
+        outcome = {"status": "running elsewhere", "reason": str(error)}
+    except Exception as error:
+        outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {options.one_line(error)}"}
+        if not isinstance(error, Refused):
+            path = sweep.folder / f"job-{number}.traceback.txt"
+            path.write_text(traceback.format_exc())
+            outcome["traceback"] = str(path)
+    sweep.end_of(number, list(HydraConfig.get().overrides.task), outcome)
+
+
+class Elsewhere(Refused):
+    r"""Another process works on the run."""
+
+
+def run(cfg: DictConfig, sweep: Sweep | None = None) -> str:
+    r"""One run: from a composed config to a folder with its figures; ``done``, or ``finished before``."""
     options.check(cfg)
     torch.set_num_threads(cfg.threads)
     memory.keep_freed_memory()
-    device = options.device_of(cfg)
     chosen = HydraConfig.get().runtime.choices
     labels = {"task": Path(chosen["task"]).name, "estimator": Path(chosen["estimator"]).name, "seed": cfg.seed}
-    config = options.plain(cfg)
+    config, code = options.plain(cfg), options.code_of(cfg)
     place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, options.key_of(config))
-    before = runs_of(*place)
-    finished = [folder for folder in before if (folder / FINISHED).is_file()]
-    if finished and not cfg.fresh:
-        print(f"finished already: {finished[-1]} (fresh=true runs it again, in a new folder)")
-        print_summary(finished[-1])
-        return
+    before = [] if cfg.fresh else runs_of(*place)
+    if before and (before[-1] / FINISHED).is_file():
+        return finished_before(before[-1], code)
+    device = options.device_of(cfg)
     torch.manual_seed(cfg.seed)
     task = options.build(cfg, "task", labels["task"])
     estimator = options.build(cfg, "estimator", labels["estimator"])
     state = prepare(cfg, task, estimator, device)
-    if len(before) > len(finished):
-        print(f"unfinished, and left as it is: {[f for f in before if f not in finished][-1]}")
-    tracker = Tracker(new_folder(*place), config, labels, device)
-    exit_code = 1
-    try:
-        figures = train(state, cfg, tracker.log)
-        state.save(tracker.folder / "state.pt")
-        with forked_random(device, cfg.seed, state.step, SHOW):
-            tracker.keep(task.show())
-        summary = {
-            "parameters": sum(p.numel() for p in task.parameters()),
-            "estimator_parameters": sum(p.numel() for p in estimator.parameters()),
-            "steps": state.step,
-            "seconds": round(state.seconds, 3),
-            "evaluations": state.evaluations,
-            **figures,
-        }
-        tracker.finish(summary)
-        exit_code = 0
-    except KeyboardInterrupt:
-        print(f"\ninterrupted after step {state.step}; the rows so far are in {tracker.folder}", file=sys.stderr)
-        raise
-    finally:
-        tracker.close(exit_code)
-    print_summary(tracker.folder, tracker.mode)
+    folder = before[-1] if before else new_folder(*place)
+    with locked(folder) as free:
+        if not free:
+            raise Elsewhere(f"another process works on {folder}")
+        if (folder / FINISHED).is_file():  # by that other process, just now
+            return finished_before(folder, code)
+        sizes = go_on_from(folder, state, code, cfg.retry)
+        tracker = Tracker(folder, config, labels, device, code, sizes)
+
+        def save():
+            if state.window.isfinite().all():  # else the next row says so, and the last checkpoint stays
+                state.save(folder / CHECKPOINT, tracker.sizes())
+
+        exit_code = 1
+        try:
+            with Pause(save, cfg.checkpoint_every, sweep.stopping if sweep else lambda: False) as pause:
+                figures = train(state, cfg, tracker.log, pause)
+            save()
+            with forked_random(device, cfg.seed, state.step, SHOW):
+                tracker.keep(task.show())
+            summary = {
+                "parameters": sum(p.numel() for p in task.parameters()),
+                "estimator_parameters": sum(p.numel() for p in estimator.parameters()),
+                "steps": state.step,
+                "seconds": round(state.seconds, 3),
+                "evaluations": state.evaluations,
+                **figures,
+            }
+            tracker.finish(summary)
+            exit_code = 0
+        except Stopped:
+            print(f"\ninterrupted after step {state.step}; the same command goes on in {folder}", file=sys.stderr)
+            raise
+        except Exception:
+            (folder / FAILED).write_text(traceback.format_exc())
+            raise
+        finally:
+            tracker.close(exit_code)
+    print_summary(folder, tracker.mode)
+    return "done"
+
+
+def finished_before(folder: Path, code: dict[str, str]) -> str:
+    r"""Shows a finished run again, unless other code would be behind it now."""
+    if changed := changed_since(folder, code):
+        raise Refused(f"{folder} was finished by other code ({', '.join(changed)}): fresh=true runs it again")
+    print(f"finished already: {folder} (fresh=true runs it again, in a new folder)")
+    print_summary(folder)
+    return "finished before"
+
+
+def go_on_from(folder: Path, state: State, code: dict[str, str], retry: bool) -> dict[str, int] | None:
+    r"""Restores the state of an unfinished run; the sizes of its files then, or None if it has no checkpoint yet.
+
+    Raises:
+        Refused: If the code has changed since, or the run has failed and is not to be retried.
+    """
+    if not (folder / CHECKPOINT).is_file():
+        return None
+    if changed := changed_since(folder, code):
+        raise Refused(f"{folder} was begun by other code ({', '.join(changed)}): fresh=true begins anew")
+    if (folder / FAILED).is_file():
+        if not retry:
+            reason = (folder / FAILED).read_text().strip().splitlines()[-1]
+            raise Refused(f"{folder} has failed before ({reason}): retry=true goes on from its last checkpoint")
+        (folder / FAILED).unlink()
+    sizes = state.load(folder / CHECKPOINT)
+    print(f"going on from step {state.step} in {folder}")
+    return sizes
 
 
 def print_summary(folder: Path, mode: str | None = None) -> None:
@@ -157,6 +232,8 @@ def in_a_job(error: BaseException) -> bool:
 def composition_error(text: str, cause: str) -> str:
     r"""Hydra's complaint about an override, with what would be accepted."""
     if match := re.match(r"Could not override '([^']+)'", text):
+        if match[1] == "data":
+            return "data: this task takes none"
         known, key = known_keys(), match[1]
         group = key.split(".")[0]
         takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
@@ -169,7 +246,9 @@ def composition_error(text: str, cause: str) -> str:
 
 def known_keys() -> list[str]:
     r"""Every option, with dots, of the config with the first choice of each group on the command line."""
-    groups = [a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|optimizer)=[\w/,]+", a)]
+    groups = [
+        a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|data|optimizer|schedule)=[\w/,]+", a)
+    ]
     for chosen in (groups, []):
         try:
             with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -189,8 +268,7 @@ def known_keys() -> list[str]:
 
 def fail(error: BaseException) -> None:
     r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what is refused."""
-    if not hasattr(error, "said"):
-        print(f"error: {refusal(error)}", file=sys.stderr)
+    print(f"error: {refusal(error)}", file=sys.stderr)
     sys.exit(1 if isinstance(error, NotFinite) else 2)
 
 
@@ -199,8 +277,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
     options.register()
+    CheckSweep.folder = None
     try:
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
+        if CheckSweep.folder and (code := Sweep(CheckSweep.folder).sum_up()):
+            sys.exit(code)
     except Exception as error:
         if FULL_ERROR or refusal(error) is None or (debugging() and in_a_job(error)):
             raise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators.base import Estimator, copies_in_cache
-from tasks.base import Task
+from tasks.base import Problem, Task
 
 NEGLIGIBLE = 1e-12  # a component is dead if its magnitude is at most this share of the largest
 
@@ -147,21 +147,21 @@ def measure(task: Task, estimator: Estimator, batch: Tensor, draws: int) -> dict
         with frozen(task), frozen(estimator):
             cost = estimator(leaf, objective, context, problem.log_q)
         (g,) = torch.autograd.grad(cost.sum(), leaf)
-        to_logits.add(g.reshape(m, B, -1))
+        to_logits.add(g[..., problem.pinned :].reshape(m, B, -1))
         products = torch.autograd.grad(logits, parameters, g / B, is_grads_batched=True, retain_graph=True)
         to_encoder.add(torch.cat([p.flatten(1) for p in products], -1).unsqueeze(1))
-    truth_logits, truth_encoder = exact_gradient(task, logits, parameters)
+    truth_logits, truth_encoder = exact_gradient(task, problem, parameters)
     estimator.train(training)
     return {f"logits/{k}": v for k, v in to_logits.statistics(truth_logits).items()} | {
         f"encoder/{k}": v for k, v in to_encoder.statistics(truth_encoder).items()
     }
 
 
-def exact_gradient(task: Task, logits: Tensor, parameters: list) -> tuple[Tensor | None, Tensor | None]:
+def exact_gradient(task: Task, problem: Problem, parameters: list) -> tuple[Tensor | None, Tensor | None]:
     r"""Gradients of the task's exact expected cost, ``[B, D]`` to logits and ``[1, P]`` to the encoder, if known."""
-    leaf = logits.detach().requires_grad_()
+    leaf = problem.logits.detach().requires_grad_()
     if (cost := task.expected_cost(leaf)) is None:
         return None, None
     (g,) = torch.autograd.grad(cost.sum(), leaf)
-    products = torch.autograd.grad(logits, parameters, g / len(g), retain_graph=True)
-    return g.flatten(1), torch.cat([p.flatten() for p in products]).unsqueeze(0)
+    products = torch.autograd.grad(problem.logits, parameters, g / len(g), retain_graph=True)
+    return g[..., problem.pinned :].flatten(1), torch.cat([p.flatten() for p in products]).unsqueeze(0)

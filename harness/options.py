@@ -1,5 +1,6 @@
 r"""The options at the top level of the config: their types, what they mean, and which values are accepted."""
 
+import contextlib
 import difflib
 import hashlib
 import inspect
@@ -17,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
 # What cannot change a run's results, and is therefore no part of its identity.
-NOT_RESULTS = ("output", "wandb", "fresh", "name", "notes")
+NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
 
 
 class Refused(ValueError):
@@ -69,6 +70,8 @@ class Options:
     threads: int = option(1, "CPU threads; results differ in the last bits between thread counts")
     output: str = option("output", "folder under which every run makes its own")
     fresh: bool = option(False, "run again, in a new folder, what has already finished")
+    retry: bool = option(False, "go on with a run that has failed, from its last checkpoint")
+    checkpoint_every: float = option(60.0, "seconds between checkpoints")
     name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed>")
     notes: str | None = option(None, "free text kept with the run")
     log_every: int = option(50, "steps between rows of the training loss")
@@ -80,6 +83,8 @@ class Options:
     estimator: Any = MISSING
     task: Any = MISSING
     optimizer: Any = MISSING
+    schedule: Any = MISSING
+    data: Any = None  # chosen by the tasks that take data
 
 
 def help_lines(schema: type = Options, prefix: str = "") -> list[str]:
@@ -111,6 +116,8 @@ Options:
 {options}
   optimizer.lr             learning rate of the model
   optimizer.estimator_lr   learning rate of an estimator's learned parts; null: the model's
+  schedule.*               how the model's learning rate changes in the course of a run
+  data.*                   what images become (binarisation), where files lie (folder), validation images (valid)
   task.variables, task.categories
                            latent size: K variables of C categories
 """
@@ -134,10 +141,11 @@ def check(cfg: DictConfig) -> None:
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
     lowest = {"seed": 0, "steps": 1, "batch_size": 1, "threads": 1, "log_every": 1}
-    lowest |= {"valid.every": 0, "measure.every": 0, "measure.draws": 2}
+    lowest |= {"checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
     for key, low in lowest.items():
         if (value := OmegaConf.select(cfg, key)) < low:
-            raise Refused(f"{key} must be an integer of at least {low}, got {value}")
+            kind = "a number" if isinstance(value, float) else "an integer"
+            raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
         raise Refused(f"output={cfg.output}: {place} is a file, where a folder is needed")
@@ -176,13 +184,28 @@ def device_of(cfg: DictConfig) -> torch.device:
 
 def plain(cfg: DictConfig) -> dict:
     r"""The resolved config as plain dictionaries, lists, strings and numbers."""
-    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
+    config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
+    if config["data"] is not None and config["task"].get("data") == config["data"]:
+        del config["task"]["data"]  # it is said at the top
+        config["data"].pop("folder", None)  # where files lie cannot change results
+    return config
 
 
 def key_of(config: dict) -> str:
     r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
     identity = {k: v for k, v in config.items() if k not in NOT_RESULTS}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def code_of(cfg: DictConfig) -> dict[str, str]:
+    r"""Hashes by file of the code that makes results: estimators, tasks, harness, and the user's own targets."""
+    root = Path(__file__).resolve().parents[1]
+    files = [p for folder in ("estimators", "tasks", "harness") for p in sorted((root / folder).rglob("*.py"))]
+    for node in (cfg.estimator, cfg.task):
+        with contextlib.suppress(Exception):  # an unknown target is refused when it is built
+            files.append(Path(inspect.getsourcefile(get_class(node._target_))))
+    names = {p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name: p for p in files}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in names.items()}
 
 
 def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
@@ -220,13 +243,19 @@ def expected(key: str) -> str | None:
     for kind in types:
         if isinstance(kind, type) and issubclass(kind, Enum):
             return f"one of {', '.join(kind.__members__)} is expected"
-    words = {int: "an integer", bool: "true or false", str: "text", list[str]: "a list such as [first,second]"}
+    words = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        list[str]: "a list such as [first,second]",
+    }
     return next((f"{words[kind]} is expected" for kind in types if kind in words), None)
 
 
 def innermost(error: BaseException) -> BaseException:
     r"""The exception at the bottom of a chain of causes."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         error = cause
     return error
 

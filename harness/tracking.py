@@ -1,5 +1,6 @@
 r"""Where a run's figures go: files in a folder of its own, flushed row by row, and Weights & Biases."""
 
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -10,16 +11,19 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
+from matplotlib.image import imsave
 
 from harness.options import Refused
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
-FINISHED = "summary.json"
+FINISHED, FAILED, CHECKPOINT = "summary.json", "failed.txt", "state.pt"
 
 
 def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list[Path]:
@@ -49,6 +53,30 @@ def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> P
             count += 1
         except OSError as error:
             raise Refused(f"output={output}: cannot make {folder}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, patience: float = 10) -> Iterator[bool]:
+    r"""Within it, no other process works on the run; False if one still does after ``patience`` seconds.
+
+    The lock is the operating system's: a process that dies does not keep it.
+    """
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def changed_since(folder: Path, code: dict[str, str]) -> list[str]:
+    r"""Files of the code that makes results that are not what they were when the run of ``folder`` began."""
+    before = json.loads((folder / "environment.json").read_text()).get("code", {})
+    return sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
 
 
 def environment(device: torch.device) -> dict:
@@ -91,15 +119,37 @@ class Tracker:
         config: The resolved config, plain.
         labels: ``task``, ``estimator`` and ``seed``, for the names that were left open.
         device: Where the run computes.
+        code: Hashes of the code that makes the results, by file.
+        sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
+            made again. None for a new run.
     """
 
-    def __init__(self, folder: Path, config: dict, labels: dict, device: torch.device):
+    FILES = ("metrics.jsonl", "timings.jsonl")
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict,
+        labels: dict,
+        device: torch.device,
+        code: dict[str, str],
+        sizes: dict[str, int] | None = None,
+    ):
         self.folder = folder
-        (folder / "config.yaml").write_text(yaml.safe_dump({"choices": labels, **config}, sort_keys=False))
-        write_json(folder / "environment.json", environment(device))
-        self.metrics = (folder / "metrics.jsonl").open("a")
-        self.timings = (folder / "timings.jsonl").open("a")
+        if sizes is None:
+            (folder / "config.yaml").write_text(yaml.safe_dump({"choices": labels, **config}, sort_keys=False))
+            write_json(folder / "environment.json", {**environment(device), "code": code})
+        for name in self.FILES:
+            with (folder / name).open("ab") as file:
+                file.truncate((sizes or {}).get(name, 0))
+        self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
         self.wandb, self.mode = start_wandb(folder, config, labels)
+
+    def sizes(self) -> dict[str, int]:
+        r"""Bytes of the files of rows so far, which are on disk when this returns."""
+        for file in (self.metrics, self.timings):
+            os.fsync(file.fileno())
+        return {name: (self.folder / name).stat().st_size for name in self.FILES}
 
     def log(self, step: int, row: dict, seconds: float) -> None:
         r"""One row after ``step`` optimiser steps, and the seconds of training so far."""
@@ -109,14 +159,24 @@ class Tracker:
             file.flush()
         self.to_wandb(lambda run: run.log({"step": step, **row, **timing}))
 
-    def keep(self, tables: dict[str, list[dict[str, str]]]) -> None:
-        r"""Keeps tables for people to read: ``NAME.csv`` in the folder, and a W&B table."""
-        for name, rows in tables.items():
+    def keep(self, examples: dict[str, list[dict[str, str]] | torch.Tensor]) -> None:
+        r"""Keeps what people look at: tables as ``NAME.csv`` in the folder, pictures as ``NAME.png``, both in W&B."""
+        for name, rows in examples.items():
+            if isinstance(rows, torch.Tensor):
+                self.keep_picture(name, rows)
+                continue
             with (self.folder / f"{name}.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
             self.to_wandb(lambda run, name=name, rows=rows: run.log({name: as_table(rows)}))
+
+    def keep_picture(self, name: str, grey: torch.Tensor) -> None:
+        r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
+        grey = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
+        path = self.folder / f"{name}.png"
+        imsave(path, grey, cmap="gray", vmin=0, vmax=1)
+        self.to_wandb(lambda run: run.log({name: as_picture(path)}))
 
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures."""
@@ -146,6 +206,13 @@ def as_table(rows: list[dict[str, str]]):
     return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
 
+def as_picture(path: Path):
+    r"""A W&B image of a file."""
+    import wandb
+
+    return wandb.Image(str(path))
+
+
 def start_wandb(folder: Path, config: dict, labels: dict):
     r"""A W&B run, or None, and the mode that was chosen."""
     asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
@@ -169,6 +236,8 @@ def start_wandb(folder: Path, config: dict, labels: dict):
                 name=config["name"] or f"{task}-{estimator}-{seed}",
                 notes=config["notes"],
                 config={"choices": labels, **config},
+                id=f"{task}-{estimator}-{folder.name}",
+                resume="allow" if attempt == "online" else None,
                 dir=folder.resolve(),  # its service keeps the folder that it was started in
                 mode=attempt,
                 settings=wandb.Settings(

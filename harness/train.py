@@ -1,5 +1,6 @@
 r"""The training loop, and everything it needs to go on from."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from estimators.base import Estimator, positive
 from harness.gradients import forked_random, measure
-from harness.options import Refused, innermost, one_line
+from harness.options import Refused, build, innermost, one_line
 from tasks.base import Problem, Task
 
 TRY, MEASURE, EVALUATE, TEST, SHOW = range(5)  # purposes of forked random streams
@@ -86,6 +87,7 @@ class State:
     Attributes:
         task, estimator, optimizer, batches: Each with a ``state_dict`` of its own.
         window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device.
+        schedule: The factor of the model's learning rate, given the share of the steps that is done.
         step: Optimiser steps done.
         evaluations: Rows on which the objective was evaluated so far, per example.
         seconds: Of training so far, measuring and evaluating left out.
@@ -96,6 +98,7 @@ class State:
     optimizer: torch.optim.Optimizer
     batches: Batches
     window: Tensor
+    schedule: Callable[[float], float]
     step: int = 0
     evaluations: int = 0
     seconds: float = 0.0
@@ -119,11 +122,25 @@ class State:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.window.device)
 
-    def save(self, path: Path) -> None:
-        r"""Writes a checkpoint that is either whole or not there; it loads with ``weights_only=True``."""
+    def save(self, path: Path, sizes: dict[str, int]) -> None:
+        r"""Writes a checkpoint that is either whole or not there; it loads with ``weights_only=True``.
+
+        Arguments:
+            path: Of the file.
+            sizes: Bytes of the files that have been written so far, by name; kept with the checkpoint.
+        """
         partial = path.with_name(path.name + ".partial")
-        torch.save(self.state_dict(), partial)
+        with partial.open("wb") as file:
+            torch.save({"state": self.state_dict(), "sizes": sizes}, file)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
+
+    def load(self, path: Path) -> dict[str, int]:
+        r"""Goes on from a checkpoint; the sizes that were kept with it."""
+        found = torch.load(path, map_location=self.window.device, weights_only=True)
+        self.load_state_dict(found["state"])
+        return found["sizes"]
 
 
 def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.device) -> State:
@@ -132,6 +149,7 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
     Raises:
         Refused: If estimator, task and batch size do not fit together; nothing has been written then.
     """
+    task.nest(estimator)
     task.to(device), estimator.to(device)
     batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
     index = torch.arange(cfg.batch_size, device=device)
@@ -145,6 +163,7 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
         except (ValueError, TypeError) as error:
             raise Refused(f"{type(estimator).__name__}: {error}") from error
         estimator.train()
+    schedule = build(cfg, "schedule", cfg.schedule._target_.rpartition(".")[2])
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
     rate = settings.pop("estimator_lr", None)
     groups = [{"params": list(task.parameters())}]
@@ -159,11 +178,18 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
         raise Refused(f"optimizer: {one_line(innermost(error))}") from error
     window = torch.zeros(cfg.log_every, 2, device=device)
     torch.manual_seed(cfg.seed)
-    return State(task, estimator, optimizer, batches, window)
+    return State(task, estimator, optimizer, batches, window, schedule)
 
 
-def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]) -> dict:
+def train(
+    state: State,
+    cfg: DictConfig,
+    log: Callable[[int, dict, float], None],
+    pause: Callable[[], None] = lambda: None,
+) -> dict:
     r"""Trains to ``steps``, logs rows on the way, and returns the final figures by name.
+
+    ``pause`` is called before every step and the row before it: a state saved there goes on with that row.
 
     Raises:
         NotFinite: If a loss is infinite or NaN; noticed when the row it belongs to is due.
@@ -174,6 +200,7 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
     batch_of_statistics = task.held_aside(cfg.batch_size)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     counted, last = Counted(), {}
+    model, rate = optimizer.param_groups[0], cfg.optimizer.lr
     weight = torch.full((2,), 1 / task.per, device=device)
     progress = tqdm(total=steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
 
@@ -200,8 +227,9 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
         return torch.stack([cost, torch.zeros_like(cost) + problem.penalty]).flatten(1).mean(1)
 
     if cfg.compile:
-        if not estimator.compiles:
-            estimator.estimate = torch.compiler.disable(estimator.estimate)
+        for each in (estimator, *task.inner):
+            if not each.compiles:
+                each.estimate = torch.compiler.disable(each.estimate)
         loss = torch.compile(loss, options={"fallback_random": True})  # the draws of an uncompiled run
 
     def step():
@@ -209,8 +237,10 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
         for p in parameters:
             p.grad = None
         parts.backward(weight)
+        model["lr"] = rate * state.schedule(state.step / steps)
         optimizer.step()
-        estimator.advance()
+        for each in (estimator, *task.inner):
+            each.advance()
         state.window[state.step % log_every].copy_(parts.detach())
         state.step += 1
         state.evaluations += counted.rows
@@ -219,6 +249,7 @@ def train(state: State, cfg: DictConfig, log: Callable[[int, dict, float], None]
     with progress:
         clock = time.perf_counter()
         while True:
+            pause()
             logging = state.step % log_every == 0 or due(valid_every) or due(measure_every)
             if logging:
                 if device.type == "cuda":

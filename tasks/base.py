@@ -1,10 +1,13 @@
 r"""The contract between a task and the harness."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from estimators.base import Estimator
 
 
 @dataclass
@@ -17,6 +20,7 @@ class Problem:
         penalty: Added to the estimator's cost, ``[*batch]`` or a scalar (an analytic KL divergence, say).
         context: Features for learned baselines, ``[*batch, D]``.
         log_q: Whether the estimator is to add log q(z) to the objective (a sampled KL divergence).
+        pinned: Number of leading categories whose logits are fixed, and therefore left out of gradient statistics.
     """
 
     logits: Tensor
@@ -24,6 +28,7 @@ class Problem:
     penalty: Tensor | float = 0.0
     context: Tensor | None = None
     log_q: bool = False
+    pinned: int = 0
 
 
 class Task(nn.Module):
@@ -33,10 +38,20 @@ class Task(nn.Module):
         examples: Number of training examples; None if every batch is the same problem.
         per: What an example's nats are divided by in the loss and in figures (tokens of a sentence, say). The
             estimator works in nats per example, as sums with log q(z) and bounds need; so do gradient statistics.
+        nested: Number of estimators beside the one that the harness calls, which objectives call themselves.
+        inner: These, once :meth:`nest` has made them.
     """
 
     examples: int | None = None
     per: float = 1.0
+    nested: int = 0
+    inner: tuple[Estimator, ...] = ()
+
+    def nest(self, estimator: Estimator) -> None:
+        r"""Makes the nested estimators: copies of the outermost one, of which they then are parts."""
+        self.inner = tuple(copy.deepcopy(estimator) for _ in range(self.nested))
+        if self.inner:
+            estimator.inner = nn.ModuleList(self.inner)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``."""
@@ -58,8 +73,11 @@ class Task(nn.Module):
         r"""Figures on the ``valid`` or ``test`` split, always with *discrete* draws, by name."""
         raise NotImplementedError
 
-    def show(self) -> dict[str, list[dict[str, str]]]:
-        r"""Examples of what the model does now, for people to read: tables by name, each a list of rows."""
+    def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
+        r"""Examples of what the model does now, for people to look at, by name.
+
+        Each is a table, as a list of rows, or a picture, as grey levels in [0, 1] ``[height, width]``.
+        """
         return {}
 
     def expected_cost(self, logits: Tensor) -> Tensor | None:

@@ -7,12 +7,13 @@ from torch import Tensor
 SIZES = {"train": 1297, "valid": 250, "test": 250}
 
 
-def digits() -> dict[str, Tensor]:
+def digits(labels: bool = False) -> dict[str, Tensor]:
     r"""1,797 images of 8 by 8 pixels with 17 grey levels, split 1,297 / 250 / 250, the same for every run.
 
     Returns:
-        Grey levels in [0, 1] by split, ``[N, 64]``.
+        Grey levels in [0, 1] by split, ``[N, 64]``; with ``labels`` the classes instead, ``[N]``.
     """
-    images = torch.tensor(load_digits().data, dtype=torch.float32) / 16
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return dict(zip(SIZES, images[order].split(list(SIZES.values())), strict=True))
+    found = load_digits()
+    wanted = torch.tensor(found.target) if labels else torch.tensor(found.data, dtype=torch.float32) / 16
+    order = torch.randperm(len(wanted), generator=torch.Generator().manual_seed(0))
+    return dict(zip(SIZES, wanted[order].split(list(SIZES.values())), strict=True))

@@ -1,23 +1,29 @@
+import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tasks.digits import digits
+from estimators import sampling
+from tasks.data import Images, embedded_digits
 from tasks.vae import CategoricalVAE
+
+GRID = 50  # images in a picture
 
 
 class DiscreteVAE(CategoricalVAE):
     r"""Categorical autoencoder of binary images: see :class:`CategoricalVAE` for the figures and most arguments.
 
-    Training images are binarised anew each time they are seen (a pixel is 1 with its grey level as probability),
-    held-out images once and for all. Figures are in nats per image.
+    How images become binary is up to the data: see :class:`tasks.data.Images`. Figures are in nats per image.
 
     Arguments:
         variables, categories: Numbers K and C of latent variables and of categories.
         encoder_widths, decoder_widths: Widths of the hidden layers.
         kl: ``analytic`` or ``sampled``.
         bound_samples: Draws per image of the figures on held-out images.
+        layers, activation, prior, pinned: See :class:`CategoricalVAE`.
+        data: The images; None for the embedded digits.
     """
 
     def __init__(
@@ -28,24 +34,24 @@ class DiscreteVAE(CategoricalVAE):
         decoder_widths: Sequence[int] = (200,),
         kl: str = "analytic",
         bound_samples: int = 100,
+        layers: int = 1,
+        activation: str = "relu",
+        prior: str = "uniform",
+        pinned: bool = False,
+        data: Images | None = None,
     ):
-        images = self.images()
-        pixels = images["train"].shape[1]
-        super().__init__(pixels, pixels, variables, categories, encoder_widths, decoder_widths, kl, bound_samples)
-        self.examples = len(images["train"])
-        for split, grey in images.items():
-            fixed = grey if split == "train" else grey.bernoulli(generator=torch.Generator().manual_seed(1))
-            self.register_buffer(f"{split}_images", fixed, persistent=False)
-
-    def images(self):
-        r"""Grey levels in [0, 1] by split, ``[N, D]``."""
-        return digits()
+        data = images_only(data)
+        self.examples, pixels = data.train_images.shape
+        widths = encoder_widths, decoder_widths
+        model = layers, activation, prior, pinned
+        super().__init__(pixels, pixels, variables, categories, *widths, kl, bound_samples, *model)
+        self.data = data
 
     def batch(self, index, generator):
-        return self.train_images[index].bernoulli(generator=generator)
+        return self.data.batch(index, generator)
 
     def held_out(self, split):
-        return getattr(self, f"{split}_images")
+        return self.data.held_out(split)
 
     def features(self, x):
         return x
@@ -53,3 +59,31 @@ class DiscreteVAE(CategoricalVAE):
     def reconstruction(self, z, x):
         pixels = self.decoder(z.flatten(-2))
         return binary_cross_entropy_with_logits(pixels, x.expand_as(pixels), reduction="none").sum(-1)
+
+    @torch.no_grad()
+    def show(self):
+        x = self.held_out("test")[:GRID]
+        z = sampling.draw(self.logits(self.features(x)), 1)[0]
+        found = {"reconstructions": torch.stack([x, self.decoder(z.flatten(-2)).sigmoid()])}
+        found["prior_samples"] = self.decoder(self.generated(GRID).flatten(-2)).sigmoid().unsqueeze(0)
+        return {name: grid(images) for name, images in found.items() if is_square(x.shape[-1])}
+
+
+def is_square(pixels: int) -> bool:
+    return math.isqrt(pixels) ** 2 == pixels
+
+
+def grid(images: Tensor) -> Tensor:
+    r"""One picture ``[height, width]`` of square images ``[P, N, D]``: each example's P images lie below each other."""
+    side, columns = math.isqrt(images.shape[-1]), 10
+    lines = images.unflatten(-1, (side, side)).split(columns, 1)  # each [P, 10, side, side]
+    full = [nn.functional.pad(line, (1, 1, 1, 1, 0, columns - line.shape[1]), value=0.5) for line in lines]
+    return torch.cat([line.permute(0, 2, 1, 3).flatten(0, 1).flatten(1) for line in full])
+
+
+def images_only(data: Images | None) -> Images:
+    r"""The data of a task about images: embedded ones if None; TypeError for anything else."""
+    data = embedded_digits() if data is None else data
+    if not isinstance(data, Images):
+        raise TypeError(f"data must be images, got {type(data).__name__}")
+    return data

@@ -13,11 +13,16 @@ from tasks.base import Problem, Task
 
 
 class CategoricalVAE(Task):
-    r"""Variational autoencoder with K categorical latent variables under a uniform prior.
+    r"""Variational autoencoder with layers of K categorical latent variables.
 
     The objective is -log p(x | z) in nats; the KL divergence from the prior is added in closed form, or estimated
     at the draws. A subclass says what examples are: :meth:`features`, :meth:`reconstruction` and
     :meth:`held_out`.
+
+    With L > 1 layers the model draws z_L from the prior, each lower z_l from p(z_l | z_{l+1}), and x from
+    p(x | z_1); the encoder goes the other way. The cost of z_1 then includes that of the layers above, which an
+    estimator of their own estimates. In closed form are the entropy of each q(z_l | z_{l-1}) and the top layer's
+    divergence from the prior.
 
     Figures on held-out examples, with discrete draws whatever relaxation trained the model, in nats (per token for
     text): ``elbo``, the evidence lower bound, and its parts ``reconstruction``, the mean of -log p(x | z), and
@@ -29,16 +34,23 @@ class CategoricalVAE(Task):
         | https://arxiv.org/abs/1312.6114
         | Importance Weighted Autoencoders (Burda et al., 2016), the bound
         | https://arxiv.org/abs/1509.00519
+        | REBAR: Low-variance, unbiased gradient estimates for discrete latent variable models (Tucker et al., 2017),
+          models of one and two layers
+        | https://arxiv.org/abs/1703.07370
 
     Arguments:
         inputs: Number of the encoder's inputs.
         outputs: Number of the decoder's outputs.
-        variables: Number K of latent variables.
+        variables: Number K of latent variables of a layer.
         categories: Number C of categories.
-        encoder_widths: Widths of the encoder's hidden layers.
-        decoder_widths: Widths of the decoder's hidden layers.
+        encoder_widths: Widths of the hidden layers between a stochastic layer and the next; none makes it linear.
+        decoder_widths: The same on the way back.
         kl: ``analytic``, or ``sampled``: log q(z) - log p(z) at the estimator's own draws.
         bound_samples: Draws per example of the figures on held-out examples.
+        layers: Number L of stochastic layers.
+        activation: Of the hidden layers: see :func:`perceptron`.
+        prior: ``uniform``, or ``learned``: logits of the top layer's prior are parameters.
+        pinned: Whether the first logit of each variable is fixed at 0, so that C - 1 are free.
     """
 
     def __init__(
@@ -51,13 +63,27 @@ class CategoricalVAE(Task):
         decoder_widths: Sequence[int],
         kl: str,
         bound_samples: int,
+        layers: int = 1,
+        activation: str = "relu",
+        prior: str = "uniform",
+        pinned: bool = False,
     ):
         super().__init__()
         self.K, self.C = at_least(1, variables=variables), at_least(1, categories=categories)
         self.sampled = one_of(("analytic", "sampled"), kl=kl) == "sampled"
         self.bound_samples = at_least(1, bound_samples=bound_samples)
-        self.encoder = perceptron([inputs, *encoder_widths, self.K * self.C])
-        self.decoder = perceptron([self.K * self.C, *decoder_widths, outputs])
+        self.pinned = one_of([True, False], pinned=pinned)
+        if pinned:
+            at_least(2, categories=categories)
+        self.nested = at_least(1, layers=layers) - 1
+        free, size = self.K * (self.C - self.pinned), self.K * self.C
+        self.encoder = perceptron([inputs, *encoder_widths, free], activation)
+        self.decoder = perceptron([size, *decoder_widths, outputs], activation)
+        higher = range(self.nested)
+        self.higher_encoders = nn.ModuleList(perceptron([size, *encoder_widths, free], activation) for _ in higher)
+        self.higher_decoders = nn.ModuleList(perceptron([size, *decoder_widths, free], activation) for _ in higher)
+        learned = one_of(("uniform", "learned"), prior=prior) == "learned"
+        self.prior = nn.Parameter(torch.zeros(self.K, self.C)) if learned else None
 
     def features(self, x: Tensor) -> Tensor:
         r"""What the encoder sees of examples x ``[*batch, ...]``: ``[*batch, D]``."""
@@ -79,15 +105,52 @@ class CategoricalVAE(Task):
         logits = self.logits(features)
 
         def objective(z):
-            cost = self.reconstruction(z, batch)
-            return cost + self.K * math.log(self.C) if self.sampled else cost
+            return self.with_higher(self.reconstruction(z, batch), z, 0)
 
-        penalty = 0.0 if self.sampled else kl_from_uniform(logits)
-        return Problem(logits, objective, penalty, context=features, log_q=self.sampled)
+        return Problem(logits, objective, self.penalty(logits, 0), features, self.sampled, int(self.pinned))
 
     def logits(self, features: Tensor) -> Tensor:
-        r"""Logits ``[*batch, K, C]`` of the latent variables for features ``[*batch, D]``."""
-        return self.encoder(features).unflatten(-1, (self.K, self.C))
+        r"""Logits ``[*batch, K, C]`` of the lowest latent variables for features ``[*batch, D]``."""
+        return self.as_logits(self.encoder(features))
+
+    def as_logits(self, outputs: Tensor) -> Tensor:
+        r"""Logits ``[..., K, C]`` from what a network returns, the pinned ones added."""
+        free = outputs.unflatten(-1, (self.K, self.C - self.pinned))
+        return nn.functional.pad(free, (1, 0)) if self.pinned else free
+
+    def higher_logits(self, z: Tensor, layer: int) -> Tensor:
+        r"""Logits ``[..., K, C]`` of the layer above ``layer`` (from 0), given its z ``[..., K, C]``."""
+        return self.as_logits(self.higher_encoders[layer](z.flatten(-2)))
+
+    def from_higher(self, higher: Tensor, z: Tensor, layer: int) -> Tensor:
+        r"""log p(z | higher) in nats, ``[...]``, of z ``[..., K, C]`` of ``layer``, given that of the layer above."""
+        return log_prob(self.as_logits(self.higher_decoders[layer](higher.flatten(-2))), z)
+
+    def with_higher(self, cost: Tensor, z: Tensor, layer: int) -> Tensor:
+        r"""A cost ``[...]`` of z ``[..., K, C]`` of ``layer``, and what the layers above and the prior add to it."""
+        if layer == self.nested:
+            return cost + self.surprise(z) if self.sampled else cost
+        logits = self.higher_logits(z, layer)
+
+        def objective(higher):
+            return self.with_higher(-self.from_higher(higher, z, layer), higher, layer + 1)
+
+        context = z.detach().flatten(-2)
+        return cost + self.inner[layer](logits, objective, context, self.sampled) + self.penalty(logits, layer + 1)
+
+    def surprise(self, z: Tensor) -> Tensor | float:
+        r"""-log p(z) in nats of the top layer under the prior, ``[...]`` or the same for all."""
+        return self.K * math.log(self.C) if self.prior is None else -log_prob(self.prior, z)
+
+    def penalty(self, logits: Tensor, layer: int) -> Tensor | float:
+        r"""What is added in closed form for q of these logits ``[..., K, C]``: ``[...]``, or 0 if all is sampled."""
+        if self.sampled:
+            return 0.0
+        return self.divergence(logits) if layer == self.nested else negative_entropy(logits)
+
+    def divergence(self, logits: Tensor) -> Tensor:
+        r"""KL divergence ``[...]`` in nats of the top layer's q from the prior, logits ``[..., K, C]``."""
+        return kl_from_uniform(logits) if self.prior is None else kl_from(self.prior, logits)
 
     def encoder_parameters(self):
         return list(self.encoder.parameters())
@@ -100,27 +163,70 @@ class CategoricalVAE(Task):
         for _ in range(self.bound_samples):
             z = sampling.draw(logits, 1)
             nats.append(self.reconstruction(z, x)[0])
-            weight.append(-nats[-1] - self.K * math.log(self.C) - log_prob(logits, z)[0])
-        reconstruction, kl = torch.stack(nats).mean(), kl_from_uniform(logits).mean()
-        bound = (torch.stack(weight).logsumexp(0) - math.log(self.bound_samples)).mean()
+            weight.append(self.weighted(-nats[-1], logits, z.squeeze(0), 0))
+        nats, weight = torch.stack(nats), torch.stack(weight)
+        reconstruction = nats.mean()
+        kl = (-nats - weight).mean() if self.nested else self.divergence(logits).mean()
+        bound = (weight.logsumexp(0) - math.log(self.bound_samples)).mean()
         found = {"elbo": -reconstruction - kl, "bound": bound, "reconstruction": reconstruction, "kl": kl}
         return {name: float(value) / self.per for name, value in found.items()}
 
+    def weighted(self, log_p: Tensor, logits: Tensor, z: Tensor, layer: int) -> Tensor:
+        r"""log p(x, z) - log q(z | x) in nats ``[N]`` at a draw of ``layer``, the layers above being drawn here.
 
-def perceptron(widths: Sequence[int]) -> nn.Sequential:
-    r"""Fully connected layers of these widths with ReLU between them.
+        Arguments:
+            log_p: log p of what lies below z given z, less what was subtracted there, ``[N]``.
+            logits, z: Of the layer, ``[N, K, C]``.
+        """
+        own = log_prob(logits, z)
+        if layer == self.nested:
+            return log_p - self.surprise(z) - own
+        logits = self.higher_logits(z, layer)
+        higher = sampling.draw(logits, 1)[0]
+        return self.weighted(log_p - own + self.from_higher(higher, z, layer), logits, higher, layer + 1)
+
+    @torch.no_grad()
+    def generated(self, count: int) -> Tensor:
+        r"""Lowest latent variables ``[N, K, C]`` of N draws of the model."""
+        prior = self.decoder[0].weight.new_zeros(self.K, self.C) if self.prior is None else self.prior
+        z = sampling.draw(prior, count)
+        for decoder in reversed(self.higher_decoders):
+            z = sampling.draw(self.as_logits(decoder(z.flatten(-2))), 1)[0]
+        return z
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh}
+
+
+def perceptron(widths: Sequence[int], activation: str = "relu") -> nn.Sequential:
+    r"""Fully connected layers of these widths with an activation between them.
+
+    Arguments:
+        widths: Of the input, the hidden layers and the output.
+        activation: ``relu``, ``leaky_relu`` (of slope 0.2 below 0) or ``tanh``.
 
     Raises:
         ValueError: If a width is no positive integer.
     """
+    between = ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]
     layers = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(at_least(1, width=before), at_least(1, width=after)), nn.ReLU()]
+        layers += [nn.Linear(at_least(1, width=before), at_least(1, width=after)), between()]
     return nn.Sequential(*layers[:-1])
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    r"""Minus the entropy ``[*batch]`` in nats of K categorical variables, logits ``[*batch, K, C]``."""
+    log_p = logits.log_softmax(-1)
+    return (log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum((-2, -1))  # 0 at a probability of 0
 
 
 def kl_from_uniform(logits: Tensor) -> Tensor:
     r"""KL divergence ``[*batch]`` in nats of K categorical variables from uniform ones, logits ``[*batch, K, C]``."""
-    log_p = sampling.log_softmax(logits)
-    plogp = log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 at a probability of 0
-    return plogp.sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])
+    return negative_entropy(logits) + logits.shape[-2] * math.log(logits.shape[-1])
+
+
+def kl_from(prior: Tensor, logits: Tensor) -> Tensor:
+    r"""KL divergence ``[*batch]`` in nats of K categorical variables, logits ``[*batch, K, C]``, from a prior."""
+    log_p = logits.log_softmax(-1)
+    return negative_entropy(logits) - (log_p.exp() * prior.log_softmax(-1)).sum((-2, -1))

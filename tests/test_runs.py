@@ -193,10 +193,10 @@ def test_a_restored_state_continues_bit_for_bit(estimator):
 def test_a_state_loads_without_pickle(tmp_path):
     state, cfg = started("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT)
     train(state, cfg, lambda *_: None)
-    state.save(tmp_path / "state.pt")
+    state.save(tmp_path / "state.pt", {"metrics.jsonl": 3})
     assert state.estimator.temperature.steps == 20
     again, _ = started("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT)
-    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again.load(tmp_path / "state.pt") == {"metrics.jsonl": 3}
     assert again.step == 20
     assert again.estimator.temperature.steps == 20
 
@@ -213,9 +213,9 @@ def test_a_learned_baseline_has_its_size_before_the_first_step(tmp_path, task, g
     train(state, cfg, lambda *_: None)
     assert all(not torch.equal(a, b) for a, b in zip(before, state.estimator.parameters(), strict=True))
     assert state.estimator.weight > 0
-    state.save(tmp_path / "state.pt")
+    state.save(tmp_path / "state.pt", {"metrics.jsonl": 3})
     again, _ = started(*choice)
-    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again.load(tmp_path / "state.pt") == {"metrics.jsonl": 3}
     for a, b in zip(state.estimator.parameters(), again.estimator.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -327,7 +327,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
 # What the composition of a config shows, before any job of a sweep starts.
 WRONG_OPTIONS = [
     (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?); there are: ar, ars, "),
-    (["task=nothing"], "task=nothing does not exist; there are: dvae, text, toy"),
+    (["task=nothing"], "task=nothing does not exist; there are: dvae, "),
     (["hydra/launcher=joblb"], "hydra/launcher=joblb does not exist (did you mean joblib?)"),
     (["debug=slow"], "debug=slow does not exist; there are: fast"),
     (["stepz=3"], "stepz is no option (did you mean steps?)"),
@@ -444,7 +444,7 @@ def test_a_sweep_with_a_wrong_option_starts_no_job(command, tmp_path, arguments,
 def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
     short = [a for a in SHORT if not a.startswith(("task.", "batch_size"))]
     code, _, err = command(*SWEEP, *short, f"output={tmp_path / 'output'}", *arguments)
-    assert code == 2
+    assert code == 1
     assert line in err
     assert "Traceback" not in err
     assert not folders(tmp_path)
@@ -458,8 +458,8 @@ def test_one_wrong_job_in_a_sweep(command, tmp_path):
     code, _, err = command(
         "-m", *SWEEP[2:], "estimator=softmax", "estimator.temperature=0,1", *SHORT, f"output={tmp_path / 'output'}"
     )
-    assert (code, len(folders(tmp_path))) == (2, 1)
-    assert err.count("temperature must be a number above 0, got 0 (job 0: ") == 1
+    assert (code, len(folders(tmp_path))) == (1, 1)
+    assert err.count("failed: estimator=softmax: temperature must be a number above 0, got 0") == 1
 
 
 def test_a_missing_value_of_the_user_s_own(command, tmp_path):
@@ -580,7 +580,7 @@ def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeyp
 
     monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))
     config = OmegaConf.to_container(OmegaConf.create({"name": None}))
-    tracker = tracking.Tracker(tmp_path, config, {"task": "t", "estimator": "e", "seed": 0}, torch.device("cpu"))
+    tracker = tracking.Tracker(tmp_path, config, {"task": "t", "estimator": "e", "seed": 0}, torch.device("cpu"), {})
     tracker.log(1, {"train/loss": 1.0}, 0.1)
     tracker.log(2, {"train/loss": 2.0}, 0.2)
     tracker.finish({})

@@ -61,7 +61,7 @@ def log_joint(vae, x):
 
 def test_elbo_and_bound_are_those_of_discrete_draws():
     vae = make(bound_samples=2000)
-    x = vae.valid_images
+    x = vae.data.valid_images
     torch.manual_seed(1)
     found = vae.evaluate("valid")
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_elbo_and_bound_are_those_of_discrete_draws():
 @pytest.mark.parametrize("kl", ["analytic", "sampled"])
 def test_both_kl_terms_have_the_elbo_as_expectation(kl):
     vae = make(kl=kl)
-    x = vae.valid_images[:20]
+    x = vae.data.valid_images[:20]
     problem = vae.problem(x)
     loss = (Exact()(problem.logits, problem.objective, problem.context, problem.log_q) + problem.penalty).mean()
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_training_images_are_binarised_anew_and_held_out_ones_are_not():
     assert torch.equal(vae.held_aside(10), vae.held_aside(10))
     assert set(vae.batch(index, generator).unique().tolist()) == {0.0, 1.0}
     means = torch.stack([vae.batch(index, generator) for _ in range(2000)]).mean(0)
-    assert (means - vae.train_images[index]).abs().max() < 0.06, "five standard errors of a pixel"
+    assert (means - vae.data.train_images[index]).abs().max() < 0.06, "five standard errors of a pixel"
 
 
 @pytest.mark.parametrize(

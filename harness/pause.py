@@ -1,0 +1,77 @@
+r"""When a run saves a checkpoint, and what makes it stop."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+
+
+class Stopped(Exception):
+    r"""The run was asked to stop, and has saved its state; ``number`` is the signal."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Pause:
+    r"""Called between steps: saves now and then, and saves and raises :class:`Stopped` when the run is to end.
+
+    That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for.
+
+    Arguments:
+        save: Writes a checkpoint.
+        every: Seconds between checkpoints.
+        stopping: Whether the sweep has been asked to stop; looked at once a second.
+    """
+
+    def __init__(self, save: Callable[[], None], every: float, stopping: Callable[[], bool]):
+        self.save, self.every, self.stopping = save, every, stopping
+        self.number = None
+        self.look = self.due = time.monotonic()
+
+    def __enter__(self):
+        self.handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self.ask)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def ask(self, number, frame):
+        if self.number is not None:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.number = number
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now >= self.look:
+            self.look = now + 1
+            if self.stopping():
+                self.number = self.number or signal.SIGTERM
+        if self.number is not None or now >= self.due:
+            self.save()
+            self.due = time.monotonic() + self.every
+        if self.number is not None:
+            raise Stopped(self.number)
+
+
+@cache
+def end_with_parent() -> None:
+    r"""Ends this process, after it has saved, when the one that started it is gone: else a pool's workers live on."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        while True:  # the first is answered by a run; an idle process ends with the next
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    threading.Thread(target=watch, daemon=True).start()
