@@ -20,6 +20,7 @@ TASKS = {
     "polynomial": ([*SIZES, "task.power=1.5", "optimizer.lr=0.03"], "cost"),
     "quadratic": (["task.toy=kool", "optimizer.lr=0.03"], "cost"),
     "dvae": ([*SIZES, *SMALL, "task.layers=2", "task.prior=learned", "task.pinned=true", "task.kl=sampled"], "-elbo"),
+    "structured": ([*SIZES, "task.bound_samples=5"], "nll"),
 }
 
 
