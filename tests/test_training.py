@@ -20,6 +20,7 @@ TASKS = {
     "polynomial": ([*SIZES, "task.power=1.5", "optimizer.lr=0.03"], "cost"),
     "quadratic": (["task.toy=kool", "optimizer.lr=0.03"], "cost"),
     "dvae": ([*SIZES, *SMALL, "task.layers=2", "task.prior=learned", "task.pinned=true", "task.kl=sampled"], "-elbo"),
+    "generation": (["task.length=4", "task.vocabulary=4", "task.width=16", "optimizer.lr=0.01"], "kl"),
     "structured": ([*SIZES, "task.bound_samples=5"], "nll"),
 }
 
