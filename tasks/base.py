@@ -57,7 +57,10 @@ class Task(nn.Module):
             estimator.inner = nn.ModuleList(self.inner)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``."""
+        r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``.
+
+        Of any type that :meth:`problem` takes, as a rule the examples ``[B, ...]``.
+        """
         raise NotImplementedError
 
     def held_aside(self, size: int) -> Tensor:

@@ -21,6 +21,7 @@ TASKS = {
     "quadratic": (["task.toy=kool", "optimizer.lr=0.03"], "cost"),
     "dvae": ([*SIZES, *SMALL, "task.layers=2", "task.prior=learned", "task.pinned=true", "task.kl=sampled"], "-elbo"),
     "generation": (["task.length=4", "task.vocabulary=4", "task.width=16", "optimizer.lr=0.01"], "kl"),
+    "routing": (["task.experts=4", "optimizer.lr=0.01"], "-accuracy"),
     "semi_supervised": (["task.widths=[16]", "task.style=4", "optimizer.lr=0.003"], "-accuracy"),
     "structured": ([*SIZES, "task.bound_samples=5"], "nll"),
 }
