@@ -116,7 +116,8 @@ def measure(task: Task, estimator: Estimator, batch: Tensor, draws: int) -> dict
 
     ``logits/...`` is about the gradient of each example's cost to its own logits, with statistics per example,
     averaged over the batch; ``encoder/...`` about the gradient of the batch mean to the parameters that
-    produce the logits. A penalty added outside the estimator is left out: it has no noise.
+    produce the logits. A penalty added outside the estimator is left out: it has no noise. Of a task that is to be
+    measured as a whole there is only ``encoder/...``, each draw being a backward pass through all there is.
 
     Nothing but the random stream is touched; call it under :func:`forked_random`. Memory is bounded: draws are
     made a few at a time and only their moments kept.
@@ -130,6 +131,10 @@ def measure(task: Task, estimator: Estimator, batch: Tensor, draws: int) -> dict
     estimator.eval()
     problem = task.problem(batch)
     logits, parameters = problem.logits, task.encoder_parameters()
+    if task.whole:
+        found = measure_whole(task, estimator, problem, parameters, draws)
+        estimator.train(training)
+        return found
     B = logits.shape[0]
     to_logits, to_encoder = Moments(), Moments()
     rows_at_once = 1  # on which the estimator evaluates the objective, for one copy of the logits
@@ -155,6 +160,27 @@ def measure(task: Task, estimator: Estimator, batch: Tensor, draws: int) -> dict
     return {f"logits/{k}": v for k, v in to_logits.statistics(truth_logits).items()} | {
         f"encoder/{k}": v for k, v in to_encoder.statistics(truth_encoder).items()
     }
+
+
+def measure_whole(
+    task: Task, estimator: Estimator, problem: Problem, parameters: list, draws: int
+) -> dict[str, float | None]:
+    r"""Statistics of M gradient draws of the batch mean to ``parameters``, through the objective as well."""
+
+    def gradient(cost):
+        found = torch.autograd.grad(cost.mean(), parameters, retain_graph=True, allow_unused=True)
+        return torch.cat(
+            [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, found, strict=True)]
+        )
+
+    moments = Moments()
+    for _ in range(draws):
+        with frozen(estimator):
+            cost = estimator(problem.logits, problem.objective, problem.context, problem.log_q)
+        moments.add(gradient(cost)[None, None])
+    exact = task.expected_cost(problem.logits)
+    truth = None if exact is None else gradient(exact).unsqueeze(0)
+    return {f"encoder/{k}": v for k, v in moments.statistics(truth).items()}
 
 
 def exact_gradient(task: Task, problem: Problem, parameters: list) -> tuple[Tensor | None, Tensor | None]:

@@ -40,12 +40,15 @@ class Task(nn.Module):
             estimator works in nats per example, as sums with log q(z) and bounds need; so do gradient statistics.
         nested: Number of estimators beside the one that the harness calls, which objectives call themselves.
         inner: These, once :meth:`nest` has made them.
+        whole: Whether gradients are measured to :meth:`encoder_parameters` through the objective too, and nothing
+            but them, because the objective's own choices are the same model's.
     """
 
     examples: int | None = None
     per: float = 1.0
     nested: int = 0
     inner: tuple[Estimator, ...] = ()
+    whole: bool = False
 
     def nest(self, estimator: Estimator) -> None:
         r"""Makes the nested estimators: copies of the outermost one, of which they then are parts."""
@@ -54,7 +57,10 @@ class Task(nn.Module):
             estimator.inner = nn.ModuleList(self.inner)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``."""
+        r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``.
+
+        Of any type that :meth:`problem` takes, as a rule the examples ``[B, ...]``.
+        """
         raise NotImplementedError
 
     def held_aside(self, size: int) -> Tensor:

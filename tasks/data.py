@@ -364,6 +364,14 @@ class Images(nn.Module):
         return self.get_buffer(f"{split}_images")
 
 
+def images_only(data: Images | None) -> Images:
+    r"""The data of a task about images: embedded ones if None; TypeError for anything else."""
+    data = embedded_digits() if data is None else data
+    if not isinstance(data, Images):
+        raise TypeError(f"data must be images, got {type(data).__name__}")
+    return data
+
+
 def embedded_digits(binarisation: str = "dynamic") -> Images:
     r"""The digits that come with scikit-learn: see :func:`tasks.digits.digits`."""
     return Images(**digits(), binarisation=binarisation, labels=lambda: digits(labels=True))

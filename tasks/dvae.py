@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from estimators import sampling
-from tasks.data import Images, embedded_digits
+from tasks.data import Images, images_only
 from tasks.vae import CategoricalVAE
 
 GRID = 50  # images in a picture
@@ -57,8 +57,7 @@ class DiscreteVAE(CategoricalVAE):
         return x
 
     def reconstruction(self, z, x):
-        pixels = self.decoder(z.flatten(-2))
-        return binary_cross_entropy_with_logits(pixels, x.expand_as(pixels), reduction="none").sum(-1)
+        return bernoulli_nats(self.decoder(z.flatten(-2)), x)
 
     @torch.no_grad()
     def show(self):
@@ -67,6 +66,11 @@ class DiscreteVAE(CategoricalVAE):
         found = {"reconstructions": torch.stack([x, self.decoder(z.flatten(-2)).sigmoid()])}
         found["prior_samples"] = self.decoder(self.generated(GRID).flatten(-2)).sigmoid().unsqueeze(0)
         return {name: grid(images) for name, images in found.items() if is_square(x.shape[-1])}
+
+
+def bernoulli_nats(logits: Tensor, x: Tensor) -> Tensor:
+    r"""-log p(x) in nats ``[...]`` of binary pixels x ``[*batch, D]`` under logits ``[..., *batch, D]``."""
+    return binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
 
 
 def is_square(pixels: int) -> bool:
@@ -79,11 +83,3 @@ def grid(images: Tensor) -> Tensor:
     lines = images.unflatten(-1, (side, side)).split(columns, 1)  # each [P, 10, side, side]
     full = [nn.functional.pad(line, (1, 1, 1, 1, 0, columns - line.shape[1]), value=0.5) for line in lines]
     return torch.cat([line.permute(0, 2, 1, 3).flatten(0, 1).flatten(1) for line in full])
-
-
-def images_only(data: Images | None) -> Images:
-    r"""The data of a task about images: embedded ones if None; TypeError for anything else."""
-    data = embedded_digits() if data is None else data
-    if not isinstance(data, Images):
-        raise TypeError(f"data must be images, got {type(data).__name__}")
-    return data

@@ -1,31 +1,34 @@
+import math
 from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from estimators import sampling
-from tasks.language import NOTHING, corpus, language
+from tasks.language import NOTHING
+from tasks.sentences import Sentences, embedded_language
 from tasks.vae import CategoricalVAE
 
 
 class Text(CategoricalVAE):
-    r"""Categorical autoencoder of the sentences of a small language: see :class:`CategoricalVAE` for most figures.
+    r"""Categorical autoencoder of sentences or of windows of a text: see :class:`CategoricalVAE` for most figures.
 
-    The decoder predicts all words at once: given z they are independent, so that whatever one word says about
-    another must pass through the latent variables. Loss and figures are nats per *token*: an example's nats
-    divided by the expected number of tokens of a sentence, its end included. No model's loss is below the
-    language's entropy per token, 1.487 nats, in expectation.
+    The decoder predicts all tokens at once: given z they are independent, so that whatever one says about another
+    must pass through the latent variables. Loss and figures are nats per *token*: an example's nats divided by the
+    expected number of tokens of an example. Of the embedded language, whose sentences count their end, no model's
+    loss is below its entropy per token, 1.487 nats, in expectation.
 
-    Figures beside those of the autoencoder: ``distance``, by how much the negative ELBO exceeds that of the
-    language itself, measured as the surplus over these sentences' own surprisal, whose expectation is the entropy
-    (less noise than the entropy subtracted); ``accuracy``, the share of tokens that are the most probable ones
-    given a draw of z.
+    Figures beside those of the autoencoder: ``bits``, the negative ELBO in bits per token (per character of a text);
+    ``accuracy``, the share of tokens that are the most probable ones given a draw of z; where the language is known,
+    ``distance``, by how much the negative ELBO exceeds that of the language itself, measured as the surplus over
+    these sentences' own surprisal, whose expectation is the entropy (less noise than the entropy subtracted).
 
     Arguments:
         variables, categories: Numbers K and C of latent variables and of categories.
         encoder_widths, decoder_widths: Widths of the hidden layers.
         kl: ``analytic`` or ``sampled``.
         bound_samples: Draws per sentence of the figures on held-out sentences.
+        data: The sentences; None for those of the embedded language.
     """
 
     def __init__(
@@ -36,23 +39,22 @@ class Text(CategoricalVAE):
         decoder_widths: Sequence[int] = (200,),
         kl: str = "analytic",
         bound_samples: int = 100,
+        data: Sentences | None = None,
     ):
-        sentences = corpus()
-        self.examples, self.places = sentences["train"][0].shape
-        self.vocabulary = len(language().words)
+        data = embedded_language() if data is None else data
+        if not isinstance(data, Sentences):
+            raise TypeError(f"data must be a text, got {type(data).__name__}")
+        self.examples, self.places, self.vocabulary = data.examples, data.length, len(data.words)
         size = self.places * self.vocabulary
         super().__init__(size, size, variables, categories, encoder_widths, decoder_widths, kl, bound_samples)
-        self.per = language().tokens()
+        self.per, self.data = data.per, data
         self.register_buffer("one_hot", torch.eye(self.vocabulary + 1, self.vocabulary), persistent=False)  # last: 0
-        for split, (tokens, surprisal) in sentences.items():
-            self.register_buffer(f"{split}_tokens", tokens, persistent=False)
-            self.register_buffer(f"{split}_surprisal", surprisal, persistent=False)
 
     def batch(self, index, generator):
-        return self.train_tokens[index]
+        return self.data.batch(index)
 
     def held_out(self, split):
-        return getattr(self, f"{split}_tokens")
+        return self.data.held_out(split)
 
     def features(self, x):
         r"""One-hot words, ``[*batch, T * V]``; all zeros behind a sentence's end."""
@@ -71,9 +73,11 @@ class Text(CategoricalVAE):
     @torch.no_grad()
     def evaluate(self, split):
         found, x = super().evaluate(split), self.held_out(split)
-        surprisal = float(getattr(self, f"{split}_surprisal").mean()) / self.per
         right = (self.reconstructed(x) == x)[x != NOTHING]
-        return {"distance": -found["elbo"] - surprisal, "accuracy": float(right.float().mean()), **found}
+        more = {"bits": -found["elbo"] / math.log(2), "accuracy": float(right.float().mean())}
+        if self.data.surprisal is not None:
+            more["distance"] = -found["elbo"] - float(self.data.surprisal[split].mean()) / self.per
+        return more | found
 
     def reconstructed(self, x):
         r"""The most probable words in all places, ``[N, T]``, given a draw of z for sentences x ``[N, T]``."""
@@ -82,6 +86,6 @@ class Text(CategoricalVAE):
     @torch.no_grad()
     def show(self):
         x = self.held_out("test")[:20]
-        text = language().text
         pairs = zip(x, self.reconstructed(x), strict=True)
+        text = self.data.text
         return {"reconstructions": [{"sentence": text(a), "reconstruction": text(b)} for a, b in pairs]}

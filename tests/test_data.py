@@ -16,6 +16,7 @@ from test_runs import SHORT, command, errors, folders  # noqa: F401
 from tasks import data
 from tasks.data import File, Images, Malformed
 from tasks.dvae import DiscreteVAE
+from tasks.sentences import tiny_shakespeare
 
 GENERATOR = np.random.default_rng(0)
 COUNTS = {"train": 60, "t10k": 20}
@@ -386,3 +387,54 @@ def test_data_moves_with_the_model_and_is_not_saved_with_it():
     assert not any("images" in name for name in vae.state_dict())
     with pytest.raises(TypeError, match="data must be images, got dict"):
         DiscreteVAE(data={})
+
+
+# ---------------------------------------------------------------- text
+
+
+def test_windows_of_a_text(small):
+    text = small["tinyshakespeare/input.txt"].decode()
+    found = tiny_shakespeare(length=7)
+    assert found.words == sorted(set(text))
+    held = len(text) // 20
+    assert found.examples == len(text) - 2 * held - 6
+    batch = found.batch(torch.tensor([0, 5, found.examples - 1]))
+    expected = [text[:7], text[5:12], text[len(text) - 2 * held - 7 : len(text) - 2 * held]]
+    assert [found.text(row) for row in batch] == expected
+    for split, start in (("valid", len(text) - 2 * held), ("test", len(text) - held)):
+        windows = found.held_out(split)
+        assert windows.shape == (held // 7, 7)
+        assert "".join(map(found.text, windows)) == text[start : start + held // 7 * 7]
+    with pytest.raises(ValueError, match=f"length must be at most the {held} characters of a held-out split"):
+        tiny_shakespeare(length=held + 1)
+
+
+def test_the_text_task_trains_on_characters(command, small, tmp_path):  # noqa: F811
+    put(tmp_path / "data", small)
+    choice = ["task=text", "data=tiny_shakespeare", f"data.folder={tmp_path / 'data'}", "data.length=8"]
+    code, out, err = command(*choice, *SHORT)
+    assert code == 0, err
+    assert "test/bits" in out
+    assert "test/accuracy" in out
+    assert "test/distance" not in out, "nobody knows the language"
+    (folder,) = folders(tmp_path)
+    shown = (folder / "reconstructions.csv").read_text().splitlines()
+    assert shown[0] == "sentence,reconstruction"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["task=text", "data=mnist"], "task=text: data must be a text, got Images"),
+        (["task=dvae", "data=tiny_shakespeare"], "task=dvae: data must be images, got Sentences"),
+        (["task=text", "data=tiny_shakespeare", "data.length=0"], "length must be an integer of at least 1, got 0"),
+        (["task=routing", "data=binarized_mnist"], "task=routing: data must have labels, these images have none"),
+    ],
+)
+def test_data_of_another_kind_is_refused(command, small, tmp_path, arguments, line):  # noqa: F811
+    put(tmp_path / "cache/hardmax", small)
+    valid = ["data.valid=10"] if "data=mnist" in arguments else []
+    code, _, err = command(*arguments, *valid)
+    assert code == 2
+    assert line in err
+    assert len(err.splitlines()) == 1

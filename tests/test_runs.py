@@ -327,7 +327,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
 # What the composition of a config shows, before any job of a sweep starts.
 WRONG_OPTIONS = [
     (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?); there are: ar, ars, "),
-    (["task=nothing"], "task=nothing does not exist; there are: dvae, "),
+    (["task=nothing"], "task=nothing does not exist (did you mean routing?); there are: dvae, generation, "),
     (["hydra/launcher=joblb"], "hydra/launcher=joblb does not exist (did you mean joblib?)"),
     (["debug=slow"], "debug=slow does not exist; there are: fast"),
     (["stepz=3"], "stepz is no option (did you mean steps?)"),

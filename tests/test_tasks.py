@@ -179,9 +179,10 @@ def test_text_figures_are_nats_per_token():
     found = text.evaluate("valid")
     assert found["elbo"] == pytest.approx(float(elbo), abs=2e-3)
     assert found["elbo"] == pytest.approx(-found["reconstruction"] - found["kl"])
-    surprisal = float(text.valid_surprisal.mean()) / language().tokens()
+    surprisal = float(text.data.surprisal["valid"].mean()) / language().tokens()
     assert found["distance"] == pytest.approx(-found["elbo"] - surprisal)
     assert found["distance"] > 0
+    assert found["bits"] == pytest.approx(-found["elbo"] / math.log(2))
     assert 0 <= found["accuracy"] <= 1
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from test_runs import started
+from test_runs import Reads, started
 
 from harness.train import train
 
 ESTIMATORS = {
     "gumbel_softmax": [],
     "st_gumbel_softmax": [],
-    "straight_through": ["estimator.stochastic=true"],
+    "straight_through": [],
     "reinforce": ["estimator.samples=2", "estimator.baseline=leave_one_out"],
     "arsm": [],
 }
@@ -20,6 +20,11 @@ TASKS = {
     "polynomial": ([*SIZES, "task.power=1.5", "optimizer.lr=0.03"], "cost"),
     "quadratic": (["task.toy=kool", "optimizer.lr=0.03"], "cost"),
     "dvae": ([*SIZES, *SMALL, "task.layers=2", "task.prior=learned", "task.pinned=true", "task.kl=sampled"], "-elbo"),
+    "generation": (["task.length=4", "task.vocabulary=4", "task.width=16", "optimizer.lr=0.01"], "kl"),
+    "text": ([*SIZES, *SMALL], "-elbo"),
+    "routing": (["task.experts=4", "optimizer.lr=0.01"], "-accuracy"),
+    "semi_supervised": (["task.widths=[16]", "task.style=4", "optimizer.lr=0.003"], "-accuracy"),
+    "structured": ([*SIZES, "task.bound_samples=5"], "nll"),
 }
 
 
@@ -38,3 +43,17 @@ def test_the_figure_of_merit_improves(estimator, task):
     # The relaxation's own optimum of these costs lies elsewhere.
     if not (task in ("polynomial", "quadratic") and estimator == "gumbel_softmax"):
         assert better > 0, f"{key} went from {series[0]} to {series[-1]}"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_value_is_read_between_rows(task):
+    """On a GPU every read waits for all that was queued."""
+    counts = []
+    for steps in (4, 8):
+        choice = [f"task={task}", *TASKS[task][0], f"steps={steps}", "log_every=100", "measure.every=0"]
+        state, cfg = started("estimator=reinforce", *choice)
+        state.task.evaluate = lambda split: {}
+        with Reads() as reads:
+            train(state, cfg, lambda *_: None)
+        counts.append(len(reads.found))
+    assert counts[0] == counts[1], f"{counts[1] - counts[0]} reads in four more steps: {reads.found}"

@@ -1,0 +1,85 @@
+r"""Texts as sequences of tokens of one length, by split."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from estimators.base import at_least
+from tasks.data import load
+from tasks.language import corpus, language
+
+HELD_OUT = 20  # one in so many characters is for validation, as many are for the test, at the end of a text
+
+
+class Sentences(nn.Module):
+    r"""Sequences of T tokens, cut out of longer ones, and what they mean.
+
+    Arguments:
+        tokens: By split, ``[N]`` or, for sequences that are no part of a longer one, ``[N, T]``; -1 is no token.
+        length: Number T of tokens of a sequence.
+        words: Of the tokens.
+        per: Expected number of tokens of a sequence.
+        text: Of tokens ``[T]``, for people to read.
+        surprisal: Minus the log-probability of sequences under the language ``[N]`` in nats, by split; None if it
+            is not known.
+    """
+
+    def __init__(
+        self,
+        tokens: dict[str, Tensor],
+        length: int,
+        words: list[str],
+        per: float,
+        text: Callable[[Tensor], str],
+        surprisal: dict[str, Tensor] | None = None,
+    ):
+        super().__init__()
+        self.length, self.words, self.per, self.text, self.surprisal = length, words, per, text, surprisal
+        for split, found in tokens.items():
+            self.register_buffer(f"{split}_tokens", found, persistent=False)
+        self.register_buffer("places", torch.arange(length), persistent=False)
+
+    @property
+    def examples(self) -> int:
+        r"""Number of training sequences; those of a longer text begin at every token of it."""
+        tokens = self.train_tokens
+        return len(tokens) if tokens.ndim == 2 else len(tokens) - self.length + 1
+
+    def batch(self, index: Tensor) -> Tensor:
+        r"""Training sequences of the indices ``[B]``: ``[B, T]``."""
+        tokens = self.train_tokens
+        return tokens[index] if tokens.ndim == 2 else tokens[index.unsqueeze(-1) + self.places]
+
+    def held_out(self, split: str) -> Tensor:
+        r"""Sequences of the ``valid`` or ``test`` split that do not overlap, ``[N, T]``."""
+        tokens = self.get_buffer(f"{split}_tokens")
+        return tokens if tokens.ndim == 2 else tokens[: len(tokens) // self.length * self.length].view(-1, self.length)
+
+
+def embedded_language() -> Sentences:
+    r"""Sentences of a small language whose probabilities are known: see :mod:`tasks.language`."""
+    found, source = corpus(), language()
+    tokens, surprisal = ({split: pair[n] for split, pair in found.items()} for n in (0, 1))
+    return Sentences(tokens, tokens["train"].shape[1], source.words, source.tokens(), source.text, surprisal)
+
+
+def tiny_shakespeare(folder: str | None = None, length: int = 32) -> Sentences:
+    r"""Windows of some of Shakespeare's plays, 1,115,394 characters of 65 kinds; the last tenth is held out.
+
+    References:
+        | The Unreasonable Effectiveness of Recurrent Neural Networks (Karpathy, 2015)
+        | https://karpathy.github.io/2015/05/21/rnn-effectiveness
+
+    Arguments:
+        folder: Where to look first for the file.
+        length: Characters of a window.
+    """
+    content = torch.tensor(load("tiny_shakespeare", folder))
+    known, tokens = content.unique(return_inverse=True)
+    words = [chr(byte) for byte in known.tolist()]
+    held = len(tokens) // HELD_OUT
+    if at_least(1, length=length) > held:
+        raise ValueError(f"length must be at most the {held} characters of a held-out split, got {length}")
+    parts = dict(zip(("train", "valid", "test"), tokens.split([len(tokens) - 2 * held, held, held]), strict=True))
+    return Sentences(parts, length, words, length, lambda row: "".join(words[t] for t in row.tolist()))

@@ -1,0 +1,102 @@
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from estimators import sampling
+from estimators.base import at_least
+from tasks.base import Problem, Task
+from tasks.data import Images, images_only
+from tasks.dvae import bernoulli_nats, grid, is_square
+from tasks.vae import perceptron
+
+
+class Structured(Task):
+    r"""Predicts the lower half of a binary image from its upper half through layers of categorical variables.
+
+    The objective is -log p(lower half | z) in nats, z being drawn layer by layer from the upper half; each layer
+    after the first has an estimator of its own. Figures, with discrete draws, in nats per image: ``cost``, the mean
+    of the objective, and ``nll``, the negative logarithm of the mean likelihood over ``bound_samples`` draws, which
+    is at least the negative log-likelihood in expectation, and falls towards it with the number of draws.
+
+    References:
+        | Techniques for Learning Binary Stochastic Feedforward Neural Networks (Raiko et al., 2015)
+        | https://arxiv.org/abs/1406.2989
+        | Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), Section 4.1 and Table 1
+        | https://arxiv.org/abs/1611.01144
+
+    Arguments:
+        variables, categories: Numbers K and C of a layer; 200 and 2, or 20 and 10, in the paper's table.
+        layers: Number of stochastic layers.
+        widths: Of the hidden layers between a stochastic layer and the next; none makes it linear.
+        activation: Of the hidden layers: see :func:`tasks.vae.perceptron`.
+        bound_samples: Draws per image of the figures on held-out images; 1000 in the paper.
+        data: The images; None for the embedded digits.
+    """
+
+    def __init__(
+        self,
+        variables: int = 20,
+        categories: int = 10,
+        layers: int = 2,
+        widths: Sequence[int] = (),
+        activation: str = "relu",
+        bound_samples: int = 1000,
+        data: Images | None = None,
+    ):
+        super().__init__()
+        self.data = images_only(data)
+        self.K, self.C = at_least(1, variables=variables), at_least(1, categories=categories)
+        self.nested = at_least(1, layers=layers) - 1
+        self.bound_samples = at_least(1, bound_samples=bound_samples)
+        self.examples, pixels = self.data.train_images.shape
+        self.half, size = pixels // 2, self.K * self.C
+        inputs = [self.half, *[size] * self.nested]
+        self.networks = nn.ModuleList(perceptron([n, *widths, size], activation) for n in inputs)
+        self.decoder = perceptron([size, *widths, pixels - self.half], activation)
+
+    def batch(self, index, generator):
+        return self.data.batch(index, generator)
+
+    def held_aside(self, size):
+        return self.data.held_out("valid")[:size]
+
+    def problem(self, batch):
+        upper, lower = batch.tensor_split([self.half], -1)
+        return Problem(self.logits(upper, 0), lambda z: self.cost(z, lower, 0), context=upper)
+
+    def logits(self, below: Tensor, layer: int) -> Tensor:
+        r"""Logits ``[..., K, C]`` of a layer, given what lies below it ``[..., D]``."""
+        return self.networks[layer](below).unflatten(-1, (self.K, self.C))
+
+    def cost(self, z: Tensor, lower: Tensor, layer: int) -> Tensor:
+        r"""-log p(lower half | z) ``[...]`` in nats for z ``[..., K, C]`` of a layer, those above being drawn."""
+        flat = z.flatten(-2)
+        if layer == self.nested:
+            return bernoulli_nats(self.decoder(flat), lower)
+        logits = self.logits(flat, layer + 1)
+        return self.inner[layer](logits, lambda higher: self.cost(higher, lower, layer + 1), flat.detach())
+
+    def predicted(self, upper: Tensor) -> Tensor:
+        r"""Logits of the lower half's pixels ``[N, D]`` at a draw of all layers."""
+        for layer in range(len(self.networks)):
+            upper = sampling.draw(self.logits(upper, layer), 1)[0].flatten(-2)
+        return self.decoder(upper)
+
+    def encoder_parameters(self):
+        return list(self.networks[0].parameters())
+
+    @torch.no_grad()
+    def evaluate(self, split):
+        upper, lower = self.data.held_out(split).tensor_split([self.half], -1)
+        nats = torch.stack([bernoulli_nats(self.predicted(upper), lower) for _ in range(self.bound_samples)])
+        nll = math.log(self.bound_samples) - (-nats).logsumexp(0)
+        return {"nll": float(nll.mean()), "cost": float(nats.mean())}
+
+    @torch.no_grad()
+    def show(self):
+        x = self.data.held_out("test")[:50]
+        upper = x[:, : self.half]
+        completed = torch.cat([upper, self.predicted(upper).sigmoid()], -1)
+        return {"completions": grid(torch.stack([x, completed]))} if is_square(x.shape[-1]) else {}
