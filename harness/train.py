@@ -149,7 +149,10 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
     Raises:
         Refused: If estimator, task and batch size do not fit together; nothing has been written then.
     """
-    task.nest(estimator)
+    try:
+        task.nest(estimator)
+    except ValueError as error:
+        raise Refused(str(error)) from error
     task.to(device), estimator.to(device)
     batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
     index = torch.arange(cfg.batch_size, device=device)

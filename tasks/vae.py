@@ -100,6 +100,11 @@ class CategoricalVAE(Task):
     def held_aside(self, size):
         return self.held_out("valid")[:size]
 
+    def nest(self, estimator):
+        if getattr(estimator, "relaxed_kl", False) and (self.nested or self.prior is not None):
+            raise ValueError("relaxed_kl=true is for one layer with a uniform prior: its density ratio is from that")
+        super().nest(estimator)
+
     def problem(self, batch):
         features = self.features(batch)
         logits = self.logits(features)

@@ -227,6 +227,13 @@ def test_wrong_options_are_refused(options, line):
         DiscreteVAE(**options)
 
 
+@pytest.mark.parametrize("option", ["task.prior=learned", "task.layers=2"])
+def test_a_density_ratio_from_another_prior_is_refused(command, option):  # noqa: F811
+    code, _, err = command("estimator.relaxed_kl=true", "task.kl=sampled", option, *SHORT)
+    assert code == 2
+    assert "error: relaxed_kl=true is for one layer with a uniform prior" in err
+
+
 @pytest.mark.parametrize("estimator", [GumbelSoftmax(), StraightThroughGumbelSoftmax(), Reinforce()])
 def test_relaxed_layers_pass_gradients_on(estimator):
     vae = small(kl="sampled")
