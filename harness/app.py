@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import memory, options
 from harness.gradients import forked_random
+from harness.measuring import asked_for
 from harness.options import Refused
 from harness.tracking import FINISHED, Tracker, new_folder, runs_of
 from harness.train import SHOW, NotFinite, prepare, train
@@ -84,7 +85,7 @@ def run(cfg: DictConfig) -> None:
     torch.manual_seed(cfg.seed)
     task = options.build(cfg, "task", labels["task"])
     estimator = options.build(cfg, "estimator", labels["estimator"])
-    state = prepare(cfg, task, estimator, device)
+    state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     if len(before) > len(finished):
         print(f"unfinished, and left as it is: {[f for f in before if f not in finished][-1]}")
     tracker = Tracker(new_folder(*place), config, labels, device)

@@ -1,12 +1,25 @@
 """Gradient statistics against their definitions, and softmax's dead gradients."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from estimators import ARSM, CARMS, Estimator, Exact, Rebar, Reinforce, Softmax, StraightThroughGumbelSoftmax
-from harness.gradients import BLOCKS, WHERE, Draws, Known, Moments, fill, forked_random, measure, truth_of
+from harness.gradients import (
+    BLOCKS,
+    WHERE,
+    Draws,
+    Known,
+    Moments,
+    RunningVariance,
+    fill,
+    forked_random,
+    measure,
+    noises,
+    truth_of,
+)
 from tasks.base import Problem, Task
 from tasks.dvae import DiscreteVAE
 from tasks.toy import Toy
@@ -281,6 +294,66 @@ def test_draws_go_on_until_a_precision_is_reached():
         assert found[f"{where}/variance_error"] <= 0.05 * found[f"{where}/variance"]
     assert measure(task, Reinforce(), batch, 2, precision=1e-9)["draws"] == 200, "a hundred times as many at most"
     assert measure(task, Softmax(), batch, 20, precision=0.05)["draws"] == 20
+
+
+@pytest.mark.parametrize("kl", ["analytic", "sampled"])
+def test_whose_noise_it_is(kl):
+    """Estimator and minibatch noise, of three draws on each of 300 batches, add up to that of single draws on 2000."""
+    task, estimator, generator = small_task(kl=kl), Reinforce(2, "leave_one_out"), torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        task.encoder[0].weight.mul_(8)  # so that examples differ
+
+    def batches(count):
+        for _ in range(count):
+            yield task.batch(torch.randint(task.examples, (4,), generator=generator), generator)
+
+    torch.manual_seed(6)
+    found = noises(task, estimator, batches(300), 3)
+    assert (found["batches"], found["draws_per_batch"]) == (300, 3)
+    singles, within = [], []
+    for batch in batches(2000):
+        problem = task.problem(batch)
+        cost = estimator(problem.logits, problem.objective, problem.context, problem.log_q) + problem.penalty
+        parts = torch.autograd.grad(cost.mean(), task.encoder_parameters())
+        singles.append(torch.cat([g.flatten() for g in parts]).double())
+    for batch in batches(100):
+        within.append(gradients_by_loop(task, estimator, batch, 10)[1].var(0).sum())
+    singles, within = torch.stack(singles), torch.stack(within)
+    spread = (singles - singles.mean(0)).square().sum(-1)
+    for name, value, error in (
+        ("total_noise", spread.sum() / 1999, spread.std() / 2000**0.5),
+        ("estimator_noise", within.mean(), within.std() / 10),
+    ):
+        difference, error = found[name] - float(value), math.hypot(found[f"{name}_error"], error)
+        assert abs(difference) < 4 * error, f"{name}: {found[name]} is not {value} ± {error}"
+    assert found["minibatch_noise"] > 5 * found["minibatch_noise_error"], "there is some"
+    assert found["total_noise"] == pytest.approx(found["estimator_noise"] + found["minibatch_noise"])
+
+
+def test_one_batch_over_and_over_has_no_minibatch_noise():
+    task = small_task()
+    found = noises(task, Reinforce(2, "leave_one_out"), itertools.repeat(task.held_aside(4), 200), 3)
+    assert abs(found["minibatch_noise"]) < 4 * found["minibatch_noise_error"]
+    found = noises(task, Softmax(), [task.held_aside(4), task.held_aside(8)[4:]], 2)
+    assert found["estimator_noise"] == 0
+    assert found["minibatch_noise"] > 0
+
+
+def test_running_moments_are_those_of_the_papers():
+    parameter, decay = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64)), 0.9
+    running, first, second = RunningVariance([parameter], decay), torch.zeros(3), torch.zeros(3)
+    assert running.statistics()["running_variance"] is None
+    torch.manual_seed(0)
+    for step in range(1, 50):
+        parameter.grad = 5 + torch.randn(3, dtype=torch.float64)
+        running.update()
+        first = decay * first + (1 - decay) * parameter.grad
+        second = decay * second + (1 - decay) * parameter.grad**2
+        debias = 1 - decay**step
+    expected = second / debias - (first / debias) ** 2
+    found = running.statistics()
+    assert found["running_variance"] == pytest.approx(float(expected.sum()))
+    assert found["running_variance_mean"] == pytest.approx(float(expected.mean()))
 
 
 class Deep(Task):

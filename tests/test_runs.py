@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import app, options, tracking
+from harness.measuring import asked_for
 from harness.train import prepare, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,10 +71,13 @@ def composed(*overrides):
 
 
 def started(*overrides):
-    cfg = composed(*overrides)
-    torch.manual_seed(cfg.seed)
-    task, estimator = options.build(cfg, "task", "task"), options.build(cfg, "estimator", "estimator")
-    return prepare(cfg, task, estimator, torch.device("cpu")), cfg
+    options.register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(app.CONFIGS), version_base="1.3"):
+        cfg = hydra.compose("config", [*overrides])
+        torch.manual_seed(cfg.seed)
+        task, estimator = options.build(cfg, "task", "task"), options.build(cfg, "estimator", "estimator")
+        return prepare(cfg, task, estimator, torch.device("cpu"), *asked_for(cfg)), cfg
 
 
 def rows_of(folder):
@@ -133,6 +137,7 @@ def test_no_value_is_read_between_rows(estimator, task):
             f"steps={steps}",
             "log_every=100",
             "measure.every=0",
+            "measure.running_decay=0.999",
             *sizes,
         ]
         state, cfg = started(*choice)
@@ -159,6 +164,7 @@ def test_a_compiled_run_is_the_same_within_rounding(estimator):
 
 def test_a_restored_state_continues_bit_for_bit():
     choice = ["estimator=reinforce", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
+    choice += ["measure.running_decay=0.99", "measure.rivals=[relax,reinforce]", "measure.rival_steps=2"]
     whole, cfg = started(*choice)
     rows = []
     expected = train(whole, cfg, lambda step, row, seconds: rows.append((step, row)))
@@ -201,13 +207,65 @@ def test_learned_parts_have_a_rate_of_their_own():
     assert state.estimator.temperature().item() != before
 
 
+RIVALS = "measure.rivals=[arsm,reinmax,relax,rodeo,reinforce,{reinforce:{samples:4,baseline:leave_one_out}}]"
+
+
 def test_measuring_and_validating_change_nothing():
-    parameters = []
-    for settings in (["measure.every=1", "valid.every=1"], ["measure.every=0", "valid.every=0"]):
+    """Rows without what was measured, parameters, state and random streams: bit for bit, rivals included."""
+    everything = ["measure.every=3", "valid.every=1", "measure.reference_draws=2", "measure.batches=2", RIVALS]
+    everything += ["measure.running_decay=0.9", "measure.rival_steps=2", "measure.precision=0.5"]
+    found = []
+    for settings in (everything, ["measure.every=1", "valid.every=0"], ["measure.every=0", "valid.every=0"]):
         state, cfg = started("estimator=reinforce", *SHORT, *settings)
-        train(state, cfg, lambda *_: None)
-        parameters.append(torch.cat([p.flatten() for p in state.task.parameters()]))
-    assert torch.equal(*parameters)
+        rows = []
+        train(state, cfg, lambda step, row, timings, rows=rows: rows.append((step, row)))
+        left = [(n, {k: v for k, v in row.items() if not k.startswith(("gradient/", "valid/"))}) for n, row in rows]
+        kept = {k: v for k, v in state.state_dict().items() if k not in ("measuring", "seconds")}
+        found.append(([x for x in left if x[1]], kept))
+    for other in found[1:]:
+        assert other[0] == found[0][0]
+        torch.testing.assert_close(other[1], found[0][1], rtol=0, atol=0)
+
+
+def test_rivals_learn_and_are_measured_beside_the_trained_estimator():
+    state, cfg = started("estimator=arsm", *SHORT, RIVALS, "measure.every=10", "measure.rival_steps=3", "steps=10")
+    rows = []
+    train(state, cfg, lambda step, row, timings: rows.append((row, timings)))
+    rivals = state.measuring.rivals
+    assert rivals.advanced == dict.fromkeys(rivals.estimators, 10)
+    assert rivals.estimators["relax"].scale != 1, "it was trained"
+    assert rivals.estimators["reinforce"].weight > 0
+    row, timings = rows[0]
+    name = "reinforce(samples=4,baseline=leave_one_out)"
+    assert row[f"gradient/rivals/{name}/evaluations"] == 4
+    trained, rival = row["gradient/logits/variance"], row["gradient/rivals/arsm/logits/variance"]
+    assert trained == rival, "the same estimator on the same batch with the same random stream"
+    assert row["gradient/rivals/relax/logits/bias2"] is not None, "four categories of two variables are enumerated"
+    assert row["gradient/truth/exact"] == 0
+    assert timings["gradient/seconds"] > 0
+    assert timings["gradient/rivals/relax/seconds"] > 0
+
+
+def test_rivals_that_do_not_fit_are_left_out_of_all(capsys):
+    state, _ = started("estimator=arsm", *SHORT, "measure.rivals=all", "task.variables=8", "measure.rival_steps=0")
+    assert "exact" not in state.measuring.rivals.estimators
+    assert "reinmax" in state.measuring.rivals.estimators
+    assert "left out of the rivals: exact" in capsys.readouterr().err
+    with pytest.raises(options.Refused, match=r"measure: Exact: limit is 4096"):
+        started("estimator=arsm", *SHORT, "measure.rivals=[exact]", "task.variables=8")
+
+
+def test_a_reference_stands_in_where_nothing_is_exact():
+    draws = ["measure.reference_draws=20", "task.variables=8", "measure.batches=3"]
+    state, cfg = started("estimator=reinmax", *SHORT, *draws, "steps=1")
+    rows = []
+    train(state, cfg, lambda step, row, timings: rows.append(row))
+    assert rows[0]["gradient/truth/local_expectation"] == 20
+    for key in ("logits/bias2", "logits/bias2_error", "encoder/worst_z", "encoder/minibatch_noise_error"):
+        assert rows[0][f"gradient/{key}"] is not None
+    assert (rows[0]["gradient/encoder/batches"], rows[0]["gradient/encoder/draws_per_batch"]) == (3, 2)
+    with pytest.raises(options.Refused, match=r"measure\.reference must be an unbiased estimator, got reinmax"):
+        started("measure.reference=reinmax", "measure.reference_draws=20", *SHORT)
 
 
 # ---------------------------------------------------------------- runs
@@ -333,6 +391,12 @@ WRONG_OPTIONS = [
     (["steps=0"], "steps must be an integer of at least 1, got 0"),
     (["batch_size=0"], "batch_size must be an integer of at least 1, got 0"),
     (["measure.draws=1"], "measure.draws must be an integer of at least 2, got 1"),
+    (["measure.batches=1"], "measure.batches must be 0 or at least 2, got 1"),
+    (["measure.precision=0"], "measure.precision must be a number above 0, or null, got 0"),
+    (["measure.running_decay=1"], "measure.running_decay must be from 0 up to but not including 1, got 1"),
+    (["measure.rivals=[renforce]"], "measure.rivals: renforce does not exist (did you mean reinforce?); there are: ar"),
+    (["measure.rivals=arsm"], "measure.rivals must be all, or a list such as [arsm,{reinforce:{samples:4}}], got arsm"),
+    (["measure.reference=rmax"], "measure.reference: rmax does not exist (did you mean reinmax?); there are: ar"),
     pytest.param(
         ["device=cuda"],
         "device=cuda: no CUDA device was found; accepted here: auto, cpu",
@@ -547,8 +611,8 @@ def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeyp
     monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))
     config = OmegaConf.to_container(OmegaConf.create({"name": None}))
     tracker = tracking.Tracker(tmp_path, config, {"task": "t", "estimator": "e", "seed": 0}, torch.device("cpu"))
-    tracker.log(1, {"train/loss": 1.0}, 0.1)
-    tracker.log(2, {"train/loss": 2.0}, 0.2)
+    tracker.log(1, {"train/loss": 1.0}, {"cost/seconds": 0.1})
+    tracker.log(2, {"train/loss": 2.0}, {"cost/seconds": 0.2})
     tracker.finish({})
     tracker.close(0)
     assert [row["train/loss"] for row in rows_of(tmp_path)] == [1.0, 2.0]
