@@ -118,10 +118,10 @@ class Moments:
         less V / M, over V), ``dead``, the share of components at most 1e-12 of the largest in all draws, and
         ``dead_per_draw``. A spread below rounding counts as a V of 0.
 
-        Beside a truth, which as a reference has the noise V_ref / M_ref: ``true_norm``; ``bias2``, the squared
-        distance of the mean from it less V / M and V_ref / M_ref, so that it may be negative; ``relative_bias``, the
-        signed root of bias2 over the true norm, of which both squares are averaged over the examples first, since the
-        roots of single examples' noise would not average out; ``mse`` of one draw; ``cosine``, mean over draws, a
+        Beside a truth, which as a reference has the noise V_ref / M_ref: ``true_norm``, the root of its mean square
+        over the examples; ``bias2``, the squared distance of the mean from it less V / M and V_ref / M_ref, so that it
+        may be negative; ``relative_bias``, the signed root of bias2, averaged over the examples *before*, over the true
+        norm: roots of single examples' noise would not average out; ``mse`` of one draw; ``cosine``, mean over draws, a
         gradient of zero counting 0; ``cosine_mean``, of the mean; and ``worst_z``, the largest difference of a
         coordinate from the truth, over all examples, in standard errors. The true norm is debiased as well: what is
         divided by it is undefined where the noise of a reference hides it.
@@ -141,9 +141,9 @@ class Moments:
                 error |= {name: error[name] + jackknife(x) for name, x in ours.first().beside(truth).items()}
                 twice = twice + counted_twice(truth.mean)
             error["bias2"] = torch.maximum(error["bias2"] - twice, error["bias2"] / 2)
-            size = found["true_norm"][0].square().nanmean()
+            size = found["true_norm"][0].square()
             bias2, one_more = found["bias2"][0].mean(), error["bias2"].sqrt()
-            found["relative_bias"] = (bias2.sign() * (bias2.abs() / size).sqrt()).reshape(1, 1)
+            found["relative_bias"] = bias2.sign() * (bias2.abs() / size).sqrt().unsqueeze(0)
             error["relative_bias"] = ((bias2.abs() + one_more).sqrt() - bias2.abs().sqrt()).square() / size
         result = {}
         for name, x in found.items():
@@ -198,7 +198,7 @@ class Replicates:
         along = (self.mean * truth.mean).sum(-1)
         cosine = torch.where(self.square == 0, 0.0, along / self.square.sqrt())
         return {
-            "true_norm": truth.norm.expand_as(off),
+            "true_norm": root(truth.square.mean(-1, keepdim=True)).expand(len(off), 1),
             "bias2": off - self.V / self.N - truth.noise,
             "mse": off + self.V * (self.N - 1) / self.N - truth.noise,
             "cosine_mean": cosine / truth.norm.masked_fill(truth.norm == 0, torch.nan),
@@ -216,7 +216,7 @@ class Known:
         draws: Of the reference; 0 for an exact gradient.
         mean: ``[R, B, D]``.
         noise: Squared error that is to be expected of it, ``[R, B]``, and ``noise_by_coordinate`` ``[B, D]``.
-        norm: Debiased, ``[R, B]``; NaN where the noise hides it.
+        square, norm: Debiased squared norm ``[R, B]``, and its root; NaN where the noise hides it.
         direction: The mean over the norm, ``[B, D]``.
     """
 
@@ -229,14 +229,15 @@ class Known:
         else:
             self.mean = source.double().unsqueeze(0)
             self.noise, self.noise_by_coordinate = torch.zeros_like(self.mean[..., 0]), torch.zeros_like(self.mean[0])
-        square = squared(self.mean) - self.noise
-        self.norm = square.masked_fill(square < 0, torch.nan).sqrt()
+        self.square = squared(self.mean) - self.noise
+        self.norm = root(self.square)
         self.direction = self.mean[0] / self.norm[0].unsqueeze(-1)
 
     def first(self) -> "Known":
         r"""The first replicate alone: all of the reference's draws."""
         alone = copy.copy(self)
-        alone.mean, alone.noise, alone.norm = self.mean[:1], self.noise[:1], self.norm[:1]
+        for name in ("mean", "noise", "square", "norm"):
+            setattr(alone, name, getattr(self, name)[:1])
         return alone
 
 
@@ -266,6 +267,11 @@ def counted_twice(mean: Tensor) -> Tensor:
     own = (G - 1) / (G - 2) * (product.sum(1) / (G - 1) - average)
     rest = (product - average - own - own.unsqueeze(1)) * apart
     return rest.square().sum() / (G * (G - 3)) * 2 / ((G - 1) * (G - 2))
+
+
+def root(x: Tensor) -> Tensor:
+    r"""Root; NaN below 0."""
+    return x.masked_fill(x < 0, torch.nan).sqrt()
 
 
 def squared(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from harness.gradients import RunningVariance, forked_random, frozen, measure, n
 from harness.options import Refused, build, estimators_known, plain_value
 from tasks.base import Problem, Task
 
-MEASURE, FIT, LEARN, NOISES = 1, 5, 6, 7  # purposes of forked random streams
+MEASURE, FIT, LEARN, NOISES, TRUTH = 1, 5, 6, 7, 8  # purposes of forked random streams
 
 
 def configured(entry: str | dict) -> tuple[str, Estimator]:
@@ -159,7 +159,7 @@ class Measuring:
     def take(self, step: int) -> tuple[dict, dict]:
         r"""Statistics after ``step`` optimiser steps, and the seconds that one draw took, by name."""
         task, cfg = self.task, self.cfg
-        with forked_random(self.device, self.seed, step, MEASURE):
+        with forked_random(self.device, self.seed, step, TRUTH):
             truth = truth_of(task, self.batch, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
         found, seconds = self.of_one(self.estimator, truth, step)
         seconds = {"seconds": seconds}

@@ -48,7 +48,7 @@ def brute(g, truth, noise=0.0):
         "snr": (mean.square().sum(-1) - V / M).clamp(min=0) / V,
         "dead": dead(g.abs().amax(0)),
         "dead_per_draw": dead(g.abs()).mean(0),
-        "true_norm": norm,
+        "true_norm": norm.square().mean().sqrt(),
         "bias2": bias2,
         "relative_bias": bias2.mean().sign() * (bias2.mean().abs() / norm.square().mean()).sqrt(),
         "mse": (g - truth).square().sum(-1).mean(0) - noise,

@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import app, options, tracking
+from harness import app, comparison, options, tracking
 from harness.measuring import asked_for
 from harness.train import prepare, train
 
@@ -264,6 +264,10 @@ def test_a_reference_stands_in_where_nothing_is_exact():
     for key in ("logits/bias2", "logits/bias2_error", "encoder/worst_z", "encoder/minibatch_noise_error"):
         assert rows[0][f"gradient/{key}"] is not None
     assert (rows[0]["gradient/encoder/batches"], rows[0]["gradient/encoder/draws_per_batch"]) == (3, 2)
+    state, cfg = started("estimator=local_expectation", *SHORT, "measure.reference_draws=4", "task.variables=8")
+    found, _ = state.measuring.take(0)
+    same_draws = -2 * found["logits/variance"] / 4
+    assert found["logits/bias2"] != pytest.approx(same_draws, rel=1e-3), "the reference has draws of its own"
     with pytest.raises(options.Refused, match=r"measure\.reference must be an unbiased estimator, got reinmax"):
         started("measure.reference=reinmax", "measure.reference_draws=20", *SHORT)
 
@@ -350,6 +354,81 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
     assert "encoder.0.weight" in err
     (folder,) = folders(tmp_path)
     assert [row["step"] for row in rows_of(folder)] == [0], "what was measured before is kept"
+
+
+# ---------------------------------------------------------------- measuring alone
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch, capfd):
+    """Runs measure.py in this process; gives exit code, output and errors."""
+
+    def run(*arguments):
+        GlobalHydra.instance().clear()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
+        try:
+            comparison.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_measuring_a_finished_run(command, measured, tmp_path):
+    """The trained estimator's figures are those of the run's last row: same parameters, batch and random stream."""
+    import pandas as pd
+
+    assert command("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT, "wandb.mode=disabled")[0] == 0
+    (folder,) = folders(tmp_path)
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    code, out, err = measured(folder, "measure.draws=4", "measure.rivals=[arsm,relax]", "measure.rival_steps=2")
+    assert code == 0, err
+    found = pd.read_csv(folder / "measured.csv").set_index(["estimator", "where"])
+    last = [row for row in rows_of(folder) if "gradient/logits/variance" in row][-1]
+    for where in ("logits", "encoder"):
+        for name in ("variance", "variance_error", "bias2", "dead"):
+            ours = found.loc[("gumbel_softmax (trained)", where), name]
+            assert ours == pytest.approx(last[f"gradient/{where}/{name}"]), f"{where}/{name}"
+    assert found.loc[("arsm", "logits"), "evaluations"] == 4
+    assert "step 20" in out
+    assert "truth: the exact gradient" in out
+    for where in ("logits", "encoder"):
+        assert (folder / f"measured_{where}.png").stat().st_size > 10_000
+    assert {name: (folder / name).read_bytes() for name in before} == before, "the run itself is left as it was"
+
+
+def test_measuring_a_config(measured, tmp_path):
+    sizes = [*SMALL, "batch_size=10", "measure.draws=4", "measure.reference_draws=4", "measure.rival_steps=1"]
+    code, out, err = measured("task=dvae", "estimator=reinmax", *sizes)
+    assert code == 0, err
+    lines = out.split("gradient to the encoder")[0].splitlines()[4:-1]
+    names = [line.split()[0] for line in lines if line]
+    assert len(names) == len(set(names)) == 10, names
+    assert names[0] == "reinmax"
+    assert (tmp_path / "output/measured/dvae/measured_logits.png").is_file()
+    code, out, err = measured("task=dvae", *sizes, "task.variables=8", "measure.reference_draws=0", "measure.rivals=[]")
+    assert code == 0, err
+    assert "no truth" in out
+    assert "undefined" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["nowhere"], "nowhere: no folder of a finished run (config.yaml and state.pt)"),
+        (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?)"),
+        (["measure.rivals=[renforce]"], "measure.rivals: renforce does not exist (did you mean reinforce?)"),
+        (["estimator.temperature=0"], "estimator=gumbel_softmax: temperature must be a number above 0, got 0"),
+    ],
+)
+def test_measuring_refuses_in_one_line(measured, arguments, line):
+    code, _, err = measured(*arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1, err
 
 
 # ---------------------------------------------------------------- refusals
