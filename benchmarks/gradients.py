@@ -2,11 +2,12 @@
 
 The model: a discrete VAE 784-200-200-(20x10)-200-200-784, batches of 100, one thread. A training step is a batch
 forward, backward and Adam. The loop makes one forward and backward pass of the whole model for each draw, which is
-what one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log. All
-take turns in one process, and medians of ratios within a turn are quoted. Run it as
-``python -m benchmarks.gradients``.
+what one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log, with their
+standard errors. All take turns in one process, and medians of ratios within a turn are quoted. The last line is by how
+much measuring raises the peak of the memory that training takes. Run it as ``python -m benchmarks.gradients``.
 """
 
+import resource
 import statistics
 import time
 
@@ -31,6 +32,11 @@ def seconds(work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def peak() -> float:
+    """The most memory that this process has had so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -62,8 +68,13 @@ def main() -> None:
         "reinforce, 4 leave-one-out": Reinforce(samples=4, baseline="leave_one_out"),
         "arsm": ARSM(),
     }
+    for estimator in cases.values():
+        train(estimator)
+    peaks = [peak()]
+    for estimator in cases.values():
+        measure(task, estimator, batch, DRAWS)
+    peaks.append(peak())
     for name, estimator in cases.items():
-        train(estimator), measure(task, estimator, batch, DRAWS)
         turns = []
         for _ in range(TURNS):
             step = seconds(lambda: train(estimator)) / STEPS
@@ -76,6 +87,7 @@ def main() -> None:
             )
         step, by_loop, ours = (statistics.median(column) for column in zip(*turns, strict=True))
         print(f"{name:<30}{1e3 * step:>10.2f}{by_loop:>8.1f}{ours:>10.1f}", flush=True)
+    print(f"peak memory: {peaks[1] - peaks[0]:.0f} MB above the {peaks[0]:.0f} MB of training")
 
 
 if __name__ == "__main__":

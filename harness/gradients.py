@@ -68,8 +68,8 @@ class Moments:
         if not self.draws:
             zeros = lambda *shape: torch.zeros(shape, dtype=torch.float64, device=g.device)
             self.first, self.largest = g[0].clone(), torch.zeros_like(g[0])
-            self.sums = zeros(BLOCKS, B, D)  # of differences from the first draw
             self.squares, self.dead, self.cosines = (zeros(BLOCKS, B) for _ in range(3))
+            self.sums = self.squares.new_empty((BLOCKS, B, D))  # of differences from the first draw
             if self.coordinates:
                 self.squares_by_coordinate = zeros(B, D)
         magnitude = g.abs()
@@ -81,7 +81,10 @@ class Moments:
             self.cosines[block] += cosine.masked_fill(norm == 0, 0.0).sum(0)
         g -= self.first
         self.squares[block] += torch.linalg.vector_norm(g, dim=-1).double().square().sum(0)
-        self.sums[block] += g.sum(0)
+        if self.count[block]:
+            self.sums[block] += g.sum(0)
+        else:
+            self.sums[block] = g.sum(0)
         if self.coordinates:
             self.squares_by_coordinate += g.square_().sum(0)
         self.count[block] += m
@@ -99,15 +102,19 @@ class Moments:
 
     def without(self, x: Tensor) -> Tensor:
         r"""The sum of x ``[BLOCKS, ...]`` over the blocks, and the sums without each block that has draws."""
-        x = x[: sum(n > 0 for n in self.count)]
+        x = x[: sum(n > 0 for n in self.count)]  # the first blocks have draws
         result = x.new_empty((len(x) + 1, *x.shape[1:]))
         torch.sum(x, 0, out=result[0])
         torch.sub(result[0], x, out=result[1:])
         return result
 
+    def total(self) -> Tensor:
+        r"""Sum ``[B, D]`` of all draws' differences from the first."""
+        return self.sums[: sum(n > 0 for n in self.count)].sum(0)
+
     def variance_of_mean(self) -> Tensor:
         r"""Estimated variance ``[B, D]`` of every coordinate of the mean."""
-        spread = self.squares_by_coordinate - self.sums.sum(0).square() / self.draws
+        spread = self.squares_by_coordinate - self.total().square() / self.draws
         return spread.clamp(min=0) / ((self.draws - 1) * self.draws)
 
     def statistics(self) -> dict[str, float | None]:
@@ -156,7 +163,7 @@ class Moments:
 
     def worst_z(self) -> Tensor:
         r"""Largest difference of a coordinate from the truth in standard errors; -inf if none has a standard error."""
-        off = (self.first + self.sums.sum(0) / self.draws - self.truth.mean[0]).abs()
+        off = (self.first + self.total() / self.draws - self.truth.mean[0]).abs()
         noise = self.variance_of_mean() + self.truth.noise_by_coordinate
         known = noise > (torch.finfo(self.first.dtype).eps * self.largest).square()
         return torch.where(known, off / noise.sqrt(), -torch.inf).max()
