@@ -2,11 +2,12 @@
 
 The model: a discrete VAE 784-200-200-(20x10)-200-200-784, batches of 100, one thread. A training step is a batch
 forward, backward and Adam. The loop makes one forward and backward pass of the whole model for each draw, which is
-what one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log. All
-take turns in one process, and medians of ratios within a turn are quoted. Run it as
-``python -m benchmarks.gradients``.
+what one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log, with their
+standard errors. All take turns in one process, and medians of ratios within a turn are quoted. The last line is by how
+much measuring raises the peak of the memory that training takes. Run it as ``python -m benchmarks.gradients``.
 """
 
+import resource
 import statistics
 from functools import partial
 
@@ -19,6 +20,11 @@ from tasks.data import Images
 from tasks.dvae import DiscreteVAE
 
 DRAWS, STEPS, TURNS = 100, 20, 5
+
+
+def peak() -> float:
+    """The most memory that this process has had so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -49,12 +55,19 @@ def main() -> None:
         "reinforce, 4 leave-one-out": Reinforce(samples=4, baseline="leave_one_out"),
         "arsm": ARSM(),
     }
+    for estimator in cases.values():
+        train(estimator)
+    peaks = [peak()]
+    for estimator in cases.values():
+        measure(task, estimator, batch, DRAWS)
+    peaks.append(peak())
     for name, estimator in cases.items():
         works = (train, loop, lambda estimator: measure(task, estimator, batch, DRAWS))
         times = take_turns(*(partial(work, estimator) for work in works), turns=TURNS)
         turns = [(step / STEPS, by_loop / step * STEPS, ours / step * STEPS) for step, by_loop, ours in times]
         step, by_loop, ours = (statistics.median(column) for column in zip(*turns, strict=True))
         print(f"{name:<30}{1e3 * step:>10.2f}{by_loop:>8.1f}{ours:>10.1f}", flush=True)
+    print(f"peak memory: {peaks[1] - peaks[0]:.0f} MB above the {peaks[0]:.0f} MB of training")
 
 
 if __name__ == "__main__":

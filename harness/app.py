@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import memory, options
 from harness.gradients import forked_random
+from harness.measuring import asked_for
 from harness.options import Refused
 from harness.pause import Pause, Stopped, end_with_parent
 from harness.sweep import Sweep
@@ -115,7 +116,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> str:
     torch.manual_seed(cfg.seed)
     task = options.build(cfg, "task", labels["task"])
     estimator = options.build(cfg, "estimator", labels["estimator"])
-    state = prepare(cfg, task, estimator, device)
+    state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     folder = before[-1] if before else new_folder(*place)
     with locked(folder) as free:
         if not free:

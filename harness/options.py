@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import torch
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
@@ -50,6 +51,15 @@ class Valid:
 class Measure:
     every: int = option(500, "steps between gradient statistics; 0: none")
     draws: int = option(100, "independent gradient draws M behind each statistic, at least 2")
+    precision: float | None = option(
+        None, "go on beyond draws, until the standard error of variances is at most this share of them"
+    )
+    reference: str = option("local_expectation", "unbiased estimator behind biases where no gradient is exact")
+    reference_draws: int = option(0, "draws of the reference; 0: no bias where no gradient is exact")
+    batches: int = option(0, "minibatches behind minibatch and total noise, two draws each, at least 2; 0: none")
+    running_decay: float = option(0.0, "decay of running moments along training, 0.999 in papers; 0: none")
+    rivals: Any = option([], "other estimators to measure: a list such as [arsm,{reinforce:{samples:4}}], or all")
+    rival_steps: int = option(100, "training steps of rivals that learn, before each measurement")
 
 
 @dataclass
@@ -142,10 +152,12 @@ def check(cfg: DictConfig) -> None:
         raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
     lowest = {"seed": 0, "steps": 1, "batch_size": 1, "threads": 1, "log_every": 1}
     lowest |= {"checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
+    lowest |= {"measure.reference_draws": 0, "measure.batches": 0, "measure.rival_steps": 0}
     for key, low in lowest.items():
         if (value := OmegaConf.select(cfg, key)) < low:
             kind = "a number" if isinstance(value, float) else "an integer"
             raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
+    check_measure(cfg.measure)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
         raise Refused(f"output={cfg.output}: {place} is a file, where a folder is needed")
@@ -161,6 +173,46 @@ def check(cfg: DictConfig) -> None:
             raise Refused(f"wandb.tags must be 1 to 64 characters long each, got {tag!r}")
     if cfg.device == Device.cuda and not torch.cuda.is_available():
         raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+
+
+def check_measure(cfg: DictConfig) -> None:
+    r"""Refuses what :func:`check` does, among the options of gradient statistics."""
+    for key in ("batches", "reference_draws"):
+        if cfg[key] == 1:
+            raise Refused(f"measure.{key} must be 0 or at least 2, got 1")
+    if cfg.precision is not None and not 0 < cfg.precision < float("inf"):
+        raise Refused(f"measure.precision must be a number above 0, or null, got {cfg.precision}")
+    if not 0 <= cfg.running_decay < 1:
+        raise Refused(f"measure.running_decay must be from 0 up to but not including 1, got {cfg.running_decay}")
+    rivals = [] if cfg.rivals == "all" else plain_value(cfg.rivals)
+    names = [name_of_rival(rival) for rival in rivals] if isinstance(rivals, list) else [None]
+    if None in names:
+        raise Refused(f"measure.rivals must be all, or a list such as [arsm,{{reinforce:{{samples:4}}}}], got {rivals}")
+    known = estimators_known()
+    for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
+        if name not in known:
+            hint = f"{nearest(name, known)}; there are: {', '.join(known)}"
+            raise Refused(f"measure.{key}: {name} does not exist{hint}")
+
+
+def name_of_rival(entry: Any) -> str | None:
+    r"""The estimator's name in an entry of ``measure.rivals``, ``NAME`` or ``{NAME: {option: value}}``; else None."""
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((name, settings),) = entry.items()
+        return name if isinstance(settings, dict) else None
+    return entry if isinstance(entry, str) else None
+
+
+def plain_value(value: Any) -> Any:
+    r"""A part of a config as plain lists and dictionaries."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def estimators_known() -> list[str]:
+    r"""Names of all estimators that have a config, the user's own included."""
+    if GlobalHydra.instance().is_initialized():
+        return sorted(GlobalHydra.instance().config_loader().get_group_options("estimator"))
+    return sorted(p.stem for p in (Path(__file__).resolve().parents[1] / "configs/estimator").glob("*.yaml"))
 
 
 def check_names(cfg: DictConfig, schema: type = Options, prefix: str = "") -> None:

@@ -151,9 +151,9 @@ class Tracker:
             os.fsync(file.fileno())
         return {name: (self.folder / name).stat().st_size for name in self.FILES}
 
-    def log(self, step: int, row: dict, seconds: float) -> None:
-        r"""One row after ``step`` optimiser steps, and the seconds of training so far."""
-        timing = {"cost/seconds": round(seconds, 3)}
+    def log(self, step: int, row: dict, timings: dict[str, float]) -> None:
+        r"""One row after ``step`` optimiser steps, and seconds: of training so far, and of what was measured."""
+        timing = {name: float(f"{seconds:.4g}") for name, seconds in timings.items()}
         for file, content in ((self.metrics, row), (self.timings, timing)):
             file.write(json.dumps({"step": step, **content}, allow_nan=False) + "\n")
             file.flush()

@@ -13,11 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from estimators.base import Estimator, positive
-from harness.gradients import forked_random, measure
+from harness.gradients import forked_random
+from harness.measuring import Measuring, fit
 from harness.options import Refused, build, innermost, one_line
 from tasks.base import Problem, Task
 
-TRY, MEASURE, EVALUATE, TEST, SHOW = range(5)  # purposes of forked random streams
+TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; measuring has its own
 
 
 class NotFinite(ArithmeticError):
@@ -85,7 +86,7 @@ class State:
     r"""Everything that a run goes on from: restored, it continues bit for bit.
 
     Attributes:
-        task, estimator, optimizer, batches: Each with a ``state_dict`` of its own.
+        task, estimator, optimizer, batches, measuring: Each with a ``state_dict`` of its own.
         window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device.
         schedule: The factor of the model's learning rate, given the share of the steps that is done.
         step: Optimiser steps done.
@@ -97,13 +98,14 @@ class State:
     estimator: Estimator
     optimizer: torch.optim.Optimizer
     batches: Batches
+    measuring: Measuring
     window: Tensor
     schedule: Callable[[float], float]
     step: int = 0
     evaluations: int = 0
     seconds: float = 0.0
 
-    PARTS = ("task", "estimator", "optimizer", "batches")
+    PARTS = ("task", "estimator", "optimizer", "batches", "measuring")
     NUMBERS = ("step", "evaluations", "seconds")
 
     def state_dict(self) -> dict:
@@ -143,8 +145,18 @@ class State:
         return found["sizes"]
 
 
-def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.device) -> State:
+def prepare(
+    cfg: DictConfig,
+    task: Task,
+    estimator: Estimator,
+    device: torch.device,
+    reference: dict[str, Estimator] | None = None,
+    rivals: dict[str, Estimator] | None = None,
+) -> State:
     r"""A state at step 0, after one forward pass that lets learned parts take their sizes.
+
+    Arguments:
+        reference, rivals: Estimators to measure with, from :func:`harness.measuring.asked_for`.
 
     Raises:
         Refused: If estimator, task and batch size do not fit together; nothing has been written then.
@@ -157,15 +169,7 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
     batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
     index = torch.arange(cfg.batch_size, device=device)
     with forked_random(device, cfg.seed, 0, TRY):
-        problem = task.problem(task.batch(index, torch.Generator(device)))
-        if estimator.target == "bound" and (isinstance(problem.penalty, Tensor) or problem.penalty):
-            name = type(estimator).__name__
-            raise Refused(f"{name}: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing")
-        try:
-            estimator.eval()(problem.logits, problem.objective, problem.context, problem.log_q)
-        except (ValueError, TypeError) as error:
-            raise Refused(f"{type(estimator).__name__}: {error}") from error
-        estimator.train()
+        fit(estimator, task.problem(task.batch(index, torch.Generator(device))))
     schedule = build(cfg, "schedule", cfg.schedule._target_.rpartition(".")[2])
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
     rate = settings.pop("estimator_lr", None)
@@ -176,21 +180,30 @@ def prepare(cfg: DictConfig, task: Task, estimator: Estimator, device: torch.dev
         positive(lr=settings["lr"])
         if rate is not None:
             positive(estimator_lr=rate)
-        optimizer = instantiate({**settings, "_partial_": True})(groups)
+        make = instantiate({**settings, "_partial_": True})
+        optimizer = make(groups)
     except Exception as error:
         raise Refused(f"optimizer: {one_line(innermost(error))}") from error
+
+    def training_batches(seed: int):
+        others = Batches(task.examples, cfg.batch_size, seed, device)
+        while True:
+            yield task.batch(others.next(), others.generator)
+
+    of_rival = lambda learned: make([{"params": learned, **({} if rate is None else {"lr": rate})}])
+    measuring = Measuring(cfg, task, estimator, training_batches, reference or {}, rivals or {}, of_rival, device)
     window = torch.zeros(cfg.log_every, 2, device=device)
     torch.manual_seed(cfg.seed)
-    return State(task, estimator, optimizer, batches, window, schedule)
+    return State(task, estimator, optimizer, batches, measuring, window, schedule)
 
 
 def train(
     state: State,
     cfg: DictConfig,
-    log: Callable[[int, dict, float], None],
+    log: Callable[[int, dict, dict[str, float]], None],
     pause: Callable[[], None] = lambda: None,
 ) -> dict:
-    r"""Trains to ``steps``, logs rows on the way, and returns the final figures by name.
+    r"""Trains to ``steps``, logs rows and timings on the way, and returns the final figures by name.
 
     ``pause`` is called before every step and the row before it: a state saved there goes on with that row.
 
@@ -200,9 +213,8 @@ def train(
     task, estimator, optimizer = state.task, state.estimator, state.optimizer
     device, seed, steps, log_every = state.window.device, cfg.seed, cfg.steps, cfg.log_every
     valid_every, measure_every, anomaly = cfg.valid.every, cfg.measure.every, cfg.detect_anomaly
-    batch_of_statistics = task.held_aside(cfg.batch_size)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    counted, last = Counted(), {}
+    counted, last, timings = Counted(), {}, {}
     model, rate = optimizer.param_groups[0], cfg.optimizer.lr
     weight = torch.full((2,), 1 / task.per, device=device)
     progress = tqdm(total=steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
@@ -215,13 +227,14 @@ def train(
         if state.step and (state.step % log_every == 0 or state.step == steps):
             found["train/loss"] = last["loss"] = mean_loss(state, log_every)
             found["cost/evaluations"] = state.evaluations
+            found |= {f"gradient/{k}": v for k, v in state.measuring.along().items()}
         if due(valid_every):
             with forked_random(device, seed, state.step, EVALUATE):
                 found |= {f"valid/{k}": v for k, v in task.evaluate("valid").items()}
         if measure_every and due(measure_every):
-            with forked_random(device, seed, state.step, MEASURE):
-                statistics = measure(task, estimator, batch_of_statistics, cfg.measure.draws)
+            statistics, taken = state.measuring.take(state.step)
             found |= {f"gradient/{k}": v for k, v in statistics.items()}
+            timings.update({f"gradient/{k}": v for k, v in taken.items()})
         return found
 
     def loss(batch):
@@ -242,6 +255,7 @@ def train(
         parts.backward(weight)
         model["lr"] = rate * state.schedule(state.step / steps)
         optimizer.step()
+        state.measuring.after_step()
         for each in (estimator, *task.inner):
             each.advance()
         state.window[state.step % log_every].copy_(parts.detach())
@@ -258,8 +272,9 @@ def train(
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 state.seconds += time.perf_counter() - clock
+                timings.clear()
                 if found := row():
-                    log(state.step, found, state.seconds)
+                    log(state.step, found, {"cost/seconds": state.seconds} | timings)
                 progress.set_postfix({k: f"{v:.4g}" for k, v in last.items()}, refresh=False)
                 clock = time.perf_counter()
             if state.step == steps:
@@ -269,7 +284,7 @@ def train(
             progress.update()
     with forked_random(device, seed, state.step, TEST):
         tested = {f"test/{k}": v for k, v in task.evaluate("test").items()}
-    log(state.step, tested, state.seconds)
+    log(state.step, tested, {"cost/seconds": state.seconds})
     return tested
 
 

@@ -20,7 +20,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import app, options, tracking
+from harness import app, comparison, options, tracking
+from harness.measuring import asked_for
 from harness.train import prepare, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,10 +71,13 @@ def composed(*overrides):
 
 
 def started(*overrides):
-    cfg = composed(*overrides)
-    torch.manual_seed(cfg.seed)
-    task, estimator = options.build(cfg, "task", "task"), options.build(cfg, "estimator", "estimator")
-    return prepare(cfg, task, estimator, torch.device("cpu")), cfg
+    options.register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(app.CONFIGS), version_base="1.3"):
+        cfg = hydra.compose("config", [*overrides])
+        torch.manual_seed(cfg.seed)
+        task, estimator = options.build(cfg, "task", "task"), options.build(cfg, "estimator", "estimator")
+        return prepare(cfg, task, estimator, torch.device("cpu"), *asked_for(cfg)), cfg
 
 
 def rows_of(folder):
@@ -139,6 +143,7 @@ def test_no_value_is_read_between_rows(estimator, task):
             f"steps={steps}",
             "log_every=100",
             "measure.every=0",
+            "measure.running_decay=0.999",
             *sizes,
             *sampled_kl(estimator, task),
         ]
@@ -167,6 +172,7 @@ def test_a_compiled_run_is_the_same_within_rounding(estimator):
 @pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
 def test_a_restored_state_continues_bit_for_bit(estimator):
     choice = [f"estimator={estimator}", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
+    choice += ["measure.running_decay=0.99", "measure.rivals=[relax,reinforce]", "measure.rival_steps=2"]
     whole, cfg = started(*choice)
     rows = []
     expected = train(whole, cfg, lambda step, row, seconds: rows.append((step, row)))
@@ -228,14 +234,69 @@ def test_learned_parts_have_a_rate_of_their_own():
     assert state.estimator.temperature().item() != before
 
 
-@pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
-def test_measuring_and_validating_change_nothing(estimator):
-    parameters = []
-    for settings in (["measure.every=1", "valid.every=1"], ["measure.every=0", "valid.every=0"]):
-        state, cfg = started(f"estimator={estimator}", *SHORT, *settings)
-        train(state, cfg, lambda *_: None)
-        parameters.append(torch.cat([p.flatten() for g in state.optimizer.param_groups for p in g["params"]]))
-    assert torch.equal(*parameters)
+RIVALS = "measure.rivals=[arsm,reinmax,relax,rodeo,reinforce,{reinforce:{samples:4,baseline:leave_one_out}}]"
+
+
+def test_measuring_and_validating_change_nothing():
+    """Rows without what was measured, parameters, state and random streams: bit for bit, rivals included."""
+    everything = ["measure.every=3", "valid.every=1", "measure.reference_draws=2", "measure.batches=2", RIVALS]
+    everything += ["measure.running_decay=0.9", "measure.rival_steps=2", "measure.precision=0.5"]
+    found = []
+    for settings in (everything, ["measure.every=1", "valid.every=0"], ["measure.every=0", "valid.every=0"]):
+        state, cfg = started("estimator=reinforce", *SHORT, *settings)
+        rows = []
+        train(state, cfg, lambda step, row, timings, rows=rows: rows.append((step, row)))
+        left = [(n, {k: v for k, v in row.items() if not k.startswith(("gradient/", "valid/"))}) for n, row in rows]
+        kept = {k: v for k, v in state.state_dict().items() if k not in ("measuring", "seconds")}
+        found.append(([x for x in left if x[1]], kept))
+    for other in found[1:]:
+        assert other[0] == found[0][0]
+        torch.testing.assert_close(other[1], found[0][1], rtol=0, atol=0)
+
+
+def test_rivals_learn_and_are_measured_beside_the_trained_estimator():
+    state, cfg = started("estimator=arsm", *SHORT, RIVALS, "measure.every=10", "measure.rival_steps=3", "steps=10")
+    rows = []
+    train(state, cfg, lambda step, row, timings: rows.append((row, timings)))
+    rivals = state.measuring.rivals
+    assert rivals.advanced == dict.fromkeys(rivals.estimators, 10)
+    assert rivals.estimators["relax"].scale != 1, "it was trained"
+    assert rivals.estimators["reinforce"].weight > 0
+    row, timings = rows[0]
+    name = "reinforce(samples=4,baseline=leave_one_out)"
+    assert row[f"gradient/rivals/{name}/evaluations"] == 4
+    trained, rival = row["gradient/logits/variance"], row["gradient/rivals/arsm/logits/variance"]
+    assert trained == rival, "the same estimator on the same batch with the same random stream"
+    assert row["gradient/rivals/relax/logits/bias2"] is not None, "four categories of two variables are enumerated"
+    assert row["gradient/truth/exact"] == 0
+    assert timings["gradient/seconds"] > 0
+    assert timings["gradient/rivals/relax/seconds"] > 0
+
+
+def test_rivals_that_do_not_fit_are_left_out_of_all(capsys):
+    state, _ = started("estimator=arsm", *SHORT, "measure.rivals=all", "task.variables=8", "measure.rival_steps=0")
+    assert "exact" not in state.measuring.rivals.estimators
+    assert "reinmax" in state.measuring.rivals.estimators
+    assert "left out of the rivals: exact" in capsys.readouterr().err
+    with pytest.raises(options.Refused, match=r"measure: Exact: limit is 4096"):
+        started("estimator=arsm", *SHORT, "measure.rivals=[exact]", "task.variables=8")
+
+
+def test_a_reference_stands_in_where_nothing_is_exact():
+    draws = ["measure.reference_draws=20", "task.variables=8", "measure.batches=3"]
+    state, cfg = started("estimator=reinmax", *SHORT, *draws, "steps=1")
+    rows = []
+    train(state, cfg, lambda step, row, timings: rows.append(row))
+    assert rows[0]["gradient/truth/local_expectation"] == 20
+    for key in ("logits/bias2", "logits/bias2_error", "encoder/worst_z", "encoder/minibatch_noise_error"):
+        assert rows[0][f"gradient/{key}"] is not None
+    assert (rows[0]["gradient/encoder/batches"], rows[0]["gradient/encoder/draws_per_batch"]) == (3, 2)
+    state, cfg = started("estimator=local_expectation", *SHORT, "measure.reference_draws=4", "task.variables=8")
+    found, _ = state.measuring.take(0)
+    same_draws = -2 * found["logits/variance"] / 4
+    assert found["logits/bias2"] != pytest.approx(same_draws, rel=1e-3), "the reference has draws of its own"
+    with pytest.raises(options.Refused, match=r"measure\.reference must be an unbiased estimator, got reinmax"):
+        started("measure.reference=reinmax", "measure.reference_draws=20", *SHORT)
 
 
 # ---------------------------------------------------------------- runs
@@ -322,6 +383,81 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
     assert [row["step"] for row in rows_of(folder)] == [0], "what was measured before is kept"
 
 
+# ---------------------------------------------------------------- measuring alone
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch, capfd):
+    """Runs measure.py in this process; gives exit code, output and errors."""
+
+    def run(*arguments):
+        GlobalHydra.instance().clear()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
+        try:
+            comparison.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_measuring_a_finished_run(command, measured, tmp_path):
+    """The trained estimator's figures are those of the run's last row: same parameters, batch and random stream."""
+    import pandas as pd
+
+    assert command("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT, "wandb.mode=disabled")[0] == 0
+    (folder,) = folders(tmp_path)
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    code, out, err = measured(folder, "measure.draws=4", "measure.rivals=[arsm,relax]", "measure.rival_steps=2")
+    assert code == 0, err
+    found = pd.read_csv(folder / "measured.csv").set_index(["estimator", "where"])
+    last = [row for row in rows_of(folder) if "gradient/logits/variance" in row][-1]
+    for where in ("logits", "encoder"):
+        for name in ("variance", "variance_error", "bias2", "dead"):
+            ours = found.loc[("gumbel_softmax (trained)", where), name]
+            assert ours == pytest.approx(last[f"gradient/{where}/{name}"]), f"{where}/{name}"
+    assert found.loc[("arsm", "logits"), "evaluations"] == 4
+    assert "step 20" in out
+    assert "truth: the exact gradient" in out
+    for where in ("logits", "encoder"):
+        assert (folder / f"measured_{where}.png").stat().st_size > 10_000
+    assert {name: (folder / name).read_bytes() for name in before} == before, "the run itself is left as it was"
+
+
+def test_measuring_a_config(measured, tmp_path):
+    sizes = [*SMALL, "batch_size=10", "measure.draws=4", "measure.reference_draws=4", "measure.rival_steps=1"]
+    code, out, err = measured("task=dvae", "estimator=reinmax", *sizes)
+    assert code == 0, err
+    lines = out.split("gradient to the encoder")[0].splitlines()[4:-1]
+    names = [line.split()[0] for line in lines if line]
+    assert len(names) == len(set(names)) == 10, names
+    assert names[0] == "reinmax"
+    assert (tmp_path / "output/measured/dvae/measured_logits.png").is_file()
+    code, out, err = measured("task=dvae", *sizes, "task.variables=8", "measure.reference_draws=0", "measure.rivals=[]")
+    assert code == 0, err
+    assert "no truth" in out
+    assert "undefined" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["nowhere"], "nowhere: no folder of a finished run (config.yaml and state.pt)"),
+        (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?)"),
+        (["measure.rivals=[renforce]"], "measure.rivals: renforce does not exist (did you mean reinforce?)"),
+        (["estimator.temperature=0"], "estimator=gumbel_softmax: temperature must be a number above 0, got 0"),
+    ],
+)
+def test_measuring_refuses_in_one_line(measured, arguments, line):
+    code, _, err = measured(*arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1, err
+
+
 # ---------------------------------------------------------------- refusals
 
 # What the composition of a config shows, before any job of a sweep starts.
@@ -361,6 +497,12 @@ WRONG_OPTIONS = [
     (["steps=0"], "steps must be an integer of at least 1, got 0"),
     (["batch_size=0"], "batch_size must be an integer of at least 1, got 0"),
     (["measure.draws=1"], "measure.draws must be an integer of at least 2, got 1"),
+    (["measure.batches=1"], "measure.batches must be 0 or at least 2, got 1"),
+    (["measure.precision=0"], "measure.precision must be a number above 0, or null, got 0"),
+    (["measure.running_decay=1"], "measure.running_decay must be from 0 up to but not including 1, got 1"),
+    (["measure.rivals=[renforce]"], "measure.rivals: renforce does not exist (did you mean reinforce?); there are: ar"),
+    (["measure.rivals=arsm"], "measure.rivals must be all, or a list such as [arsm,{reinforce:{samples:4}}], got arsm"),
+    (["measure.reference=rmax"], "measure.reference: rmax does not exist (did you mean reinmax?); there are: ar"),
     pytest.param(
         ["device=cuda"],
         "device=cuda: no CUDA device was found; accepted here: auto, cpu",
@@ -581,8 +723,8 @@ def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeyp
     monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))
     config = OmegaConf.to_container(OmegaConf.create({"name": None}))
     tracker = tracking.Tracker(tmp_path, config, {"task": "t", "estimator": "e", "seed": 0}, torch.device("cpu"), {})
-    tracker.log(1, {"train/loss": 1.0}, 0.1)
-    tracker.log(2, {"train/loss": 2.0}, 0.2)
+    tracker.log(1, {"train/loss": 1.0}, {"cost/seconds": 0.1})
+    tracker.log(2, {"train/loss": 2.0}, {"cost/seconds": 0.2})
     tracker.finish({})
     tracker.close(0)
     assert [row["train/loss"] for row in rows_of(tmp_path)] == [1.0, 2.0]

@@ -1,0 +1,208 @@
+r"""What is measured along training: the trained estimator's gradients, and other estimators' at the same parameters."""
+
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from torch import Tensor
+
+from estimators.base import Estimator
+from harness.gradients import RunningVariance, forked_random, frozen, measure, noises, truth_of
+from harness.options import Refused, build, estimators_known, plain_value
+from tasks.base import Problem, Task
+
+MEASURE, FIT, LEARN, NOISES, TRUTH = 1, 5, 6, 7, 8  # purposes of forked random streams
+
+
+def configured(entry: str | dict) -> tuple[str, Estimator]:
+    r"""A label and the estimator for a name such as ``arsm``, or ``{reinforce: {samples: 4}}`` with its options.
+
+    Raises:
+        Refused: In one line, if there is no such estimator or it does not accept the options.
+    """
+    ((name, settings),) = entry.items() if isinstance(entry, dict) else [(entry, {})]
+    settings = [f"{key}={value}" for key, value in settings.items()]
+    loader = GlobalHydra.instance().config_loader()
+    overrides = [f"estimator={name}", *(f"estimator.{setting}" for setting in settings)]
+    cfg = loader.load_configuration("config", overrides, RunMode.RUN, from_shell=False)
+    return (f"{name}({','.join(settings)})" if settings else name), build(cfg, "estimator", name)
+
+
+def asked_for(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[str, Estimator]]:
+    r"""The reference and the rivals that the config names, by label; rivals ``all`` are those of every config."""
+    rivals = estimators_known() if cfg.measure.rivals == "all" else plain_value(cfg.measure.rivals)
+    reference = [cfg.measure.reference] if cfg.measure.reference_draws else []
+    reference, rivals = (dict(configured(entry) for entry in entries) for entries in (reference, rivals))
+    if biased := [name for name, estimator in reference.items() if not estimator.unbiased]:
+        raise Refused(f"measure.reference must be an unbiased estimator, got {biased[0]}")
+    return reference, rivals
+
+
+def fit(estimator: Estimator, problem: Problem) -> None:
+    r"""One forward pass, in which learned parts take their sizes.
+
+    Raises:
+        Refused: If estimator and problem do not fit together.
+    """
+    if estimator.target == "bound" and (isinstance(problem.penalty, Tensor) or problem.penalty):
+        name = type(estimator).__name__
+        raise Refused(f"{name}: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing")
+    try:
+        estimator.eval()(problem.logits, problem.objective, problem.context, problem.log_q)
+    except (ValueError, TypeError) as error:
+        raise Refused(f"{type(estimator).__name__}: {error}") from error
+    estimator.train()
+
+
+class Rivals:
+    r"""Estimators that are measured beside the trained one; what they learn, they learn without touching the model.
+
+    Before each measurement, those that learn take ``steps`` training steps of their own, at the parameters that the
+    model has then, and schedules move to where training is.
+
+    Arguments:
+        estimators: By label.
+        optimizer: Makes an optimiser of learned parameters.
+        steps: Of training before each measurement.
+    """
+
+    def __init__(self, estimators: dict[str, Estimator], optimizer: Callable, steps: int):
+        self.estimators, self.steps = estimators, steps
+        learned = {name: [p for p in e.parameters() if p.requires_grad] for name, e in estimators.items()}
+        self.optimizers = {name: optimizer(parameters) for name, parameters in learned.items() if parameters}
+        self.advanced = dict.fromkeys(estimators, 0)
+        self.learned_at = dict.fromkeys(estimators, -1)
+
+    def learn(self, name: str, task: Task, step: int, batches: Iterator[Tensor]) -> None:
+        r"""Brings one of them to where training is after ``step`` optimiser steps, unless it is there already."""
+        if self.learned_at[name] == step:
+            return
+        self.learned_at[name] = step
+        estimator, optimizer = self.estimators[name], self.optimizers.get(name)
+        learning = self.steps if estimator.learns else 0
+        for _ in range(step - learning - self.advanced[name]):
+            estimator.advance()
+            self.advanced[name] += 1
+        with frozen(task):
+            for batch in itertools.islice(batches, learning):
+                problem = task.problem(batch)
+                leaf = problem.logits.detach().requires_grad_()
+                cost = estimator(leaf, problem.objective, problem.context, problem.log_q).mean() / task.per
+                if optimizer is not None:
+                    optimizer.zero_grad()
+                    cost.backward()
+                    optimizer.step()
+                estimator.advance()
+                self.advanced[name] += 1
+
+    def state_dict(self) -> dict:
+        r"""Everything that they go on from."""
+        return {
+            "estimators": {name: estimator.state_dict() for name, estimator in self.estimators.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "advanced": dict(self.advanced),
+            "learned_at": dict(self.learned_at),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        for part in ("estimators", "optimizers"):
+            for name, own in getattr(self, part).items():
+                own.load_state_dict(state[part][name])
+        self.advanced, self.learned_at = dict(state["advanced"]), dict(state["learned_at"])
+
+
+class Measuring:
+    r"""Takes the gradient statistics that a config asks for, and leaves training as it is.
+
+    Arguments:
+        cfg: The whole config.
+        task, estimator: On their device; what learns in them has its size.
+        batches: Makes an endless iterator over training batches from a seed.
+        reference, rivals: From :func:`asked_for`.
+        optimizer: Makes an optimiser of a rival's learned parameters.
+        device: Where to compute.
+
+    Raises:
+        Refused: If a reference or a rival does not fit the task; of ``all`` rivals, those are left out.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        task: Task,
+        estimator: Estimator,
+        batches: Callable[[int], Iterator[Tensor]],
+        reference: dict[str, Estimator],
+        rivals: dict[str, Estimator],
+        optimizer: Callable,
+        device: torch.device,
+    ):
+        self.cfg, self.seed, self.task, self.estimator, self.device = cfg.measure, cfg.seed, task, estimator, device
+        self.batch, self.batches, self.reference = task.held_aside(cfg.batch_size), batches, reference
+        fitting = {}
+        with forked_random(device, self.seed, 0, FIT):
+            for name, other in [*reference.items(), *rivals.items()]:
+                try:
+                    fit(other.to(device), task.problem(self.batch))
+                    fitting[name] = other
+                except Refused as error:
+                    if self.cfg.rivals != "all" or name in reference:
+                        raise Refused(f"measure: {error}") from error
+                    print(f"left out of the rivals: {name} ({error})", file=sys.stderr)
+        rivals = {name: rival for name, rival in rivals.items() if name in fitting}
+        self.rivals = Rivals(rivals, optimizer, self.cfg.rival_steps)
+        decay = self.cfg.running_decay
+        self.running = RunningVariance(task.encoder_parameters(), decay) if decay else None
+
+    def take(self, step: int) -> tuple[dict, dict]:
+        r"""Statistics after ``step`` optimiser steps, and the seconds that one draw took, by name."""
+        task, cfg = self.task, self.cfg
+        with forked_random(self.device, self.seed, step, TRUTH):
+            truth = truth_of(task, self.batch, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
+        found, seconds = self.of_one(self.estimator, truth, step)
+        seconds = {"seconds": seconds}
+        if cfg.batches:
+            with forked_random(self.device, self.seed, step, NOISES):
+                batches = itertools.islice(self.batches(step), cfg.batches)
+                found |= {f"encoder/{k}": v for k, v in noises(task, self.estimator, batches, 2).items()}
+        for name, rival in self.rivals.estimators.items():
+            with forked_random(self.device, self.seed, step, LEARN):
+                self.rivals.learn(name, task, step, self.batches(step))
+            of_rival, seconds[f"rivals/{name}/seconds"] = self.of_one(rival, truth, step)
+            found |= {f"rivals/{name}/{k}": v for k, v in of_rival.items()}
+        return found, seconds
+
+    def of_one(self, estimator: Estimator, truth, step: int) -> tuple[dict, float]:
+        r"""Statistics of one estimator, and the seconds that one draw took; all of them get the same random stream."""
+        with forked_random(self.device, self.seed, step, MEASURE):
+            start = self.now()
+            found = measure(self.task, estimator, self.batch, self.cfg.draws, truth, self.cfg.precision)
+            return found, (self.now() - start) / found["draws"]
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def after_step(self) -> None:
+        r"""Takes in the gradients of a training step."""
+        if self.running is not None:
+            self.running.update()
+
+    def along(self) -> dict:
+        r"""Statistics of the training steps so far."""
+        return {} if self.running is None else {f"encoder/{k}": v for k, v in self.running.statistics().items()}
+
+    def state_dict(self) -> dict:
+        r"""Everything that measuring goes on from."""
+        return {"rivals": self.rivals.state_dict()} | ({} if self.running is None else self.running.state_dict())
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rivals.load_state_dict(state["rivals"])
+        if self.running is not None:
+            self.running.load_state_dict(state)
