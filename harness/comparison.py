@@ -111,7 +111,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         value, error = row.get(name), row.get(f"{name}_error")
         if pd.isna(value):
             return "undefined"
-        return f"{value:.3g}" if pd.isna(error) or error == 0 else f"{value:.3g} ± {error:.1g}"
+        return f"{value:.3g}" if error == 0 or pd.isna(error) or error < 1e-6 * abs(value) else f"{value:.3g} ± {error:.1g}"
 
     names = {
         "bias / |g|": "relative_bias",
