@@ -111,7 +111,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         value, error = row.get(name), row.get(f"{name}_error")
         if pd.isna(value):
             return "undefined"
-        return f"{value:.3g}" if pd.isna(error) or error == 0 else f"{value:.3g} ± {error:.1g}"
+        exact = pd.isna(error) or error <= 1e-6 * abs(value)  # but for rounding
+        return f"{value:.3g}" if exact else f"{value:.3g} ± {error:.1g}"
 
     names = {
         "bias / |g|": "relative_bias",
