@@ -162,3 +162,6 @@ def test_the_language_is_a_distribution_with_full_support():
     assert torch.allclose(language.after.exp().sum(-1), torch.ones(8))
     assert language.after.isfinite().all()
     assert torch.equal(language.after, Generation().language.after), "the same for every run"
+    halves = torch.zeros(8)
+    halves[:2] = 0.5
+    assert torch.allclose(language.log_p(halves), language.after[:2].mean(0)), "linear between words"
