@@ -26,8 +26,18 @@ WORDS = {
     "train/loss": "training loss",
     "valid/elbo": "validation ELBO, discrete draws (nats)",
     "valid/distance": "distance to the language's entropy (nats per token)",
+    "valid/kl": "KL divergence of the model from the language (nats)",
     "valid/cost": "exact expected cost",
     VARIANCE: "gradient variance to the logits",
+    "gradient/encoder/variance": "gradient variance to the parameters",
+    "gradient/encoder/dead": "dead share of the parameters",
+}
+# What tells no more where another figure is there, which is drawn in its place.
+INSTEAD = {
+    "valid/elbo": "valid/distance",
+    "valid/kl": "valid/elbo",
+    "gradient/encoder/variance": VARIANCE,
+    "gradient/encoder/dead": VARIANCE,
 }
 
 
@@ -136,8 +146,7 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
     r"""Loss, held-out figure and gradient variance against steps: mean over seeds, band of one standard error."""
     of_task = rows[rows.task == task]
     metrics = [m for m in WORDS if m in of_task and of_task[m].notna().any()]
-    if "valid/distance" in metrics:  # the same curve, the other way up
-        metrics.remove("valid/elbo")
+    metrics = [m for m in metrics if INSTEAD.get(m) not in metrics]
     names = sorted(of_task.label.unique())
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.2), layout="constrained")
     for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
@@ -145,7 +154,7 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
         for n, name in enumerate(names):
             of_one = of_task[of_task.label == name].dropna(subset=[metric])
             values = of_one[metric]
-            if metric == VARIANCE:  # geometric mean and error, as the axis is logarithmic
+            if metric.endswith("/variance"):  # geometric mean and error, as the axis is logarithmic
                 of_one, values = of_one[values > 0], np.log10(values[values > 0])
             by_step = values.groupby(of_one.step)
             mean, error = by_step.mean(), by_step.sem().fillna(0)
@@ -153,13 +162,13 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
                 absent.append(name)
                 continue
             low, high = mean - error, mean + error
-            if metric == VARIANCE:
+            if metric.endswith("/variance"):
                 mean, low, high = 10**mean, 10**low, 10**high
             colour, style = COLOURS[n % len(COLOURS)], STYLES[n % len(STYLES)]
             marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
             axis.plot(mean.index, mean, color=colour, linestyle=style, marker=marker, label=name, linewidth=1.8)
             axis.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        if metric == VARIANCE:
+        if metric.endswith("/variance"):
             axis.set_yscale("log")
         elif metric.startswith("train/"):
             axis.set_ylim(*robust_limits(of_task[metric]))
