@@ -2,6 +2,7 @@ r"""The command line: composes the config, refuses what is wrong in one line, ru
 
 import os
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -68,6 +69,8 @@ def job(cfg: DictConfig) -> None:
         raise
     except Stopped as error:
         sys.exit(128 + error.number)
+    except KeyboardInterrupt:  # before or after training
+        sys.exit(130)
     return None
 
 
@@ -75,6 +78,7 @@ def one_of_many(cfg: DictConfig) -> None:
     r"""A job of a sweep: its outcome is noted, and nothing is raised."""
     sweep, number = Sweep(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().job.num
     if os.getpid() != sweep.about()["process"]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the sweep's process as well
         end_with_parent()
     try:
         if sweep.stopping():
@@ -134,7 +138,6 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> str:
         try:
             with Pause(save, cfg.checkpoint_every, sweep.stopping if sweep else lambda: False) as pause:
                 figures = train(state, cfg, tracker.log, pause)
-            save()
             with forked_random(device, cfg.seed, state.step, SHOW):
                 tracker.keep(task.show())
             summary = {
@@ -280,7 +283,11 @@ def main() -> None:
     options.register()
     CheckSweep.folder = None
     try:
-        hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
+        try:
+            hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
+        except BaseException:
+            if not (CheckSweep.folder and Sweep(CheckSweep.folder).stopping()):
+                raise
         if CheckSweep.folder and (code := Sweep(CheckSweep.folder).sum_up()):
             sys.exit(code)
     except Exception as error:

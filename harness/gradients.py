@@ -422,7 +422,7 @@ def truth_of(task: Task, batch: Tensor, name: str = "", reference: Estimator | N
     if cost is not None:
         (g,) = torch.autograd.grad(cost.sum(), leaf)
         B = leaf.shape[:-2].numel()
-        to_encoder = torch.autograd.grad(problem.logits, parameters, g / B)
+        to_encoder = torch.autograd.grad(problem.logits, parameters, g / B, retain_graph=True)
         exact = g[..., problem.pinned :].reshape(B, -1), torch.cat([x.flatten() for x in to_encoder]).unsqueeze(0)
         return {where: Known("exact", x) for where, x in zip(WHERE, exact, strict=True)}
     if reference is None:

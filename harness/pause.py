@@ -17,7 +17,7 @@ class Stopped(Exception):
 
 
 class Pause:
-    r"""Called between steps: saves now and then, and saves and raises :class:`Stopped` when the run is to end.
+    r"""Called between steps: saves now and then and at the last, and saves and raises :class:`Stopped` when asked to.
 
     That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for.
 
@@ -49,13 +49,13 @@ class Pause:
             os.kill(os.getpid(), number)
         self.number = number
 
-    def __call__(self) -> None:
+    def __call__(self, last: bool) -> None:
         now = time.monotonic()
         if now >= self.look:
             self.look = now + 1
             if self.stopping():
                 self.number = self.number or signal.SIGTERM
-        if self.number is not None or now >= self.due:
+        if last or self.number is not None or now >= self.due:
             self.save()
             self.due = time.monotonic() + self.every
         if self.number is not None:

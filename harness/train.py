@@ -201,11 +201,12 @@ def train(
     state: State,
     cfg: DictConfig,
     log: Callable[[int, dict, dict[str, float]], None],
-    pause: Callable[[], None] = lambda: None,
+    pause: Callable[[bool], None] = lambda last: None,
 ) -> dict:
     r"""Trains to ``steps``, logs rows and timings on the way, and returns the final figures by name.
 
-    ``pause`` is called before every step and the row before it: a state saved there goes on with that row.
+    ``pause`` is called before every step and the row before it, and before the last row, with True: a state saved
+    there goes on with that row.
 
     Raises:
         NotFinite: If a loss is infinite or NaN; noticed when the row it belongs to is due.
@@ -266,7 +267,7 @@ def train(
     with progress:
         clock = time.perf_counter()
         while True:
-            pause()
+            pause(state.step == steps)
             logging = state.step % log_every == 0 or due(valid_every) or due(measure_every)
             if logging:
                 if device.type == "cuda":
