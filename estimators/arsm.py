@@ -59,7 +59,7 @@ class Race:
 
         Evaluated in chunks of swaps that fit the processor's cache, which also bounds memory.
         """
-        swaps = copies_in_cache(self.logits)
+        swaps = 1 + copies_in_cache(self.logits) * 3 // 2  # there is no backward pass to keep anything for
         pairs = zip(m.split(8 * swaps, -1), j.split(8 * swaps, -1), strict=True)
         with torch.no_grad():
             costs = [objective(z) for pair in pairs for z in self.swapped(*pair).split(swaps)]

@@ -107,7 +107,7 @@ def help_lines(schema: type = Options, prefix: str = "") -> list[str]:
             default = f.default_factory()
             default = "null" if default is None else default.value if isinstance(default, Enum) else default
             default = str(default).lower() if isinstance(default, bool) else default
-            lines.append(f"  {f'{prefix}{f.name}={default}':<24} {f.metadata['help']}")
+            lines.append(f"  {f'{prefix}{f.name}={default}':<38} {f.metadata['help']}")
     return lines
 
 
@@ -124,12 +124,11 @@ $APP_CONFIG_GROUPS
 Options:
 
 {options}
-  optimizer.lr             learning rate of the model
-  optimizer.estimator_lr   learning rate of an estimator's learned parts; null: the model's
-  schedule.*               how the model's learning rate changes in the course of a run
-  data.*                   what images become (binarisation), where files lie (folder), validation images (valid)
-  task.variables, task.categories
-                           latent size: K variables of C categories
+  optimizer.lr                           learning rate of the model
+  optimizer.estimator_lr                 learning rate of an estimator's learned parts; null: the model's
+  schedule.*                             how the model's learning rate changes in the course of a run
+  data.*                                 binarisation, folder of the files, number of validation images (valid)
+  task.variables, task.categories        latent size: K variables of C categories
 """
 
 
