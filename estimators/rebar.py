@@ -51,8 +51,7 @@ class Rebar(Estimator):
         hard = sampling.one_hot(z.argmax(-1), fixed)
         cost = objective(hard.to(logits.dtype)).mean(0)
         train = self.training and any(p.requires_grad for p in self.parameters())
-        with torch.set_grad_enabled(True):
-            gradient = self.gradient(cost.detach(), objective, log_p, z, hard, logits.dtype, train)[0]
+        gradient = self.gradient(cost.detach(), objective, log_p, z, hard, logits.dtype, train)[0]
         cost = graft(cost, logits, gradient)
         return trained_on(gradient.square().sum((-2, -1)).mean(), cost, self) if train else cost
 

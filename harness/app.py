@@ -165,7 +165,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> str:
 def finished_before(folder: Path, code: dict[str, str]) -> str:
     r"""Shows a finished run again, unless other code would be behind it now."""
     if changed := changed_since(folder, code):
-        raise Refused(f"{folder} was finished by other code ({', '.join(changed)}): fresh=true runs it again")
+        raise Refused(f"{folder} was finished by other code ({changed}): fresh=true runs it again")
     print(f"finished already: {folder} (fresh=true runs it again, in a new folder)")
     print_summary(folder)
     return "finished before"
@@ -180,7 +180,7 @@ def go_on_from(folder: Path, state: State, code: dict[str, str], retry: bool) ->
     if not (folder / CHECKPOINT).is_file():
         return None
     if changed := changed_since(folder, code):
-        raise Refused(f"{folder} was begun by other code ({', '.join(changed)}): fresh=true begins anew")
+        raise Refused(f"{folder} was begun by other code ({changed}): fresh=true begins anew")
     if (folder / FAILED).is_file():
         if not retry:
             reason = (folder / FAILED).read_text().strip().splitlines()[-1]

@@ -73,10 +73,14 @@ def locked(folder: Path, patience: float = 10) -> Iterator[bool]:
         lock.release()
 
 
-def changed_since(folder: Path, code: dict[str, str]) -> list[str]:
-    r"""Files of the code that makes results that are not what they were when the run of ``folder`` began."""
+def changed_since(folder: Path, code: dict[str, str]) -> str:
+    r"""Files of the code that makes results that are not what they were when the run of ``folder`` began, in words.
+
+    Empty if there are none.
+    """
     before = json.loads((folder / "environment.json").read_text()).get("code", {})
-    return sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
+    changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
+    return ", ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
 
 
 def environment(device: torch.device) -> dict:

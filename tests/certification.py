@@ -443,6 +443,28 @@ def check_state(estimator, problem):
         assert same, f"a call moved the state {key}"
 
 
+def gradient_draws(estimator, problem, objective=None, lead=50):
+    """Gradient draws ``[lead, *batch, K, C]`` to the logits, always from the same random stream."""
+    torch.manual_seed(1)
+    logits, parameters = problem.leaves(lead)
+    cost = estimator(logits, objective or problem.objective(parameters))
+    return torch.autograd.grad(cost.sum(), logits)[0]
+
+
+def check_sum_over_categories(estimator, problem):
+    """Every draw sums to zero over the categories, as the softmax does not see a shift of its logits."""
+    assert gradient_draws(estimator, problem).sum(-1).abs().max() < 1e-12
+
+
+def check_constants(estimator, problem):
+    """A constant has no gradient in any draw, alone or added to an objective."""
+    cost = problem.objective(problem.parameters)
+    shifted = gradient_draws(estimator, problem, lambda z: cost(z) + 1000)
+    assert (gradient_draws(estimator, problem, cost) - shifted).abs().max() < 1e-9
+    constant = gradient_draws(estimator, problem, lambda z: torch.full(z.shape[:-2], 7.0, dtype=z.dtype))
+    assert constant.abs().max() < 1e-12
+
+
 def certify(estimator):
     """Everything above."""
     for problem in PROBLEMS:
