@@ -107,6 +107,39 @@ def graft(cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     return _Graft.apply(cost, logits, gradient)
 
 
+class RunningMean(nn.Module):
+    r"""Exponentially weighted mean of what is noted between optimiser steps, as it was before the present one.
+
+    The weights add up to 1 from the first step on; before it the mean is 0.
+
+    Arguments:
+        decay: Of the weights, per optimiser step, from 0 up to but not including 1.
+        size: Shape of the mean.
+    """
+
+    def __init__(self, decay: float, size: tuple[int, ...] = ()):
+        super().__init__()
+        self.decay = share(decay=decay)
+        self.pending = []  # what has been noted since the last optimiser step
+        self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
+
+    def forward(self) -> Tensor:
+        r"""The mean, float64."""
+        return self.total / self.weight.clamp(min=1e-12)
+
+    def note(self, value: Tensor) -> None:
+        r"""Takes a value in with the next :meth:`advance`."""
+        self.pending.append(value.detach().double())
+
+    def advance(self) -> None:
+        r"""Moves the mean by the average of what was noted, if anything was."""
+        if self.pending:
+            self.total.lerp_(torch.stack(self.pending).mean(0), 1 - self.decay)
+            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
+            self.pending.clear()
+
+
 def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
     r"""``cost`` with its value unchanged, whose backward pass also gives ``module`` the gradient of ``loss``.
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import sampling
-from estimators.base import Estimator, at_least, check_logits, graft, one_of, share
+from estimators.base import Estimator, RunningMean, at_least, check_logits, graft, one_of
 
 
 class Baseline(nn.Module):
@@ -73,12 +73,9 @@ class NVIL(Estimator):
     def __init__(self, widths: Sequence[int] = (100,), decay: float = 0.8, normalise: bool = False):
         super().__init__()
         self.baseline = Baseline(widths)
-        self.decay = share(decay=decay)
+        self.running = RunningMean(decay, (2,))  # mean and variance of f - b
         self.normalise = one_of([True, False], normalise=normalise)
         self.unbiased = not normalise
-        self.pending = []  # mean and variance of f - b in the calls since the last optimiser step
-        self.register_buffer("total", torch.zeros(2, dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
     def forward(self, logits, objective, context=None, log_q=False):
         check_logits(logits)
@@ -92,7 +89,7 @@ class NVIL(Estimator):
     def estimate(self, logits, objective, context):
         z = sampling.draw(logits, 1)[0]
         cost = objective(z.unsqueeze(0))[0]
-        mean, variance = self.total / self.weight.clamp(min=1e-12)
+        mean, variance = self.running()
         wide = torch.promote_types(cost.dtype, torch.float32)
         left = cost.detach().to(wide) - self.baseline(context)
         advantage = (left - mean).detach()
@@ -102,11 +99,8 @@ class NVIL(Estimator):
             loss = (left - mean).square().mean()  # reaches nothing but the baseline
             cost = cost + (loss - loss.detach()).to(cost.dtype)
             left = left.detach().double()
-            self.pending.append(torch.stack([left.mean(), left.var(correction=0)]))
+            self.running.note(torch.stack([left.mean(), left.var(correction=0)]))
         return graft(cost, logits, advantage[..., None, None] * (z - logits.softmax(-1)))
 
     def advance(self):
-        if self.pending:
-            self.total.lerp_(torch.stack(self.pending).mean(0), 1 - self.decay)
-            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            self.pending.clear()
+        self.running.advance()

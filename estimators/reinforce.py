@@ -1,7 +1,7 @@
 import torch
 
 from estimators import sampling
-from estimators.base import Estimator, at_least, graft, one_of, share
+from estimators.base import Estimator, RunningMean, at_least, graft, one_of
 
 
 class Reinforce(Estimator):
@@ -39,11 +39,8 @@ class Reinforce(Estimator):
         self.baseline = one_of(("none", "running_mean", "leave_one_out", "batch", "greedy"), baseline=baseline)
         if baseline == "leave_one_out" and samples < 2:
             raise ValueError(f"samples must be at least 2 with baseline=leave_one_out, got {samples}")
-        self.decay = share(decay=decay)
+        self.running = RunningMean(decay)
         self.evaluations = "S + 1" if baseline == "greedy" else "S"
-        self.pending = []  # mean costs of the calls since the last optimiser step
-        self.register_buffer("total", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
     def estimate(self, logits, objective, context):
         if self.baseline == "batch" and (logits.ndim < 3 or logits.shape[-3] < 2):
@@ -67,13 +64,10 @@ class Reinforce(Estimator):
                 return objective(sampling.one_hot(logits.argmax(-1), logits).unsqueeze(0))
             case "running_mean":
                 if self.training:
-                    self.pending.append(cost.mean())
-                return (self.total / self.weight.clamp(min=1e-12)).to(cost.dtype)
+                    self.running.note(cost.mean())
+                return self.running().to(cost.dtype)
             case "none":
                 return torch.zeros_like(cost)
 
     def advance(self):
-        if self.pending:
-            self.total.lerp_(torch.stack(self.pending).mean().double(), 1 - self.decay)
-            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            self.pending.clear()
+        self.running.advance()

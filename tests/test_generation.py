@@ -104,7 +104,7 @@ def test_nothing_but_the_random_stream_moves_while_measuring():
     task = small(estimator=estimator)
     measure(task, estimator, task.held_aside(5), 3)
     assert all(p.grad is None for p in task.parameters())
-    assert not any(e.pending for e in (estimator, *task.inner))
+    assert not any(e.running.pending for e in (estimator, *task.inner))
 
 
 LONG = [

@@ -405,7 +405,7 @@ def test_measuring_is_repeatable_and_leaves_no_trace():
     after = [*toy.state_dict().values(), *estimator.state_dict().values(), torch.get_rng_state()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert estimator.training
-    assert not estimator.pending
+    assert not estimator.running.pending
     assert all(p.grad is None for p in toy.parameters())
 
 

@@ -218,7 +218,7 @@ def test_a_learned_baseline_has_its_size_before_the_first_step(tmp_path, task, g
     before = [p.detach().clone() for p in learned]
     train(state, cfg, lambda *_: None)
     assert all(not torch.equal(a, b) for a, b in zip(before, state.estimator.parameters(), strict=True))
-    assert state.estimator.weight > 0
+    assert state.estimator.running.weight > 0
     state.save(tmp_path / "state.pt", {"metrics.jsonl": 3})
     again, _ = started(*choice)
     assert again.load(tmp_path / "state.pt") == {"metrics.jsonl": 3}
@@ -261,7 +261,7 @@ def test_rivals_learn_and_are_measured_beside_the_trained_estimator():
     rivals = state.measuring.rivals
     assert rivals.advanced == dict.fromkeys(rivals.estimators, 10)
     assert rivals.estimators["relax"].scale != 1, "it was trained"
-    assert rivals.estimators["reinforce"].weight > 0
+    assert rivals.estimators["reinforce"].running.weight > 0
     row, timings = rows[0]
     name = "reinforce(samples=4,baseline=leave_one_out)"
     assert row[f"gradient/rivals/{name}/evaluations"] == 4

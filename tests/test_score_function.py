@@ -57,12 +57,12 @@ def test_running_mean_follows_the_costs_and_only_between_steps():
     for cost in (4.0, 8.0):
         estimator(torch.zeros(2, 1, 3, requires_grad=True), lambda z, cost=cost: torch.full(z.shape[:-2], cost))
         estimator.advance()
-        seen.append(float(estimator.total / estimator.weight))
+        seen.append(float(estimator.running()))
     assert seen == pytest.approx([4.0, (4.0 * 0.25 + 8.0 * 0.5) / 0.75])
     estimator.eval()
     estimator(torch.zeros(2, 1, 3, requires_grad=True), lambda z: torch.full(z.shape[:-2], 100.0))
     estimator.advance()
-    assert float(estimator.total / estimator.weight) == pytest.approx(seen[-1]), "measuring moved the baseline"
+    assert float(estimator.running()) == pytest.approx(seen[-1]), "measuring moved the baseline"
 
 
 # ---------------------------------------------------------------- NVIL
@@ -73,8 +73,8 @@ CONTEXT = torch.tensor([[0.3, -1.0, 2.0], [1.0, 0.5, 0.0]], dtype=torch.float64)
 def nvil(mean=0.0, variance=0.0, **options):
     """An NVIL whose running mean and variance are these."""
     estimator = NVIL(**options)
-    estimator.total.copy_(torch.tensor([mean, variance]))
-    estimator.weight.fill_(1.0)
+    estimator.running.total.copy_(torch.tensor([mean, variance]))
+    estimator.running.weight.fill_(1.0)
     return estimator
 
 
@@ -138,7 +138,7 @@ def test_nvil_trains_nothing_when_measured_and_computes_no_baseline_without_grad
     monkeypatch.setattr(estimator, "baseline", None)
     with torch.no_grad():
         estimator(PROBLEM.logits, constant(1.0))
-    assert not estimator.pending
+    assert not estimator.running.pending
 
 
 def test_nvil_s_running_mean_and_variance_are_those_of_steps_before():
@@ -152,13 +152,13 @@ def test_nvil_s_running_mean_and_variance_are_those_of_steps_before():
         torch.manual_seed(0)
         scores.append((logits.grad / (sampling.draw(logits, 1)[0] - 1 / 3))[:, 0, 0].tolist())
         estimator.advance()
-        seen.append((estimator.total / estimator.weight).tolist())
+        seen.append(estimator.running().tolist())
     assert scores == [pytest.approx([2.0, 6.0]), pytest.approx([(3 - 4) / 2, (13 - 4) / 2])]
     assert seen == [pytest.approx([4.0, 4.0]), pytest.approx([(4 + 2 * 8) / 3, (4 + 2 * 25) / 3])]
     estimator.eval()
     estimator(torch.zeros(2, 1, 3, requires_grad=True), constant(100.0))
     estimator.advance()
-    assert (estimator.total / estimator.weight).tolist() == seen[-1], "measuring moved the running mean"
+    assert estimator.running().tolist() == seen[-1], "measuring moved the running mean"
 
 
 def test_nvil_s_baseline_learns_what_the_context_tells():
@@ -172,7 +172,7 @@ def test_nvil_s_baseline_learns_what_the_context_tells():
         estimator(logits, f, CONTEXT).mean().backward()
         optimizer.step()
         estimator.advance()
-    left = torch.tensor([2.0, -1.0]) - estimator.baseline(CONTEXT) - estimator.total[0] / estimator.weight
+    left = torch.tensor([2.0, -1.0]) - estimator.baseline(CONTEXT) - estimator.running()[0]
     assert left.abs().max() < 1e-2
 
 
@@ -193,7 +193,7 @@ class UpdatedInTheCall(NVIL):
     def estimate(self, logits, objective, context):
         def seen(z):
             cost = objective(z)
-            self.pending.append(torch.stack([cost.detach().mean(), cost.detach().var(correction=0)]))
+            self.running.pending.append(torch.stack([cost.detach().mean(), cost.detach().var(correction=0)]))
             self.advance()
             return cost
 
@@ -206,11 +206,11 @@ class MeanOfTheCall(NVIL):
     def estimate(self, logits, objective, context):
         def centred(z):
             cost = objective(z)
-            self.total[0], self.weight[()] = cost.detach().mean(), 1.0
+            self.running.total[0], self.running.weight[()] = cost.detach().mean(), 1.0
             return cost
 
         cost = super().estimate(logits, centred, context)
-        self.total.zero_(), self.weight.zero_()
+        self.running.total.zero_(), self.running.weight.zero_()
         return cost
 
 
