@@ -142,13 +142,21 @@ def shown(figures: pd.DataFrame, task: str) -> pd.DataFrame:
     return table.rename_axis("estimator", axis=0).rename_axis(None, axis=1)
 
 
+def look(n: int) -> tuple[str, str]:
+    r"""Colour and line style of the n-th curve: 32 pairs before any comes again."""
+    return COLOURS[n % len(COLOURS)], STYLES[(n + n // len(COLOURS)) % len(STYLES)]
+
+
 def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
     r"""Loss, held-out figure and gradient variance against steps: mean over seeds, band of one standard error."""
     of_task = rows[rows.task == task]
     metrics = [m for m in WORDS if m in of_task and of_task[m].notna().any()]
     metrics = [m for m in metrics if INSTEAD.get(m) not in metrics]
     names = sorted(of_task.label.unique())
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 4.2), layout="constrained")
+    texts = [textwrap.fill(name, 70) for name in names]
+    columns = max(1, min(len(texts), 40 * len(metrics) // max(map(len, texts))))
+    height = 4 + 0.24 * -(-len(texts) // columns)  # the legend's rows are on top of the axes
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), height), layout="constrained")
     for axis, metric in zip(np.atleast_1d(axes), metrics, strict=True):
         absent = []
         for n, name in enumerate(names):
@@ -164,7 +172,7 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
             low, high = mean - error, mean + error
             if metric.endswith("/variance"):
                 mean, low, high = 10**mean, 10**low, 10**high
-            colour, style = COLOURS[n % len(COLOURS)], STYLES[n % len(STYLES)]
+            colour, style = look(n)
             marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
             axis.plot(mean.index, mean, color=colour, linestyle=style, marker=marker, label=name, linewidth=1.8)
             axis.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -180,7 +188,6 @@ def draw(rows: pd.DataFrame, task: str, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     handles, texts = np.atleast_1d(axes)[0].get_legend_handles_labels()
     texts = [textwrap.fill(text, 70) for text in texts]
-    columns = max(1, min(len(texts), 40 * len(metrics) // max(map(len, texts))))
     figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False)
     seeds = int(of_task.groupby("label").seed.nunique().min())
     figure.suptitle(f"{task}: mean over {seeds} seed{'s' * (seeds > 1)}, band ± one standard error")

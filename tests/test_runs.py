@@ -666,6 +666,14 @@ def test_a_sweep_side_by_side_and_its_report(tmp_path):
     assert (tmp_path / "output/report/dvae.png").stat().st_size > 10_000
 
 
+def test_curves_can_be_told_apart():
+    import report
+
+    pairs = [report.look(n) for n in range(32)]
+    assert len(set(pairs)) == 32
+    assert len({style for _, style in pairs[:4]}) == 4, "few curves differ in grey print as well"
+
+
 def test_runs_with_other_settings_are_not_averaged(command, tmp_path):
     import report
 
