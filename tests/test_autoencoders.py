@@ -167,7 +167,9 @@ def test_every_layer_has_an_instance_of_its_own():
     (inner,) = state.task.inner
     assert inner is not state.estimator
     train(state, cfg, lambda *_: None)
-    assert [e.weight.item() for e in (state.estimator, inner)] == pytest.approx([1 - 0.5**20] * 2), "20 steps each"
+    assert [e.running.weight.item() for e in (state.estimator, inner)] == pytest.approx([1 - 0.5**20] * 2), (
+        "20 steps each"
+    )
     totals = [e.total.item() for e in (state.estimator, inner)]
     assert totals[0] != totals[1]
     assert "inner.0.total" in state.estimator.state_dict()
