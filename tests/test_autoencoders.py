@@ -170,9 +170,9 @@ def test_every_layer_has_an_instance_of_its_own():
     assert [e.running.weight.item() for e in (state.estimator, inner)] == pytest.approx([1 - 0.5**20] * 2), (
         "20 steps each"
     )
-    totals = [e.total.item() for e in (state.estimator, inner)]
+    totals = [e.running.total.item() for e in (state.estimator, inner)]
     assert totals[0] != totals[1]
-    assert "inner.0.total" in state.estimator.state_dict()
+    assert "inner.0.running.total" in state.estimator.state_dict()
     assert not any("inner" in name for name in state.task.state_dict())
 
 
