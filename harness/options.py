@@ -38,6 +38,11 @@ class WandbMode(Enum):
     disabled = "disabled"
 
 
+class Budget(Enum):
+    full = "full"
+    small = "small"
+
+
 def option(default: Any, help: str) -> Any:
     return field(default_factory=lambda: default, metadata={"help": help})
 
@@ -73,6 +78,8 @@ class Wandb:
 
 @dataclass
 class Options:
+    experiment: str | None = option(None, "published experiment whose settings these are; experiment=NAME chooses one")
+    budget: Budget = option(Budget.full, "of an experiment: full, as published, or small, a stated share of the steps")
     seed: int = option(0, "seed of the model, the data order and the draws")
     steps: int = option(5000, "optimiser steps")
     batch_size: int = option(100, "examples per step")
@@ -134,10 +141,16 @@ Options:
 
 def register() -> None:
     r"""Makes the schema and the help text known to Hydra."""
+    OmegaConf.register_new_resolver("by_budget", by_budget, replace=True)
     store = ConfigStore.instance()
     store.store(name="options", node=Options)
     template = HELP.format(options="\n".join(help_lines()))
     store.store(group="hydra/help", name="hardmax", node={"app_name": "hardmax", "template": template})
+
+
+def by_budget(full: Any, small: Any, *, _root_: DictConfig) -> Any:
+    r"""What ``${by_budget:FULL,SMALL}`` in a config stands for, according to ``budget``."""
+    return small if _root_.budget == Budget.small else full
 
 
 def check(cfg: DictConfig) -> None:
@@ -156,6 +169,8 @@ def check(cfg: DictConfig) -> None:
         if (value := OmegaConf.select(cfg, key)) < low:
             kind = "a number" if isinstance(value, float) else "an integer"
             raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
+    if cfg.budget == Budget.small and cfg.experiment is None:
+        raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     check_measure(cfg.measure)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
