@@ -31,8 +31,8 @@ class RelaxAsReleased(Relax):
         leaf = log_p.detach().requires_grad_()
         own = leaf.log_softmax(-1)
         noise, clock = z - log_p, (-sampling.gumbel(log_p, 1)).exp()
-        pair = own + noise, given(hard, own, clock, shared=False)
-        control, given_draw = (self.control((x / self.log_temperature.exp()).softmax(-1), objective, dtype) for x in pair)
+        pair, temperature = (own + noise, given(hard, own, clock, shared=False)), self.log_temperature.exp()
+        control, given_draw = (self.control((x / temperature).softmax(-1), objective, dtype) for x in pair)
         (difference,) = torch.autograd.grad((control - given_draw).sum(), leaf, create_graph=train)
         return (cost - given_draw)[..., None, None] * (hard - log_p.exp()) + difference
 
