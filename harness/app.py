@@ -23,8 +23,9 @@ from harness.gradients import forked_random
 from harness.measuring import asked_for
 from harness.options import Refused
 from harness.pause import Pause, Stopped, end_with_parent
+from harness.shared import CHECKPOINT, FAILED, FINISHED
 from harness.sweep import Sweep
-from harness.tracking import CHECKPOINT, FAILED, FINISHED, Tracker, changed_since, locked, new_folder, runs_of
+from harness.tracking import Tracker, changed_since, locked, new_folder, runs_of
 from harness.train import SHOW, NotFinite, State, prepare, train
 from hydra_plugins.rows import jobs
 

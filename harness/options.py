@@ -1,7 +1,6 @@
 r"""The options at the top level of the config: their types, what they mean, and which values are accepted."""
 
 import contextlib
-import difflib
 import hashlib
 import inspect
 import json
@@ -18,12 +17,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
-# What cannot change a run's results, and is therefore no part of its identity.
-NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
-
-
-class Refused(ValueError):
-    r"""A request that is refused before any work starts; its text is the one line that the user sees."""
+from harness.shared import NOT_RESULTS, Refused, nearest
 
 
 class Device(Enum):
@@ -330,9 +324,3 @@ def one_line(error: BaseException) -> str:
     r"""The first paragraph of an exception's text in one line."""
     text = " ".join(str(error).strip().split("\n\n")[0].split())
     return text or type(error).__name__
-
-
-def nearest(word: str, known: list[str], prefix: str = "") -> str:
-    r"""A suggestion in parentheses, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {prefix}{close[0]}?)" if close else ""

@@ -20,10 +20,10 @@ from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
 from harness.options import Refused
+from harness.shared import FINISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
-FINISHED, FAILED, CHECKPOINT = "summary.json", "failed.txt", "state.pt"
 
 
 def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list[Path]:

@@ -1,0 +1,133 @@
+r"""From folders of runs to the files of a report."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import vl_convert
+
+from harness.shared import Refused
+from reporting import charts, tables
+from reporting.biases import comparisons
+from reporting.curves import Curve, curves_of, drawn
+from reporting.groups import Group, chosen, grouped
+from reporting.page import OnTask, facts, page
+from reporting.results import results_of
+from reporting.runs import find
+
+MOST_DRAWN = 100  # groups in a chart; the best
+SCALE = 2  # pixels of a PNG for each of a chart
+
+
+def write(folders: list[Path], to: Path, conditions: list[str], by: list[str]) -> tuple[str, list[Path], list[str]]:
+    r"""Makes a report; what to print, the files, the page last, and notes on what was left out.
+
+    Arguments:
+        folders: Below which runs are looked for.
+        to: Where the files go.
+        conditions: ``KEY=VALUE``, of the runs that are wanted.
+        by: Keys of groups; without any, a group is what differs in seeds alone.
+
+    Raises:
+        Refused: If there are no runs, none that are wanted, or the files cannot be written.
+    """
+    found = find(folders)
+    if not found.runs:
+        raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
+    runs = chosen(found.runs, conditions)
+    if not runs:
+        raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
+    groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
+    tasks = [on_task(task, of_task, found.measured, found.notes) for task, of_task in groups.items()]
+    about = facts(folders, conditions, by, len(runs))
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        written = list(files(tasks, to))
+        path = to / "report.html"
+        path.write_text(page(tasks, about, found.notes))
+    except OSError as error:
+        raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
+    text = "\n".join(f"\n{on.results.task}: {HEAD}\n\n{tables.as_text(tables.final_table(on.results))}" for on in tasks)
+    return text, [*written, path], found.notes
+
+
+HEAD = "final figures, mean ± standard error over seeds; * the best, or not significantly worse"
+
+
+def on_task(task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str]) -> OnTask:
+    results = results_of(task, groups)
+    first, others = drawn(groups)
+    shown = [group for group in results.groups if group.finished][:MOST_DRAWN]
+    compared = comparisons(task, shown, measured, notes)
+    return OnTask(results, first, others, curves_of(shown, first + others), shown, compared)
+
+
+def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
+    r"""Writes tables and pictures, and gives their paths."""
+
+    def written(name: str, content: str | bytes) -> Path:
+        path = to / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    every = [on.results for on in tasks]
+    yield written("final.csv", tables.final_csv(every).to_csv(index=False))
+    yield written("runs.csv", tables.runs_csv(every).to_csv(index=False))
+    yield written("curves.csv", curves_csv(tasks).to_csv(index=False))
+    for on in tasks:
+        task, table = on.results.task, tables.final_table(on.results)
+        yield written(f"{task}.md", tables.as_markdown(table))
+        yield written(f"{task}.tex", tables.as_latex(table))
+        for name, spec in pictures(on).items():
+            yield written(f"{name}.png", vl_convert.vegalite_to_png(spec, scale=SCALE))
+            yield written(f"{name}.svg", vl_convert.vegalite_to_svg(spec))
+
+
+def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
+    r"""Every point of every curve."""
+    tables = [
+        pd.DataFrame(
+            {
+                "task": on.results.task,
+                "label": curve.label,
+                "metric": curve.metric,
+                "against": curve.axis,
+                "at": curve.x,
+                "mean": curve.mean,
+                "low": curve.low,
+                "high": curve.high,
+                "upper_limit": curve.limit,
+                "runs": curve.runs,
+            }
+        )
+        for on in tasks
+        for curve in on.curves
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
+def pictures(on: OnTask) -> dict[str, dict]:
+    r"""Specifications of the pictures about a task by the name of the file, for print."""
+    task, looks = on.results.task, {group.label: group.look for group in on.drawn}
+    of = lambda metric: [curve for curve in on.curves if (curve.metric, curve.axis) == (metric, "steps")]
+    panels = [panel(on, metric, of(metric)) for metric in on.first if of(metric)]
+    counts = sorted({len(group.finished) for group in on.drawn})
+    seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
+    title = f"{task}: mean over {seeds} run{'s' * (seeds != '1')}, band ± one standard error"
+    found = {task: charts.curves_picture(panels, title, looks)} if panels else {}
+    if on.comparisons:
+        first = on.comparisons[0]
+        own = {point.label: on.looks[point.label] for point in first.points}
+        found[f"{task}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
+    return found
+
+
+def panel(on: OnTask, metric: str, curves: list[Curve]) -> tuple:
+    r"""Words, rows and a remark, for a picture."""
+    absent = [group.label for group in on.drawn if group.label not in {curve.label for curve in curves}]
+    words = on.results.words(metric)
+    listed = ", ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
+    remark = f"{'0 or ' * words.log}undefined: {listed}" if absent else ""
+    if any(curve.limit.any() for curve in curves):
+        remark = "hollow: an upper limit"
+    return words, charts.curve_rows(curves), remark
