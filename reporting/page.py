@@ -183,9 +183,7 @@ def columns(rows: list[dict], labels: list[str]) -> dict[str, list]:
 def caption(metric: str, words: Words) -> str:
     what = metric.rpartition("/")[2]
     if metric == "train/loss":
-        return (
-            "Mean since the last row. Each estimator minimises its own loss: a relaxed one is not the discrete one."
-        )
+        return "Mean since the last row. Each estimator minimises its own loss: a relaxed one is not the discrete one."
     if metric.startswith("valid/"):
         return "On data that is not trained on."
     return {
