@@ -10,7 +10,7 @@ import numpy as np
 import scipy.stats
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.shared import NOT_RESULTS, Refused, nearest
@@ -19,8 +19,10 @@ from reporting.groups import same
 from reporting.runs import Run, flat, is_number, lines, text
 
 FACTS = Path(__file__).parent / "published.yaml"
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "configs/experiment"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
+NOT_SAID = ("defaults", "hydra", "output")  # parts of an experiment's file that are no settings
+UNRECORDED = ("data.folder",)  # by a run
 LEVEL = 0.95  # of intervals
 AGREES, DIFFERS, INCOMPLETE, NOT_RUN = "agrees", "differs", "settings incomplete", "not run"
 
@@ -83,7 +85,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Beside:
     r"""A published value and what was measured.
 
     Attributes:
@@ -160,14 +162,16 @@ class Experiment:
     r"""What an experiment's file says.
 
     Attributes:
-        settings: Of the full budget, as text by dotted key, but for those in which rows differ.
-        rows: Settings that belong together, as text by dotted key; the estimator by its last name.
-        params: Other options that are swept.
+        rows: Settings that belong together, as text by dotted key; estimator and task by their last names.
+        said: All settings of each row at the full budget that the file states.
+        defaults: Those of each row that it leaves to the groups, such as the optimiser's.
+        params: Options that are swept whatever the row.
         about: The comment at the head of the file.
     """
 
-    settings: dict[str, str]
     rows: list[dict[str, str]]
+    said: list[dict[str, str]]
+    defaults: list[dict[str, str]]
     params: list[str]
     about: str
 
@@ -175,25 +179,41 @@ class Experiment:
 @functools.cache
 def experiment(name: str) -> Experiment | None:
     r"""The experiment of this name; None if it is a user's own."""
-    path = EXPERIMENTS / f"{name}.yaml"
+    path = CONFIGS / f"experiment/{name}.yaml"
     if not path.is_file():
         return None
     config = OmegaConf.load(path)
     OmegaConf.register_new_resolver("by_budget", lambda full, small: full, replace=True)
-    sweeper, parser = config.hydra.sweeper, OverridesParser.create()
-    rows = [dict(line.split("=", 1) for line in job) for job in jobs(sweeper.get("rows"), None, [], parser)]
-    rows = [{key: text(yaml.safe_load(Path(value).name)) for key, value in row.items()} for row in rows]
+    sweeper = config.hydra.sweeper
     params = list(sweeper.get("params") or {})
-    swept = {key for row in rows for key in row} | set(params)
-    settings = flat(OmegaConf.to_container(without(config, "defaults", "hydra", "output"), resolve=True))
-    settings = {k: v for k, v in settings.items() if k not in swept and not k.startswith(WATCHING)}
+    table = jobs(sweeper.get("rows"), None, [], OverridesParser.create())
+    choices = {key.split("/")[-1]: choice for entry in config.defaults for key, choice in entry.items()}
+    own = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k not in NOT_SAID]), resolve=True)
+    rows, said, defaults = [], [], []
+    for job in table:
+        row = dict(line.split("=", 1) for line in job)
+        chosen = {group: row.get(group, choice) for group, choice in choices.items() if group != "sweeper"}
+        rows.append({key: text(yaml.safe_load(Path(content).name)) for key, content in row.items()})
+        said.append(counted({**flat(own), **rows[-1], "budget": "full"}, params))
+        defaults.append(
+            counted({k: v for group, choice in chosen.items() for k, v in group_settings(group, choice)}, params)
+        )
     lines_ = path.read_text().splitlines()[1:]
     head = [line[2:] for line in lines_[: next(n for n, line in enumerate(lines_) if not line.startswith("#"))]]
-    return Experiment(settings, rows, params, "\n".join(head))
+    return Experiment(rows, said, defaults, params, "\n".join(head))
 
 
-def without(config: DictConfig, *keys: str) -> DictConfig:
-    return OmegaConf.masked_copy(config, [key for key in config if key not in keys])
+def group_settings(group: str, choice: str) -> list[tuple[str, str]]:
+    r"""Settings of a choice of a config group, as text by dotted key; without those that refer to others."""
+    content = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml"))
+    content.pop("defaults", None)
+    return [(f"{group}.{key}", value) for key, value in flat(content).items() if "${" not in value]
+
+
+def counted(settings: dict[str, str], params: list[str]) -> dict[str, str]:
+    r"""Those on which results hang, and which are not swept whatever the row."""
+    skipped = lambda key: key in params or key.startswith(WATCHING) or key in UNRECORDED
+    return {key: value for key, value in settings.items() if not skipped(key)}
 
 
 def deviations(run: Run) -> list[str]:
@@ -201,11 +221,18 @@ def deviations(run: Run) -> list[str]:
     found = experiment(run.config.get("experiment", ""))
     if found is None:
         return []
-    settings = {**found.settings, "budget": "full"}
-    own = [f"{k}={run.config.get(k, 'absent')}" for k, v in settings.items() if not same(v, run.config.get(k))]
-    if not any(fits(run, row) for row in found.rows):
-        own.append("no row of the experiment")
-    return own
+    each = [
+        [f"{k}={run.config.get(k, 'absent')}" for k, v in said.items() if not same(v, run.config.get(k))]
+        # An older run may lack an option that has come since.
+        + [
+            f"{k}={run.config[k]}"
+            for k, v in defaults.items()
+            if k in run.config and k not in said and not same(v, run.config[k])
+        ]
+        for row, said, defaults in zip(found.rows, found.said, found.defaults, strict=True)
+        if fits(run, row)
+    ]
+    return min(each, key=len, default=["no row of the experiment"])
 
 
 def fits(run: Run, where: dict[str, str]) -> bool:
@@ -220,7 +247,7 @@ def in_full(run: Run) -> bool:
 # ---------------------------------------------------------------- the join
 
 
-def compare(value: Value, runs: list[Run]) -> Comparison:
+def compare(value: Value, runs: list[Run]) -> Beside:
     r"""A published value beside the runs that have its settings."""
     fitting = [run for run in runs if fits(run, value.where)]
     if value.experiment:
@@ -302,10 +329,10 @@ def figure(value: Value, run: Run) -> float | None:
     return float(pick(series))
 
 
-def judged(value: Value, runs: list[Run], measured: list[float], notes: list[str]) -> Comparison:
+def judged(value: Value, runs: list[Run], measured: list[float], notes: list[str]) -> Beside:
     r"""The comparison of a published value with figures of runs."""
     if not measured:
-        return Comparison(value, (), None, None, None, None, NOT_RUN, tuple(notes))
+        return Beside(value, (), None, None, None, None, NOT_RUN, tuple(notes))
     n, mean, theirs = len(measured), float(np.mean(measured)), value.standard_error
     error = float(np.std(measured, ddof=1) / math.sqrt(n)) if n > 1 else None
     difference = mean - value.value
@@ -316,7 +343,7 @@ def judged(value: Value, runs: list[Run], measured: list[float], notes: list[str
     elif error and value.seeds == 1:
         spreads = abs(difference) / (error * math.sqrt(n))
         notes = [*notes, f"theirs is one run, {spreads:.1f} standard deviations of ours away"]
-    return Comparison(
+    return Beside(
         value,
         tuple(runs),
         mean,
@@ -332,3 +359,56 @@ def allowed(value: Value, error: float | None, n: int) -> float:
     r"""Up to which difference a figure agrees: half of the 95 % interval of ours, rounding, their standard error."""
     half = 0.0 if error is None else float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     return half + value.rounding + (value.standard_error or 0.0)
+
+
+# ---------------------------------------------------------------- as texts
+
+HEADS = ["", "published", "measured", "seeds", "difference", "in standard errors", "verdict", "notes"]
+
+
+def by_table(comparisons: list[Beside]) -> list[tuple[str, str, list[Beside]]]:
+    r"""Comparisons by published table: its name, what it is about and where it was read, its values."""
+    found = defaultdict(list)
+    for c in comparisons:
+        about = "; ".join(filter(None, [c.published.quantity, c.published.source]))
+        found[c.published.table, about].append(c)
+    return [(*key, group) for key, group in found.items()]
+
+
+def cells(c: Beside) -> list[str]:
+    r"""A comparison as texts."""
+    value = c.published
+    written = f"{value.value:.{value.decimals}f}" if value.decimals is not None else f"{value.value:g}"
+    if value.std is not None:
+        written += f" ± {value.standard_error:.2g}" if value.standard_error else f" (std {value.std:g})"
+    notes = "; ".join([*c.notes, *([value.remark] if value.remark and c.runs else [])])
+    if c.mean is None:
+        return [value.name, written, "", "0", "", "", c.verdict, notes]
+    errors = "" if c.in_errors is None else f"{c.in_errors:+.1f}"
+    digits = digits_of(c.mean, c.error)
+    return [
+        value.name,
+        written,
+        number(c.mean, c.error),
+        str(len(c.runs)),
+        f"{c.difference:+.{digits}f}",
+        errors,
+        c.verdict,
+        notes,
+    ]
+
+
+def digits_of(mean: float, error: float | None) -> int:
+    r"""Decimals with which a mean is written: two digits of its error, or five of its own."""
+    scale = error * 10 if error else abs(mean) / 1000
+    return 3 if not scale else min(12, max(0, 2 - math.floor(math.log10(scale))))
+
+
+def number(mean: float, error: float | None) -> str:
+    r"""A mean and its standard error as text."""
+    if error == 0:
+        return f"{number(mean, None)} ± 0"
+    if mean and abs(mean) < 1e-4:
+        return f"{mean:.3g}" + (f" ± {error:.1g}" if error is not None else "")
+    digits = digits_of(mean, error)
+    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")

@@ -1,7 +1,5 @@
 r"""RESULTS.md: every published experiment, the runs made of it, and published figures beside measured ones."""
 
-import itertools
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -20,10 +18,13 @@ from reporting.published import (
     AGREES,
     DIFFERS,
     FACTS,
+    HEADS,
     INCOMPLETE,
     NOT_RUN,
-    Comparison,
+    Beside,
     Experiment,
+    by_table,
+    cells,
     compare,
     course,
     deviations,
@@ -32,11 +33,13 @@ from reporting.published import (
     facts,
     fits,
     in_full,
+    number,
 )
 from reporting.runs import Run, find
 from reporting.words import words
 
 VERDICTS = (AGREES, DIFFERS, INCOMPLETE, NOT_RUN)
+EMPHASIS = {AGREES: f"**{AGREES}**", DIFFERS: f"**{DIFFERS}**", INCOMPLETE: INCOMPLETE, NOT_RUN: f"*{NOT_RUN}*"}
 HEAD = """\
 # Results
 
@@ -85,7 +88,7 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
     return [*written, to]
 
 
-def overview(about: dict, comparisons: list[Comparison], runs: list[Run]) -> str:
+def overview(about: dict, comparisons: list[Beside], runs: list[Run]) -> str:
     r"""Numbers of runs and of verdicts by experiment."""
     rows = []
     for name in about:
@@ -96,7 +99,7 @@ def overview(about: dict, comparisons: list[Comparison], runs: list[Run]) -> str
     return markdown(["experiment", "runs in full", "other runs", *VERDICTS], rows)
 
 
-def section(name: str, shown: dict, comparisons: list[Comparison], runs: list[Run], picture: Path | None) -> str:
+def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], picture: Path | None) -> str:
     found, finished = experiment(name), [run for run in runs if run.finished]
     full = [run for run in finished if in_full(run)]
     small = [run for run in finished if run.config.get("budget") == "small" and not other_settings(run)]
@@ -132,56 +135,14 @@ def other_settings(run: Run) -> list[str]:
     return [d for d in deviations(run) if not d.startswith(budget)]
 
 
-def tables(comparisons: list[Comparison]) -> Iterator[str]:
+def tables(comparisons: list[Beside]) -> Iterator[str]:
     r"""Published beside measured, a Markdown table for each published one."""
-    for table, group in itertools.groupby(comparisons, lambda c: (c.published.table, c.published.quantity)):
-        group = list(group)
-        yield f"{table[0]} ({table[1]}; {group[0].published.source}):\n"
-        yield markdown(
-            ["", "published", "measured", "seeds", "difference", "in standard errors", "verdict", "notes"],
-            [cells(c) for c in group],
-        )
+    for title, about, group in by_table(comparisons):
+        yield f"{title}{f' ({about})' * bool(about)}:\n"
+        rows = [cells(c) for c in group]
+        yield markdown(HEADS, [[*row[:6], EMPHASIS[row[6]], row[7]] for row in rows])
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.open)):
             yield f"Not published: {', '.join(unknown)}.\n"
-
-
-def cells(c: Comparison) -> list[str]:
-    r"""A comparison as texts."""
-    value = c.published
-    written = f"{value.value:.{value.decimals}f}" if value.decimals is not None else f"{value.value:g}"
-    if value.std is not None:
-        written += f" ± {value.standard_error:.2g}" if value.standard_error else f" (std {value.std:g})"
-    notes = "; ".join([*c.notes, *([value.remark] if value.remark and c.runs else [])])
-    if c.mean is None:
-        return [value.name, written, "", "0", "", "", c.verdict, notes]
-    errors = "" if c.in_errors is None else f"{c.in_errors:+.1f}"
-    digits = digits_of(c.mean, c.error)
-    return [
-        value.name,
-        written,
-        number(c.mean, c.error),
-        str(len(c.runs)),
-        f"{c.difference:+.{digits}f}",
-        errors,
-        f"*{c.verdict}*" if c.verdict != AGREES else f"**{c.verdict}**",
-        notes,
-    ]
-
-
-def digits_of(mean: float, error: float | None) -> int:
-    r"""Decimals with which a mean is written: two digits of its error, or five of its own."""
-    scale = error * 10 if error else abs(mean) / 1000
-    return 3 if not scale else min(12, max(0, 2 - math.floor(math.log10(scale))))
-
-
-def number(mean: float, error: float | None) -> str:
-    r"""A mean and its standard error as text."""
-    if error == 0:
-        return f"{number(mean, None)} ± 0"
-    if mean and abs(mean) < 1e-4:
-        return f"{mean:.3g}" + (f" ± {error:.1g}" if error is not None else "")
-    digits = digits_of(mean, error)
-    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
 
 
 def markdown(titles: list[str], rows: list[list]) -> str:
