@@ -3,7 +3,7 @@ BIN := .venv/bin
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test lint bench certification bias table
+.PHONY: help install demo compare leaderboard results test lint bench certification bias table
 
 help:  ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -24,6 +24,14 @@ compare: .venv/installed  ## compare all estimators but exact on the same task, 
 	$(BIN)/python run.py -m 'estimator=glob(*,exclude=exact)' task=dvae task.kl=sampled seed=1,2 steps=2000 measure.every=1000 \
 	    output=output/compare wandb.mode=offline hydra/launcher=joblib
 	$(BIN)/python report.py output/compare
+
+leaderboard: .venv/installed  ## every estimator on the digits and the toy, five seeds: which is best, and at what cost
+	for task in dvae toy; do $(BIN)/python run.py -m experiment=leaderboard_$$task wandb.mode=offline hydra/launcher=joblib && \
+	    $(BIN)/python measure.py output/leaderboard_$$task/$$task/arsm/1-* measure.rivals=all || exit 1; done
+	$(BIN)/python report.py output/leaderboard_dvae output/leaderboard_toy --to output/leaderboard
+
+results: .venv/installed  ## write RESULTS.md from the runs of published experiments below output
+	$(BIN)/python report.py output --results RESULTS.md
 
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

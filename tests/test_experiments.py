@@ -1,6 +1,7 @@
 """Published experiments: every one composes, its rows can be built, and its small budget runs."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def little_data(monkeypatch):
 def rows_in(experiment):
     """The jobs of an experiment, at the first value of each option that all rows share."""
     sweeper = OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml").hydra.sweeper
-    first = {key: str(value).split(",")[0] for key, value in sweeper.params.items()}
+    first = {key: re.sub(r"glob.*", "reinforce", str(value)).split(",")[0] for key, value in sweeper.params.items()}
     return jobs(sweeper.get("rows"), first, [], OverridesParser.create())
 
 
