@@ -254,6 +254,7 @@ def known_keys() -> list[str]:
     groups = [
         a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|data|optimizer|schedule)=[\w/,]+", a)
     ]
+    GlobalHydra.instance().clear()  # within a sweep it is in the way; the program ends with the complaint
     for chosen in (groups, []):
         try:
             with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):

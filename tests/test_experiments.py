@@ -77,3 +77,110 @@ def test_the_small_budget_runs(experiment, command, tmp_path):  # noqa: F811
     (folder, *_) = folders(tmp_path)
     assert rows_of(folder)[-1]["step"] == 2
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
+
+
+# ---------------------------------------------------------------- rows
+
+MINE = """\
+# @package _global_
+defaults:
+  - override /task: toy
+  - override /hydra/sweeper: rows
+experiment: mine
+output: output/mine
+steps: 2
+batch_size: 2
+measure: {every: 0}
+wandb: {mode: disabled}
+hydra:
+  sweeper:
+    params: {seed: "1,2"}
+    rows:
+      - {estimator: reinforce, estimator.samples: "1,2", optimizer.lr: 0.1}
+      - {estimator: softmax, optimizer.lr: 0.2}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    folder = tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(MINE)
+    return folder / "mine.yaml"
+
+
+def settings_of(where):
+    found = []
+    for folder in folders(where):
+        config = OmegaConf.load(folder / "config.yaml")
+        found.append((config.choices.estimator, config.estimator.get("samples"), config.optimizer.lr, config.seed))
+    return sorted(found, key=str)
+
+
+RUN_MINE = ["--config-dir", "conf", "-m", "experiment=mine"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], [("reinforce", s, 0.1, n) for s in (1, 2) for n in (1, 2)] + [("softmax", None, 0.2, n) for n in (1, 2)]),
+        (["estimator=reinforce", "seed=3"], [("reinforce", 1, 0.1, 3), ("reinforce", 2, 0.1, 3)]),
+        (["estimator=reinforce", "estimator.samples=2"], [("reinforce", 2, 0.1, 1), ("reinforce", 2, 0.1, 2)]),
+        (["estimator=softmax,reinforce", "optimizer.lr=0.2", "seed=1"], [("softmax", None, 0.2, 1)]),
+    ],
+    ids=["all", "an estimator", "an option", "two options"],
+)
+def test_rows_are_crossed_with_seeds_and_chosen_among(mine, command, tmp_path, arguments, expected):  # noqa: F811
+    code, out, err = command(*RUN_MINE, *arguments)
+    assert code == 0, err
+    assert settings_of(tmp_path) == sorted(expected, key=str)
+    assert f"{len(expected)} of {len(expected)} jobs ended" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["estimator=arsm"], "estimator=arsm: no row of the experiment has it; there are: reinforce, softmax"),
+        (["optimizer.lr=0.3"], "optimizer.lr=0.3: no row of the experiment has it; there are: 0.1, 0.2"),
+        (["seed=x"], "seed=x: an integer is expected"),
+    ],
+)
+def test_what_no_row_has_is_refused(mine, command, tmp_path, arguments, line):  # noqa: F811
+    code, _, err = command(*RUN_MINE, *arguments)
+    assert code == 2
+    assert err.splitlines() == [f"error: {line}"]
+    assert not folders(tmp_path)
+
+
+def test_every_row_is_checked_before_the_first_job(mine, command, tmp_path, recwarn):  # noqa: F811
+    mine.write_text(MINE + "      - {estimator: softmax, estimator.temprature: 1}\n")
+    code, _, err = command(*RUN_MINE)
+    assert code == 2
+    assert "estimator.temprature is no option (did you mean estimator.temperature?)" in err
+    assert len(err.splitlines()) == 1
+    assert not [str(w.message) for w in recwarn if "CheckSweep" in str(w.message)]
+    assert not folders(tmp_path)
+
+
+def test_rows_run_side_by_side(mine, command, tmp_path):  # noqa: F811
+    one, side_by_side = (
+        ["estimator=reinforce", "estimator.samples=1"],
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    )
+    code, _, err = command(*RUN_MINE, *one, *side_by_side)
+    assert code == 0, err
+    assert settings_of(tmp_path) == [("reinforce", 1, 0.1, 1), ("reinforce", 1, 0.1, 2)]
+
+
+def test_small_is_for_experiments(command):  # noqa: F811
+    code, _, err = command("task=toy", "budget=small")
+    assert (code, err) == (2, "error: budget=small is for experiments: choose one with experiment=NAME\n")
+
+
+def test_help_and_an_unknown_experiment(command):  # noqa: F811
+    code, out, _ = command("--help")
+    assert "experiment=yin2019_figure1" in out
+    assert "jang2017_table1" in out
+    code, _, err = command("-m", "experiment=jang2017_tabel1")
+    assert code == 2
+    assert "experiment=jang2017_tabel1 does not exist (did you mean jang2017_table1?)" in err
