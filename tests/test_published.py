@@ -111,6 +111,13 @@ def test_other_runs_do_not(tmp_path, changes, finished, note):
     assert (found.verdict, found.mean, found.notes) == ("not run", None, (note,))
 
 
+def test_runs_of_another_experiment_do_not(tmp_path):
+    folder = make_run(tmp_path, *HOOPER, rows=losses(0.00427))
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("experiment: hooper2026_polynomial", "experiment: mine"))
+    assert (beside(tmp_path).verdict, beside(tmp_path).notes) == ("not run", ())
+
+
 def test_how_closely_a_run_is_watched_is_no_setting(tmp_path):
     make_run(tmp_path, *HOOPER, "measure.every=0", "valid.every=1000", rows=losses(0.00427))
     assert beside(tmp_path).verdict == "agrees"
