@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from test_runs import command, composed, errors, folders, rows_of  # noqa: F401
+from test_runs import command, composed, errors, folders, measured, rows_of  # noqa: F401
 
 from harness import options
 from hydra_plugins.rows import jobs
@@ -77,6 +77,16 @@ def test_the_small_budget_runs(experiment, command, tmp_path):  # noqa: F811
     (folder, *_) = folders(tmp_path)
     assert rows_of(folder)[-1]["step"] == 2
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
+
+
+def test_a_run_on_other_data_can_be_measured(command, measured, tmp_path):  # noqa: F811
+    few = ["task.bound_samples=1", "task.test_samples=1", "task=dvae", "task.variables=20", "estimator=muprop"]
+    code, _, err = command("-m", "experiment=jang2017_table1", *QUICK, *few, "optimizer.lr=1e-3", "steps=2")
+    assert code == 0, err
+    (folder,) = folders(tmp_path)
+    code, out, err = measured(folder, "measure.rivals=[reinforce]", "measure.draws=10", "measure.reference_draws=10")
+    assert code == 0, err
+    assert "muprop (trained)" in out
 
 
 # ---------------------------------------------------------------- rows
