@@ -13,6 +13,7 @@ from reporting.words import AXES, Words
 MARKERS = 6  # along a curve, about
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 IS_POWER = "abs(log(datum.value) / log(10) - round(log(datum.value) / log(10))) < 1e-6"
+ALL = {"symbolLimit": 0, "labelLimit": 900}  # of a legend: every entry, and in full
 ARCS = 60  # points of an arc of equal error
 
 
@@ -33,17 +34,26 @@ def rounded(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def channels(looks: dict[str, Look], legend: alt.Legend | None) -> dict:
-    r"""Colour, line and marker of each label; the legend shows colours and markers."""
+def ranges(looks: dict[str, Look]) -> dict[str, list]:
+    r"""Colours, markers and lines of labels, by what Vega-Lite calls them."""
+    return {
+        "color": [look.colour for look in looks.values()],
+        "shape": [look.shape for look in looks.values()],
+        "strokeDash": [list(look.dash) or [1, 0] for look in looks.values()],
+    }
 
-    def channel(kind, values, legend):
-        scale = alt.Scale(domain=list(looks), range=values)
+
+def channels(looks: dict[str, Look] | None, legend: alt.Legend | None) -> dict:
+    r"""Colour, marker and line of each label, unless a page sets them; the legend shows colours and markers."""
+
+    def channel(kind, name, legend):
+        scale = alt.Undefined if looks is None else alt.Scale(domain=list(looks), range=ranges(looks)[name])
         return kind("label:N", title=None, scale=scale, legend=legend)
 
     return {
-        "color": channel(alt.Color, [look.colour for look in looks.values()], legend),
-        "shape": channel(alt.Shape, [look.shape for look in looks.values()], legend),
-        "strokeDash": channel(alt.StrokeDash, [list(look.dash) or [1, 0] for look in looks.values()], None),
+        "color": channel(alt.Color, "color", legend),
+        "shape": channel(alt.Shape, "shape", legend),
+        "strokeDash": channel(alt.StrokeDash, "strokeDash", None),
     }
 
 
@@ -63,29 +73,33 @@ def robust_limits(rows: list[dict]) -> list[float]:
 
 
 def curve_chart(
-    words: Words, axis: str, looks: dict[str, Look], rows: list[dict] | None, legend: alt.Legend | None = None
+    words: Words,
+    axis: str,
+    looks: dict[str, Look] | None = None,
+    rows: list[dict] | None = None,
+    legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
-    r"""Means with bands against an axis; without rows, a page brings them, and hovering tells a point's figures."""
+    r"""Means with bands against an axis; without looks and rows, a page brings them, and hovering tells figures."""
     base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
     scale = alt.Scale(**({"type": "log"} if words.log else {"zero": False}), nice=False, padding=8)
     if rows and words.robust:
         scale = alt.Scale(domain=robust_limits(rows), nice=False)
-    of = channels(looks, legend)
+    of, clip = channels(looks, legend), words.robust
     x = alt.X("x:Q", title=AXES[axis], scale=alt.Scale(zero=False, nice=False, padding=4), axis=axis_of(False))
     y = lambda name: alt.Y(f"{name}:Q", title=words.unit or None, scale=scale, axis=axis_of(words.log))
-    band = base.mark_area(opacity=0.18, clip=True).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
-    line = base.mark_line(strokeWidth=2, clip=True)
+    band = base.mark_area(fillOpacity=0.18, clip=clip).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
+    line = base.mark_line(strokeWidth=2, clip=clip)
     line = line.encode(x=x, y=y("line"), color=of["color"], strokeDash=of["strokeDash"])
 
     def points(condition, filled):
-        mark = base.mark_point(size=45, clip=True, filled=filled, opacity=1, strokeWidth=1.5)
+        mark = base.mark_point(size=45, clip=clip, filled=filled, opacity=1, strokeWidth=1.5)
         return mark.transform_filter(condition).encode(x=x, y=y("mean"), color=of["color"], shape=of["shape"])
 
     layers = [band, line, points("datum.mark && !datum.limit", True), points("datum.limit", False)]
     if rows is None:
         layers.append(
             hover(
-                base.mark_point(size=110, strokeWidth=2, clip=True).encode(x=x, y=y("mean"), color=of["color"]),
+                base.mark_point(size=110, strokeWidth=2, clip=clip).encode(x=x, y=y("mean"), color=of["color"]),
                 {
                     "label:N": "estimator",
                     "x:Q": AXES[axis],
@@ -119,7 +133,7 @@ def picture(charts: list[alt.LayerChart], title: str, columns: int) -> dict:
 def legend_below(looks: dict[str, Look]) -> alt.Legend:
     longest = max(map(len, looks))
     columns = max(1, min(len(looks), 180 // (longest + 6)))
-    return alt.Legend(orient="bottom", columns=columns, symbolSize=110, symbolOpacity=1, labelLimit=900)
+    return alt.Legend(orient="bottom", columns=columns, symbolSize=110, symbolOpacity=1, symbolStrokeWidth=0, **ALL)
 
 
 def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, looks: dict[str, Look]) -> dict:
@@ -155,12 +169,11 @@ def limits(comparison: Comparison) -> tuple[list[float], list[float]]:
 
 def bias_chart(
     comparison: Comparison,
-    looks: dict[str, Look],
-    at_equal_cost: bool,
-    rows: list[dict] | None,
+    looks: dict[str, Look] | None = None,
+    rows: list[dict] | None = None,
     legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
-    r"""Bias against the deviation of one draw, or of as many draws as one evaluation pays for, over grey arcs."""
+    r"""Bias against deviation over grey arcs; without looks and rows as :func:`curve_chart`."""
     base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
     across, up = limits(comparison)
     of = channels(looks, legend)
@@ -209,7 +222,7 @@ def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> 
     r"""Bias and noise of one draw, and at equal cost, for print."""
     names = {False: "One gradient draw", True: "At equal cost: times the root of its evaluations"}
     charts = [
-        bias_chart(comparison, looks, equal, bias_rows(comparison, equal), legend_below(looks)).properties(
+        bias_chart(comparison, looks, bias_rows(comparison, equal), legend_below(looks)).properties(
             title=name, width=400, height=330
         )
         for equal, name in names.items()
