@@ -18,20 +18,27 @@ ARCS = 60  # points of an arc of equal error
 
 
 def curve_rows(curves: Iterable[Curve]) -> list[dict]:
-    r"""Rows of data for :func:`curve_chart`; ``line`` is empty at upper limits, and ``mark`` says where markers are."""
+    r"""Rows of data for :func:`curve_chart`; upper limits have no line and no band, ``mark`` says where markers are."""
     rows = []
     for n, curve in enumerate(curves):
         every = max(1, round(len(curve.x) / MARKERS))
         for i, x in enumerate(curve.x):
             low, mean, high = (rounded(v[i]) for v in (curve.low, curve.mean, curve.high))
-            row = {"label": curve.label, "x": rounded(x), "mean": mean, "low": low, "high": high, "runs": curve.runs}
-            mark = (i + n) % every == 0 or len(curve.x) == 1
-            rows.append(row | {"line": None if curve.limit[i] else mean, "limit": bool(curve.limit[i]), "mark": mark})
+            row = {
+                "label": curve.label,
+                "x": rounded(x),
+                "mean": mean,
+                "runs": curve.runs,
+                "limit": bool(curve.limit[i]),
+            }
+            row |= dict.fromkeys(("line", "low", "high")) if row["limit"] else {"line": mean, "low": low, "high": high}
+            rows.append(row | {"mark": (i + n) % every == 0 or len(curve.x) == 1})
     return rows
 
 
-def rounded(value: float) -> float:
-    return float(f"{value:.5g}")
+def rounded(value: float) -> float | None:
+    r"""To five digits; None for what JSON has no number for."""
+    return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
 def ranges(looks: dict[str, Look]) -> dict[str, list]:
@@ -156,7 +163,7 @@ def bias_rows(comparison: Comparison, at_equal_cost: bool) -> list[dict]:
         row = {"label": point.label, "bias": rounded(point.bias), "deviation": rounded(y), "limit": point.limit}
         row |= {"x": rounded(max(point.bias, limits(comparison)[0][0] * 1.25)), "y": rounded(max(y, low * 1.25))}
         row |= {"evaluations": rounded(point.evaluations), "note": "no noise" if y == 0 else ""}
-        rows.append(row | {"milliseconds": None if np.isnan(point.seconds) else rounded(1e3 * point.seconds)})
+        rows.append(row | {"milliseconds": rounded(1e3 * point.seconds)})
     return rows
 
 
