@@ -24,15 +24,10 @@ def curve_rows(curves: Iterable[Curve]) -> list[dict]:
         every = max(1, round(len(curve.x) / MARKERS))
         for i, x in enumerate(curve.x):
             low, mean, high = (rounded(v[i]) for v in (curve.low, curve.mean, curve.high))
-            row = {
-                "label": curve.label,
-                "x": rounded(x),
-                "mean": mean,
-                "runs": curve.runs,
-                "limit": bool(curve.limit[i]),
-            }
-            row |= dict.fromkeys(("line", "low", "high")) if row["limit"] else {"line": mean, "low": low, "high": high}
-            rows.append(row | {"mark": (i + n) % every == 0 or len(curve.x) == 1})
+            row = {"label": curve.label, "x": rounded(x), "mean": mean, "runs": curve.runs}
+            row |= {"limit": bool(curve.limit[i]), "mark": (i + n) % every == 0 or len(curve.x) == 1}
+            band = {"line": mean, "low": low, "high": high}
+            rows.append(row | (dict.fromkeys(band) if curve.limit[i] else band))
     return rows
 
 
@@ -131,9 +126,9 @@ def hover(points: alt.Chart, fields: dict[str, str]) -> alt.Chart:
     return points.encode(opacity=opacity, tooltip=tooltip).add_params(near)
 
 
-def picture(charts: list[alt.LayerChart], title: str, columns: int) -> dict:
+def picture(charts: list[alt.LayerChart], title: str, columns: int, remark: str = "") -> dict:
     r"""Charts side by side under one legend, as a specification for print."""
-    heading = alt.Title(title, anchor="middle", fontSize=15, offset=14)
+    heading = alt.Title(title, subtitle=remark, anchor="middle", fontSize=15, offset=14)
     return alt.concat(*charts, columns=columns, title=heading, config=CONFIG).to_dict()
 
 
@@ -234,7 +229,7 @@ def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> 
         )
         for equal, name in names.items()
     ]
-    return picture(charts, title, 2)
+    return picture(charts, title, 2, "Hollow with arrow: it lies below this. Grey arcs: equal root mean square error.")
 
 
 def configuration() -> dict:

@@ -1,6 +1,7 @@
 r"""From folders of runs to the files of a report."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,13 +83,18 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
     yield written("runs.csv", tables.runs_csv(every).to_csv(index=False))
     yield written("curves.csv", curves_csv(tasks).to_csv(index=False))
     for on in tasks:
-        task, table = on.results.task, tables.final_table(on.results)
+        task, table = file_name(on.results.task), tables.final_table(on.results)
         yield written(f"{task}.md", tables.as_markdown(table))
         yield written(f"{task}.tex", tables.as_latex(table))
         for name, spec in pictures(on).items():
             svg = vl_convert.vegalite_to_svg(spec)
             yield written(f"{name}.svg", svg)
             yield written(f"{name}.png", vl_convert.svg_to_png(svg, scale=SCALE))
+
+
+def file_name(task: str) -> str:
+    r"""The task's name as that of a file, which lies in no other folder whatever a config says."""
+    return re.sub(r"[^\w-]", "_", task)
 
 
 def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
@@ -116,7 +122,7 @@ def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
 
 def pictures(on: OnTask) -> dict[str, dict]:
     r"""Specifications of the pictures about a task by the name of the file, for print."""
-    task, shown = on.results.task, on.drawn[:MOST_PRINTED]
+    task, name, shown = on.results.task, file_name(on.results.task), on.drawn[:MOST_PRINTED]
     looks = {group.label: group.look for group in shown}
     steps = [curve for curve in on.curves if curve.axis == "steps" and curve.label in looks]
     of = lambda metric: [curve for curve in steps if curve.metric == metric]
@@ -125,12 +131,12 @@ def pictures(on: OnTask) -> dict[str, dict]:
     seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
     best = f" of the {len(shown)} best" * (len(shown) < len(on.drawn))
     title = f"{task}: mean over {seeds} run{'s' * (seeds != '1')}{best}, band ± one standard error"
-    found = {task: charts.curves_picture(panels, title, looks)} if panels else {}
+    found = {name: charts.curves_picture(panels, title, looks)} if panels else {}
     if on.comparisons:
         first = on.comparisons[0]
         first = dataclasses.replace(first, points=first.points[:MOST_PRINTED])
         own = {point.label: on.looks[point.label] for point in first.points}
-        found[f"{task}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
+        found[f"{name}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
     return found
 
 

@@ -518,9 +518,12 @@ def test_nothing_from_runs_becomes_markup(tmp_path):
     (place / "texts.csv").write_text(f"a,b\n{HOSTILE},{HOSTILE}\n")
     failed = run(tmp_path, "nvil", 1, None)
     (failed / "failed.txt").write_text(HOSTILE)
+    elsewhere = run(tmp_path, "arsm", name="elsewhere") / "config.yaml"
+    elsewhere.write_text(elsewhere.read_text().replace("task: dvae", "task: ../../outside<"))
     with (failed / "metrics.jsonl").open("a") as file:
         file.write("{")
-    write([tmp_path], tmp_path / "to", [], [])
+    _, written, _ = write([tmp_path], tmp_path / "to", [], [])
+    assert {path.resolve().parent for path in written} == {tmp_path / "to"}
     text = (tmp_path / "to/report.html").read_text()
     found = Elements()
     found.feed(text)
@@ -528,7 +531,7 @@ def test_nothing_from_runs_becomes_markup(tmp_path):
     assert "img" not in found.names
     assert not [name for name, _ in found.attributes if name.startswith("on")]
     data = json.loads(found.data)
-    assert any(HOSTILE in label for label in data["tasks"][0]["label"])
+    assert any(HOSTILE in label for task in data["tasks"] for label in task["label"])
     assert not [
         value for name, value in found.attributes if name in ("src", "href") and not value.startswith(("data:", "#"))
     ]
