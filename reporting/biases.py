@@ -101,20 +101,24 @@ def of_file(path: Path, notes: list[str]) -> list[Comparison]:
     r"""What ``measure.py`` has saved, for the logits and for the encoder."""
     try:
         rows = pd.read_csv(path)
-        rows = rows.dropna(subset=["bias2", "true_norm", "variance", "evaluations"])
-        bias, known = relative_biases(rows)
-        deviation = np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float)
-        points = [
-            (where, Point(name, name.partition("(")[0].strip(), *values))
-            for where, name, *values in zip(
-                rows["where"], rows.estimator, bias, ~known, deviation, rows.evaluations, rows.seconds, strict=True
-            )
-        ]
+        points = {where: points_of(rows[rows["where"] == where]) for where in WHERE}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         notes.append(f"cannot be read: {path} ({type(error).__name__})")
         return []
-    title = f"gradient {{}}; all at one place, as measured in {path}"
-    return [Comparison(title.format(PLACES[w]), [point for at, point in points if at == w]) for w in WHERE]
+    title = "gradient {}; all at one place, as measured in {}"
+    return [Comparison(title.format(PLACES[where], path), found) for where, found in points.items()]
+
+
+def points_of(rows: pd.DataFrame) -> list[Point]:
+    r"""The estimators that ``measure.py`` has measured in one place, without those whose bias is not known."""
+    bias, known = relative_biases(rows)
+    deviation = np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float)
+    columns = (bias, ~known, deviation, rows.evaluations.to_numpy(float), rows.seconds.to_numpy(float))
+    points = [
+        Point(name, name.partition("(")[0].strip(), float(b), bool(limit), float(d), float(cost), float(seconds))
+        for name, b, limit, d, cost, seconds in zip(rows.estimator, *columns, strict=True)
+    ]
+    return [point for point in points if math.isfinite(point.bias) and math.isfinite(point.deviation)]
 
 
 def relative_biases(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -13,37 +13,49 @@ from reporting.words import AXES, Words
 MARKERS = 6  # along a curve, about
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 IS_POWER = "abs(log(datum.value) / log(10) - round(log(datum.value) / log(10))) < 1e-6"
+ALL = {"symbolLimit": 0, "labelLimit": 900}  # of a legend: every entry, and in full
 ARCS = 60  # points of an arc of equal error
 
 
 def curve_rows(curves: Iterable[Curve]) -> list[dict]:
-    r"""Rows of data for :func:`curve_chart`; ``line`` is empty at upper limits, and ``mark`` says where markers are."""
+    r"""Rows of data for :func:`curve_chart`; upper limits have no line and no band, ``mark`` says where markers are."""
     rows = []
     for n, curve in enumerate(curves):
         every = max(1, round(len(curve.x) / MARKERS))
         for i, x in enumerate(curve.x):
             low, mean, high = (rounded(v[i]) for v in (curve.low, curve.mean, curve.high))
-            row = {"label": curve.label, "x": rounded(x), "mean": mean, "low": low, "high": high, "runs": curve.runs}
-            mark = (i + n) % every == 0 or len(curve.x) == 1
-            rows.append(row | {"line": None if curve.limit[i] else mean, "limit": bool(curve.limit[i]), "mark": mark})
+            row = {"label": curve.label, "x": rounded(x), "mean": mean, "runs": curve.runs}
+            row |= {"limit": bool(curve.limit[i]), "mark": (i + n) % every == 0 or len(curve.x) == 1}
+            band = {"line": mean, "low": low, "high": high}
+            rows.append(row | (dict.fromkeys(band) if curve.limit[i] else band))
     return rows
 
 
-def rounded(value: float) -> float:
-    return float(f"{value:.5g}")
+def rounded(value: float) -> float | None:
+    r"""To five digits; None for what JSON has no number for."""
+    return float(f"{value:.5g}") if np.isfinite(value) else None
 
 
-def channels(looks: dict[str, Look], legend: alt.Legend | None) -> dict:
-    r"""Colour, line and marker of each label; the legend shows colours and markers."""
+def ranges(looks: dict[str, Look]) -> dict[str, list]:
+    r"""Colours, markers and lines of labels, by what Vega-Lite calls them."""
+    return {
+        "color": [look.colour for look in looks.values()],
+        "shape": [look.shape for look in looks.values()],
+        "strokeDash": [list(look.dash) or [1, 0] for look in looks.values()],
+    }
 
-    def channel(kind, values, legend):
-        scale = alt.Scale(domain=list(looks), range=values)
+
+def channels(looks: dict[str, Look] | None, legend: alt.Legend | None) -> dict:
+    r"""Colour, marker and line of each label, unless a page sets them; the legend shows colours and markers."""
+
+    def channel(kind, name, legend):
+        scale = alt.Undefined if looks is None else alt.Scale(domain=list(looks), range=ranges(looks)[name])
         return kind("label:N", title=None, scale=scale, legend=legend)
 
     return {
-        "color": channel(alt.Color, [look.colour for look in looks.values()], legend),
-        "shape": channel(alt.Shape, [look.shape for look in looks.values()], legend),
-        "strokeDash": channel(alt.StrokeDash, [list(look.dash) or [1, 0] for look in looks.values()], None),
+        "color": channel(alt.Color, "color", legend),
+        "shape": channel(alt.Shape, "shape", legend),
+        "strokeDash": channel(alt.StrokeDash, "strokeDash", None),
     }
 
 
@@ -63,29 +75,33 @@ def robust_limits(rows: list[dict]) -> list[float]:
 
 
 def curve_chart(
-    words: Words, axis: str, looks: dict[str, Look], rows: list[dict] | None, legend: alt.Legend | None = None
+    words: Words,
+    axis: str,
+    looks: dict[str, Look] | None = None,
+    rows: list[dict] | None = None,
+    legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
-    r"""Means with bands against an axis; without rows, a page brings them, and hovering tells a point's figures."""
+    r"""Means with bands against an axis; without looks and rows, a page brings them, and hovering tells figures."""
     base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
     scale = alt.Scale(**({"type": "log"} if words.log else {"zero": False}), nice=False, padding=8)
     if rows and words.robust:
         scale = alt.Scale(domain=robust_limits(rows), nice=False)
-    of = channels(looks, legend)
+    of, clip = channels(looks, legend), words.robust
     x = alt.X("x:Q", title=AXES[axis], scale=alt.Scale(zero=False, nice=False, padding=4), axis=axis_of(False))
     y = lambda name: alt.Y(f"{name}:Q", title=words.unit or None, scale=scale, axis=axis_of(words.log))
-    band = base.mark_area(opacity=0.18, clip=True).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
-    line = base.mark_line(strokeWidth=2, clip=True)
+    band = base.mark_area(fillOpacity=0.18, clip=clip).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
+    line = base.mark_line(strokeWidth=2, clip=clip)
     line = line.encode(x=x, y=y("line"), color=of["color"], strokeDash=of["strokeDash"])
 
     def points(condition, filled):
-        mark = base.mark_point(size=45, clip=True, filled=filled, opacity=1, strokeWidth=1.5)
+        mark = base.mark_point(size=45, clip=clip, filled=filled, opacity=1, strokeWidth=1.5)
         return mark.transform_filter(condition).encode(x=x, y=y("mean"), color=of["color"], shape=of["shape"])
 
     layers = [band, line, points("datum.mark && !datum.limit", True), points("datum.limit", False)]
     if rows is None:
         layers.append(
             hover(
-                base.mark_point(size=110, strokeWidth=2, clip=True).encode(x=x, y=y("mean"), color=of["color"]),
+                base.mark_point(size=110, strokeWidth=2, clip=clip).encode(x=x, y=y("mean"), color=of["color"]),
                 {
                     "label:N": "estimator",
                     "x:Q": AXES[axis],
@@ -110,16 +126,16 @@ def hover(points: alt.Chart, fields: dict[str, str]) -> alt.Chart:
     return points.encode(opacity=opacity, tooltip=tooltip).add_params(near)
 
 
-def picture(charts: list[alt.LayerChart], title: str, columns: int) -> dict:
+def picture(charts: list[alt.LayerChart], title: str, columns: int, remark: str = "") -> dict:
     r"""Charts side by side under one legend, as a specification for print."""
-    heading = alt.Title(title, anchor="middle", fontSize=15, offset=14)
+    heading = alt.Title(title, subtitle=remark, anchor="middle", fontSize=15, offset=14)
     return alt.concat(*charts, columns=columns, title=heading, config=CONFIG).to_dict()
 
 
 def legend_below(looks: dict[str, Look]) -> alt.Legend:
     longest = max(map(len, looks))
     columns = max(1, min(len(looks), 180 // (longest + 6)))
-    return alt.Legend(orient="bottom", columns=columns, symbolSize=110, symbolOpacity=1, labelLimit=900)
+    return alt.Legend(orient="bottom", columns=columns, symbolSize=110, symbolOpacity=1, symbolStrokeWidth=0, **ALL)
 
 
 def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, looks: dict[str, Look]) -> dict:
@@ -142,7 +158,7 @@ def bias_rows(comparison: Comparison, at_equal_cost: bool) -> list[dict]:
         row = {"label": point.label, "bias": rounded(point.bias), "deviation": rounded(y), "limit": point.limit}
         row |= {"x": rounded(max(point.bias, limits(comparison)[0][0] * 1.25)), "y": rounded(max(y, low * 1.25))}
         row |= {"evaluations": rounded(point.evaluations), "note": "no noise" if y == 0 else ""}
-        rows.append(row | {"milliseconds": None if np.isnan(point.seconds) else rounded(1e3 * point.seconds)})
+        rows.append(row | {"milliseconds": rounded(1e3 * point.seconds)})
     return rows
 
 
@@ -155,12 +171,11 @@ def limits(comparison: Comparison) -> tuple[list[float], list[float]]:
 
 def bias_chart(
     comparison: Comparison,
-    looks: dict[str, Look],
-    at_equal_cost: bool,
-    rows: list[dict] | None,
+    looks: dict[str, Look] | None = None,
+    rows: list[dict] | None = None,
     legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
-    r"""Bias against the deviation of one draw, or of as many draws as one evaluation pays for, over grey arcs."""
+    r"""Bias against deviation over grey arcs; without looks and rows as :func:`curve_chart`."""
     base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
     across, up = limits(comparison)
     of = channels(looks, legend)
@@ -209,12 +224,12 @@ def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> 
     r"""Bias and noise of one draw, and at equal cost, for print."""
     names = {False: "One gradient draw", True: "At equal cost: times the root of its evaluations"}
     charts = [
-        bias_chart(comparison, looks, equal, bias_rows(comparison, equal), legend_below(looks)).properties(
+        bias_chart(comparison, looks, bias_rows(comparison, equal), legend_below(looks)).properties(
             title=name, width=400, height=330
         )
         for equal, name in names.items()
     ]
-    return picture(charts, title, 2)
+    return picture(charts, title, 2, "Hollow with arrow: it lies below this. Grey arcs: equal root mean square error.")
 
 
 def configuration() -> dict:

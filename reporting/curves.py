@@ -8,7 +8,7 @@ from reporting.groups import Group
 from reporting.runs import AXES, WHERE, Run
 from reporting.words import by_importance, words
 
-MOST_POINTS = 100_000  # of all curves of a task together, so that a page stays light
+MOST_POINTS = 50_000  # of all curves of a task together, so that a page stays light
 
 
 @dataclass

@@ -2,15 +2,15 @@
 // Draws the charts of a page from the data in it, on the axis and for the estimators that its reader chooses.
 (() => {
   const ERRORS = 1; // are told; warnings are not, such as of a layer without rows
-  const { charts, config } = JSON.parse(document.getElementById("data").textContent);
+  const { charts, config, tasks } = JSON.parse(document.getElementById("data").textContent);
 
   // Rows as the chart wants them: of curves from columns, without estimators that are hidden.
-  function rowsOf(chart, axis, hidden) {
+  function rowsOf(chart, labels, axis, hidden) {
     if (chart.kind === "points") return chart.rows.filter((row) => !hidden.has(row.label));
     const c = chart.columns[axis];
     const rows = [];
     c.x.forEach((x, i) => {
-      const label = chart.labels[c.label[i]];
+      const label = labels[c.label[i]];
       if (hidden.has(label)) return;
       const limit = c.limit[i] === 1;
       rows.push({
@@ -32,9 +32,9 @@
     return [values[0] - margin, high + margin];
   }
 
-  async function draw(place, axis, hidden) {
+  async function draw(place, looks, axis, hidden) {
     const chart = charts[Number(place.dataset.chart)];
-    const rows = rowsOf(chart, axis, hidden);
+    const rows = rowsOf(chart, looks.label, axis, hidden);
     if (place.view) place.view.finalize();
     place.view = null;
     if (!rows.length) {
@@ -42,8 +42,11 @@
       return;
     }
     const spec = structuredClone(chart.kind === "points" ? chart.spec : chart.specs[axis]);
-    if (chart.robust) {
-      for (const layer of spec.layer) layer.encoding.y.scale = { domain: robustLimits(rows), nice: false };
+    for (const { encoding } of spec.layer) {
+      for (const channel of ["color", "shape", "strokeDash"]) {
+        if (encoding[channel]) encoding[channel].scale = { domain: looks.label, range: looks[channel] };
+      }
+      if (chart.robust) encoding.y.scale = { domain: robustLimits(rows), nice: false };
     }
     Object.assign(spec, { width: "container", height: 260, datasets: { ...spec.datasets, rows }, config });
     spec.autosize = { type: "fit-x", contains: "padding" };
@@ -51,7 +54,7 @@
     place.view = (await vegaEmbed(place, spec, { actions: false, renderer, logLevel: ERRORS })).view;
   }
 
-  for (const task of document.querySelectorAll(".task")) {
+  document.querySelectorAll(".task").forEach((task, number) => {
     const hidden = new Set();
     let axis = "steps";
     let turn = Promise.resolve();
@@ -60,7 +63,7 @@
     // One after the other, so that a second click does not overtake the first.
     function redraw(places) {
       const chosen = [...places].filter(seen);
-      turn = turn.then(() => Promise.all(chosen.map((place) => draw(place, axis, hidden))));
+      turn = turn.then(() => Promise.all(chosen.map((place) => draw(place, tasks[number], axis, hidden))));
       return turn;
     }
 
@@ -100,5 +103,5 @@
       });
     });
     redraw(all);
-  }
+  });
 })();

@@ -106,11 +106,16 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
         about=about,
         notes=list(dict.fromkeys(notes)),
         most=MOST_LISTED,
-        data={"charts": drawn.all, "config": charts.CONFIG},
+        data={"charts": drawn.all, "config": charts.CONFIG, "tasks": [looks_of(on) for on in tasks]},
         style=Markup((HERE / "page.css").read_text()),
         script=Markup((HERE / "page.js").read_text()),
         library=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
     )
+
+
+def looks_of(on: OnTask) -> dict[str, list]:
+    r"""The labels in the charts of a task, and how they look."""
+    return {"label": list(on.looks), **charts.ranges(on.looks)}
 
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
@@ -152,25 +157,24 @@ def training_curves(on: OnTask, drawn: Charts, notes: list[str]) -> Section | No
     if not on.curves:
         return None
     looks = {group.label: group.look for group in on.drawn}
-    lists = [[add_curves(on, metric, looks, drawn) for metric in part] for part in (on.first, on.others)]
+    lists = [[add_curves(on, metric, drawn) for metric in part] for part in (on.first, on.others)]
     left_out = len([group for group in on.results.groups if group.finished]) - len(on.drawn)
     html = rendered("curves.html", looks=looks, first=lists[0], others=lists[1], axes=AXES, left_out=left_out)
     return Section("Along training", html)
 
 
-def add_curves(on: OnTask, metric: str, looks: dict[str, Look], drawn: Charts) -> dict:
+def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
     r"""Adds a chart of curves; what its figure says."""
     words = on.results.words(metric)
     curves = {axis: [c for c in on.curves if (c.metric, c.axis) == (metric, axis)] for axis in AXES}
     chart = drawn.add(
         kind="curves",
         robust=words.robust,
-        labels=list(looks),
-        specs={axis: charts.curve_chart(words, axis, looks, None).to_dict() for axis in AXES},
-        columns={axis: columns(charts.curve_rows(curves[axis]), list(looks)) for axis in AXES},
+        specs={axis: charts.curve_chart(words, axis).to_dict() for axis in AXES},
+        columns={axis: columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
     )
     there = {curve.label for curve in curves["steps"]}
-    absent = [label for label in looks if label not in there]
+    absent = [group.label for group in on.drawn if group.label not in there]
     limits = any(curve.limit.any() for curve in curves["steps"])
     return {"chart": chart, "words": words, "absent": absent, "limits": limits, "caption": caption(metric, words)}
 
@@ -201,16 +205,15 @@ def bias_and_noise(on: OnTask, drawn: Charts, notes: list[str]) -> Section | Non
     if not on.comparisons:
         return None
     entries = [
-        {"title": each.title, "charts": [add_bias(each, equal, on.looks, drawn) for equal in (False, True)]}
+        {"title": each.title, "charts": [add_bias(each, equal, drawn) for equal in (False, True)]}
         for each in on.comparisons
     ]
     labels = {point.label: on.looks[point.label] for each in on.comparisons for point in each.points}
     return Section("Bias, variance and cost of the gradient", rendered("biases.html", entries=entries, looks=labels))
 
 
-def add_bias(comparison: Comparison, at_equal_cost: bool, looks: dict[str, Look], drawn: Charts) -> int:
-    own = {point.label: looks[point.label] for point in comparison.points}
-    spec = charts.bias_chart(comparison, own, at_equal_cost, None).to_dict()
+def add_bias(comparison: Comparison, at_equal_cost: bool, drawn: Charts) -> int:
+    spec = charts.bias_chart(comparison).to_dict()
     return drawn.add(kind="points", spec=spec, rows=charts.bias_rows(comparison, at_equal_cost))
 
 

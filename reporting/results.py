@@ -10,8 +10,6 @@ from reporting.runs import WHERE
 from reporting.statistics import Mean, Verdict, mean_of, verdicts
 from reporting.words import Words, by_importance, words
 
-COSTS = ["cost/evaluations_per_step", "cost/evaluations", "cost/seconds"]
-
 
 @dataclass
 class Results:
@@ -70,7 +68,9 @@ def results_of(task: str, groups: list[Group]) -> Results:
     figures = by_importance({metric for metric in results.metrics if metric.startswith("test/")})
     figures = [metric for metric in figures if results.words(metric).better] or figures
     where = next((w for w in WHERE if f"gradient/{w}/variance" in results.metrics), WHERE[0])
-    wanted = [*figures, "train/loss", f"gradient/{where}/variance", f"gradient/{where}/relative_bias", *COSTS]
+    wanted = [*figures, "train/loss", f"gradient/{where}/variance", f"gradient/{where}/relative_bias"]
+    same_length = len({run.steps for group in groups for run in group.finished}) == 1
+    wanted += ["cost/evaluations_per_step", *["cost/evaluations"] * (not same_length), "cost/seconds"]
     results.shown = [metric for metric in wanted if metric in results.metrics]
     results.groups = sorted(groups, key=lambda group: rank(results, group.label))
     return results

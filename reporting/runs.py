@@ -142,8 +142,9 @@ def read(folder: Path) -> Run | str:
     summary = judge(run)
     if run.finished:
         timings = list(lines(folder / "timings.jsonl", run.notes))
-        run.figures = final_figures(rows, timings, summary)
-        run.curves = curves_of(rows, timings)
+        last = {key: value for row in (*timings, *rows) for key, value in row.items()}
+        run.figures = final_figures(last, summary)
+        run.curves = curves_of(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
     return run
 
 
@@ -229,15 +230,14 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def final_figures(rows: list[dict], timings: list[dict], summary: dict) -> dict[str, float | None]:
-    r"""Figures by metric: of the summary, and for losses and gradients those of the last row that has them."""
+def final_figures(last: dict, summary: dict) -> dict[str, float | None]:
+    r"""Figures by metric: of the summary, and for losses and gradients what rows said last."""
     figures = {}
-    for row in [*timings, *rows]:
-        for key, value in row.items():
-            if key.startswith("gradient/rivals/") and not key.endswith(NEEDED_OF_RIVALS):
-                continue
-            if key.startswith(("gradient/", "train/")) and (value is None or is_number(value)):
-                figures[key] = value
+    for key, value in last.items():
+        if key.startswith("gradient/rivals/") and not key.endswith(NEEDED_OF_RIVALS):
+            continue
+        if key.startswith(("gradient/", "train/")) and (value is None or is_number(value)):
+            figures[key] = value
     figures |= {key: value for key, value in summary.items() if key.startswith("test/") and is_number(value)}
     steps, seconds, evaluations = (summary.get(key) for key in ("steps", "seconds", "evaluations"))
     if is_number(evaluations):
@@ -249,32 +249,29 @@ def final_figures(rows: list[dict], timings: list[dict], summary: dict) -> dict[
     return figures
 
 
-def curves_of(rows: list[dict], timings: list[dict]) -> dict[str, np.ndarray]:
-    r"""Curves by metric, as in :class:`Run`."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        for key, value in row.items():
-            if (key in CURVES or key.startswith("valid/")) and is_number(value):
-                found.setdefault(key, []).append((row["step"], value))
-        for where in WHERE:
-            bias2, error, norm = (row.get(f"gradient/{where}/{k}") for k in ("bias2", "bias2_error", "true_norm"))
-            if is_number(bias2) and norm:
-                found.setdefault(f"gradient/{where}/bias2", []).append((row["step"], bias2 / norm**2))
-                found.setdefault(f"gradient/{where}/bias2_error", []).append((row["step"], (error or 0.0) / norm**2))
-    evaluations = positions(rows, "cost/evaluations")
-    seconds = positions(timings, "cost/seconds")
+def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
+    r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
+    found = {metric: column(rows, metric) for metric in metrics}
+    for where in WHERE:
+        of = lambda row, what, where=where: row.get(f"gradient/{where}/{what}")
+        known = [row for row in rows if is_number(of(row, "bias2")) and of(row, "true_norm")]
+        for what in ("bias2", "bias2_error"):
+            points = [(row["step"], (of(row, what) or 0.0) / of(row, "true_norm") ** 2) for row in known]
+            found[f"gradient/{where}/{what}"] = np.array(points, float).reshape(-1, 2)
+    spent = [np.insert(column(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}
     for metric, points in found.items():
-        step, value = np.array(sorted(points), float).T
-        at = [np.interp(step, *known, right=np.nan) for known in (evaluations, seconds)]
-        curves[metric] = thinned(np.stack([step, *at, value], 1))
+        if len(points):
+            step, value = points[points[:, 0].argsort(kind="stable")].T
+            at = [np.interp(step, *known.T, right=np.nan) for known in spent]
+            curves[metric] = thinned(np.stack([step, *at, value], 1))
     return curves
 
 
-def positions(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    r"""Steps, and how much of something that grows with them had been spent by then."""
-    points = [(0, 0), *((row["step"], row[key]) for row in rows if is_number(row.get(key)))]
-    return tuple(np.array(points, float).T)
+def column(rows: list[dict], key: str) -> np.ndarray:
+    r"""Steps and values ``[n, 2]`` of the rows that have a number there."""
+    points = [(row["step"], row[key]) for row in rows if key in row and is_number(row[key])]
+    return np.array(points, float).reshape(-1, 2)
 
 
 def thinned(curve: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\t
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$"}
 EXPONENT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NONE = "–"
+MOST_DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,14 @@ def with_error(value: float, error: float) -> str:
     if not -4 < power < 6:
         return f"({with_error(value / 10**power, error / 10**power)}) × 10{str(power).translate(EXPONENT)}"
     known = error > 0 and math.isfinite(error)
-    decimals = 1 - math.floor(math.log10(error)) if known else 3 - power
-    text = f"{value:,.{min(max(decimals, 0), 6)}f}"
+    decimals = min(max(1 - math.floor(math.log10(error)) if known else 3 - power, 0), MOST_DECIMALS)
+    text = f"{value:,.{decimals}f}"
     if not known:
         text = re.sub(r"(\.\d*?)0+$", r"\1", text).removesuffix(".") if "." in text else text
-    return text.replace("-", "−") + (f" ± {error:,.{min(max(decimals, 0), 6)}f}" if known else "")
+    if known:
+        smallest = 10.0**-MOST_DECIMALS
+        text += f" ± {error:,.{decimals}f}" if error >= smallest / 2 else f" ± < {smallest:.{decimals}f}"
+    return text.replace("-", "−")
 
 
 def as_markdown(table: Table) -> str:

@@ -43,8 +43,8 @@ FIGURES = {
 }
 OTHERS = {
     "train/loss": Words("training loss"),
-    "cost/evaluations": Words("evaluations of the objective", "per example"),
-    "cost/evaluations_per_step": Words("evaluations", "per example and step"),
+    "cost/evaluations": Words("evaluations", "in all"),
+    "cost/evaluations_per_step": Words("evaluations", "per step"),
     "cost/seconds": Words("training time", "s"),
 }
 GRADIENTS = {

@@ -1,5 +1,7 @@
 r"""From folders of runs to the files of a report."""
 
+import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +17,9 @@ from reporting.page import OnTask, facts, page
 from reporting.published import Value, compare
 from reporting.published import facts as facts_of
 from reporting.results import results_of
-from reporting.runs import find
+from reporting.runs import Run, find
 
-MOST_DRAWN = 100  # groups in a chart; the best
+MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
 SCALE = 2  # pixels of a PNG for each of a chart
 
 
@@ -54,7 +56,13 @@ def write(
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     text = "\n".join(f"\n{on.results.task}: {HEAD}\n\n{tables.as_text(tables.final_table(on.results))}" for on in tasks)
-    return text, [*written, path], found.notes
+    lost = [about_lost(run) for run in runs if not run.finished]
+    return text, [*written, path], list(dict.fromkeys(found.notes + lost))
+
+
+def about_lost(run: Run) -> str:
+    reason = f": {run.reason}" if run.reason else ""
+    return f"{run.status}, in no mean: {run.folder} (step {run.step} of {run.steps}{reason})"
 
 
 HEAD = "final figures, mean ± standard error over seeds; * the best, or not significantly worse"
@@ -85,12 +93,18 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
     yield written("runs.csv", tables.runs_csv(every).to_csv(index=False))
     yield written("curves.csv", curves_csv(tasks).to_csv(index=False))
     for on in tasks:
-        task, table = on.results.task, tables.final_table(on.results)
+        task, table = file_name(on.results.task), tables.final_table(on.results)
         yield written(f"{task}.md", tables.as_markdown(table))
         yield written(f"{task}.tex", tables.as_latex(table))
         for name, spec in pictures(on).items():
-            yield written(f"{name}.png", vl_convert.vegalite_to_png(spec, scale=SCALE))
-            yield written(f"{name}.svg", vl_convert.vegalite_to_svg(spec))
+            svg = vl_convert.vegalite_to_svg(spec)
+            yield written(f"{name}.svg", svg)
+            yield written(f"{name}.png", vl_convert.svg_to_png(svg, scale=SCALE))
+
+
+def file_name(task: str) -> str:
+    r"""The task's name as that of a file, which lies in no other folder whatever a config says."""
+    return re.sub(r"[^\w-]", "_", task)
 
 
 def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
@@ -118,23 +132,27 @@ def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
 
 def pictures(on: OnTask) -> dict[str, dict]:
     r"""Specifications of the pictures about a task by the name of the file, for print."""
-    task, looks = on.results.task, {group.label: group.look for group in on.drawn}
-    of = lambda metric: [curve for curve in on.curves if (curve.metric, curve.axis) == (metric, "steps")]
-    panels = [panel(on, metric, of(metric)) for metric in on.first if of(metric)]
-    counts = sorted({len(group.finished) for group in on.drawn})
+    task, name, shown = on.results.task, file_name(on.results.task), on.drawn[:MOST_PRINTED]
+    looks = {group.label: group.look for group in shown}
+    steps = [curve for curve in on.curves if curve.axis == "steps" and curve.label in looks]
+    of = lambda metric: [curve for curve in steps if curve.metric == metric]
+    panels = [panel(on, list(looks), metric, of(metric)) for metric in on.first if of(metric)]
+    counts = sorted({len(group.finished) for group in shown})
     seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
-    title = f"{task}: mean over {seeds} run{'s' * (seeds != '1')}, band ± one standard error"
-    found = {task: charts.curves_picture(panels, title, looks)} if panels else {}
+    best = f" of the {len(shown)} best" * (len(shown) < len(on.drawn))
+    title = f"{task}: mean over {seeds} run{'s' * (seeds != '1')}{best}, band ± one standard error"
+    found = {name: charts.curves_picture(panels, title, looks)} if panels else {}
     if on.comparisons:
         first = on.comparisons[0]
+        first = dataclasses.replace(first, points=first.points[:MOST_PRINTED])
         own = {point.label: on.looks[point.label] for point in first.points}
-        found[f"{task}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
+        found[f"{name}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
     return found
 
 
-def panel(on: OnTask, metric: str, curves: list[Curve]) -> tuple:
+def panel(on: OnTask, labels: list[str], metric: str, curves: list[Curve]) -> tuple:
     r"""Words, rows and a remark, for a picture."""
-    absent = [group.label for group in on.drawn if group.label not in {curve.label for curve in curves}]
+    absent = [label for label in labels if label not in {curve.label for curve in curves}]
     words = on.results.words(metric)
     listed = ", ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
     remark = f"{'0 or ' * words.log}undefined: {listed}" if absent else ""
