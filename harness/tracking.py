@@ -101,8 +101,18 @@ def environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
     }
+
+
+def processor() -> str:
+    r"""The processor's name, and how many of its cores there are."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return f"{names[0]}, {os.cpu_count()} cores"
+    return f"{platform.processor() or 'cpu'}, {os.cpu_count()} cores"
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -244,6 +244,16 @@ def in_full(run: Run) -> bool:
     return run.config.get("budget", "full") == "full" and not deviations(run)
 
 
+def counts(run: Run, value: Value) -> bool:
+    r"""Whether a run was made under all published settings, as far as the step of the value."""
+    if in_full(run):
+        return True
+    # The first steps of a longer run are the same, unless what is left of them sets the learning rate.
+    shorter = [d.partition("=")[0] for d in deviations(run)] == ["steps"] and run.config.get("budget") == "full"
+    steady = run.config.get("schedule._target_") == "harness.schedules.Constant"
+    return shorter and steady and value.step is not None
+
+
 # ---------------------------------------------------------------- the join
 
 
@@ -253,11 +263,11 @@ def compare(value: Value, runs: list[Run]) -> Beside:
     if value.experiment:
         fitting = [run for run in fitting if run.config.get("experiment") == value.experiment]
     finished = [run for run in fitting if run.finished]
-    full = [run for run in finished if in_full(run)]
+    full = [run for run in finished if counts(run, value)]
     notes = other_runs(fitting, full)
     taken, note = one_setting(value, full)
     measured = [(run, found) for run in taken if (found := figure(value, run)) is not None]
-    if len(measured) < len(taken):
+    if len(measured) < len([run for run in taken if in_full(run)]):
         notes.append(f"{len(taken) - len(measured)} without {value.metric}" + at_step(value))
     return judged(value, [run for run, _ in measured], [found for _, found in measured], [*note, *notes])
 
@@ -280,10 +290,10 @@ def at_step(value: Value) -> str:
 def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
     r"""Of runs that differ in more than seeds, those of one setting, and words about the choice."""
     groups = defaultdict(list)
-    for run in runs:
-        groups[identity(run)].append(run)
+    for run in once_a_seed(value, runs):
+        groups[identity(value, run)].append(run)
     if len(groups) <= 1:
-        return runs, []
+        return [run for group in groups.values() for run in group], []
     keys = sorted({key for a in groups for key, _ in set(a) ^ set(next(iter(groups)))})
     if not value.choose:
         return [], [f"several settings fit, which differ in {', '.join(keys)}"]
@@ -294,10 +304,17 @@ def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
     return best, [f"{chosen}, best of {len(groups)} by {value.choose['metric']}"]
 
 
-def identity(run: Run) -> tuple:
-    r"""What the runs that are averaged share."""
-    skip = lambda key: key == "seed" or key.split(".")[0] in NOT_RESULTS or key.startswith(WATCHING)
-    return tuple(sorted((key, value) for key, value in run.config.items() if not skip(key)))
+def once_a_seed(value: Value, runs: list[Run]) -> list[Run]:
+    r"""Of runs that differ in nothing, the longest one, and of those the last."""
+    kept = {(identity(value, run), run.seed): run for run in sorted(runs, key=lambda run: (run.steps, run.made))}
+    return list(kept.values())
+
+
+def identity(value: Value, run: Run) -> tuple:
+    r"""What the runs that are averaged share; for a value at a stated step, they may have gone on for longer or not."""
+    free = ("seed", "steps") if value.step is not None else ("seed",)
+    skip = lambda key: key in free or key.split(".")[0] in NOT_RESULTS or key.startswith(WATCHING)
+    return tuple(sorted((key, content) for key, content in run.config.items() if not skip(key)))
 
 
 def mean_of(numbers: list[float]) -> float | None:

@@ -1,7 +1,9 @@
 """Published values beside runs: which runs count, and what is said of the difference."""
 
+import dataclasses
 import json
 import math
+import os
 import re
 import sys
 
@@ -116,6 +118,36 @@ def test_runs_of_another_experiment_do_not(tmp_path):
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("experiment: hooper2026_polynomial", "experiment: mine"))
     assert (beside(tmp_path).verdict, beside(tmp_path).notes) == ("not run", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "counts"),
+    [
+        (["steps=600"], 400, True),
+        (["steps=600"], None, False),  # the last step of a shorter run is not that of the published one
+        (["budget=small"], 400, False),
+        (["steps=600", "batch_size=9"], 400, False),
+        (["steps=600", "schedule=warmup_cosine"], 400, False),
+    ],
+)
+def test_the_first_steps_of_a_shorter_run_count_where_a_step_is_stated(tmp_path, changes, step, counts):
+    run = read(make_run(tmp_path, *HOOPER, *changes, rows=losses(3.0, 2.0, 1.0)))
+    found = compare(value(experiment="hooper2026_polynomial", metric="train/loss", step=step), [run])
+    assert found.mean == (2.0 if counts else None)
+
+
+def test_a_seed_counts_once(tmp_path):
+    again = [make_run(tmp_path, *HOOPER, rows=losses(3.0, 2.0, last)) for last in (1.0, 1.5)]
+    longer = make_run(tmp_path, *HOOPER, rows=losses(3.0, 2.0, 1.0), seed=2)
+    shorter = make_run(tmp_path, *HOOPER, "steps=600", rows=losses(3.0, 2.0, 7.0), seed=2)
+    os.utime(again[0] / "summary.json", (1, 1))
+    runs = [read(folder) for folder in (shorter, longer, *again)]
+    at_the_end = value(experiment="hooper2026_polynomial", metric="train/loss")
+    assert compare(at_the_end, runs).mean == pytest.approx((1.0 + 1.5) / 2)
+    found = compare(dataclasses.replace(at_the_end, step=600), runs)
+    assert (found.mean, len(found.runs)) == (pytest.approx((1.0 + 1.5) / 2), 2)
+    anywhere = compare(value(metric="train/loss"), runs)
+    assert anywhere.notes == ("several settings fit, which differ in steps",)
 
 
 def test_how_closely_a_run_is_watched_is_no_setting(tmp_path):
