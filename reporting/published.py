@@ -246,8 +246,8 @@ def in_full(run: Run) -> bool:
 
 def counts(run: Run, value: Value) -> bool:
     r"""Whether a run was made under all published settings, as far as the step of the value."""
-    if in_full(run):
-        return True
+    if in_full(run) or not value.experiment:
+        return run.config.get("budget", "full") == "full"
     # The first steps of a longer run are the same, unless what is left of them sets the learning rate.
     shorter = [d.partition("=")[0] for d in deviations(run)] == ["steps"] and run.config.get("budget") == "full"
     steady = run.config.get("schedule._target_") == "harness.schedules.Constant"
