@@ -162,11 +162,18 @@ def test_what_no_row_has_is_refused(mine, command, tmp_path, arguments, line):  
     assert not folders(tmp_path)
 
 
-def test_every_row_is_checked_before_the_first_job(mine, command, tmp_path, recwarn):  # noqa: F811
-    mine.write_text(MINE + "      - {estimator: softmax, estimator.temprature: 1}\n")
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("estimator.temprature: 1", "estimator.temprature is no option (did you mean estimator.temperature?)"),
+        ("measure.draws: 1", "measure.draws must be an integer of at least 2, got 1"),
+    ],
+)
+def test_every_row_is_checked_before_the_first_job(mine, command, tmp_path, recwarn, row, line):  # noqa: F811
+    mine.write_text(MINE + f"      - {{estimator: softmax, {row}}}\n")
     code, _, err = command(*RUN_MINE)
     assert code == 2
-    assert "estimator.temprature is no option (did you mean estimator.temperature?)" in err
+    assert line in err
     assert len(err.splitlines()) == 1
     assert not [str(w.message) for w in recwarn if "CheckSweep" in str(w.message)]
     assert not folders(tmp_path)
