@@ -82,6 +82,7 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
             parts.append(section(name, shown, own, runs, picture and picture.relative_to(to.parent)))
         if others := [c for c in comparisons if c.published.experiment not in about]:
             parts.append("\n".join(["## Values of your own\n", *tables(others)]))
+        parts.append("\n".join(["\n## Left out\n", *(f"* {line}" for line in entries(FACTS, "left_out")), ""]))
         to.write_text("\n".join(parts))
     except OSError as error:
         raise Refused(f"--results {to}: {error.filename or to} cannot be written: {error.strerror}") from error
