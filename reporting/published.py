@@ -165,14 +165,14 @@ class Experiment:
         rows: Settings that belong together, as text by dotted key; estimator and task by their last names.
         said: All settings of each row at the full budget that the file states.
         defaults: Those of each row that it leaves to the groups, such as the optimiser's.
-        params: Options that are swept whatever the row.
+        params: Options that are swept whatever the row, with their values.
         about: The comment at the head of the file.
     """
 
     rows: list[dict[str, str]]
     said: list[dict[str, str]]
     defaults: list[dict[str, str]]
-    params: list[str]
+    params: dict[str, list[str]]
     about: str
 
 
@@ -185,7 +185,7 @@ def experiment(name: str) -> Experiment | None:
     config = OmegaConf.load(path)
     OmegaConf.register_new_resolver("by_budget", lambda full, small: full, replace=True)
     sweeper = config.hydra.sweeper
-    params = list(sweeper.get("params") or {})
+    params = {key: str(values).split(",") for key, values in (sweeper.get("params") or {}).items()}
     table = jobs(sweeper.get("rows"), None, [], OverridesParser.create())
     choices = {key.split("/")[-1]: choice for entry in config.defaults for key, choice in entry.items()}
     own = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k not in NOT_SAID]), resolve=True)
@@ -210,7 +210,7 @@ def group_settings(group: str, choice: str) -> list[tuple[str, str]]:
     return [(f"{group}.{key}", value) for key, value in flat(content).items() if "${" not in value]
 
 
-def counted(settings: dict[str, str], params: list[str]) -> dict[str, str]:
+def counted(settings: dict[str, str], params: dict[str, list[str]]) -> dict[str, str]:
     r"""Those on which results hang, and which are not swept whatever the row."""
     skipped = lambda key: key in params or key.startswith(WATCHING) or key in UNRECORDED
     return {key: value for key, value in settings.items() if not skipped(key)}

@@ -3,6 +3,7 @@ r"""RESULTS.md: every published experiment, the runs made of it, and published f
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -38,6 +39,7 @@ from reporting.published import (
 from reporting.runs import Run, find
 from reporting.words import words
 
+SEARCHED = ("optimizer.", "task.alpha")  # what papers report the best value of
 VERDICTS = (AGREES, DIFFERS, INCOMPLETE, NOT_RUN)
 EMPHASIS = {AGREES: f"**{AGREES}**", DIFFERS: f"**{DIFFERS}**", INCOMPLETE: INCOMPLETE, NOT_RUN: f"*{NOT_RUN}*"}
 HEAD = """\
@@ -208,14 +210,16 @@ def circumstance(run: Run) -> str:
 
 
 def absent(found: Experiment, full: list[Run]) -> str | None:
-    r"""Rows of an experiment without a run in full."""
-    missing = [row for row in found.rows if not any(fits(run, row) for run in full)]
+    r"""Rows of an experiment without a run in full; of what is searched over, such as learning rates, any value will do."""
+    swept = {key: values for key, values in found.params.items() if key != "seed" and not key.startswith(SEARCHED)}
+    cells = [row | dict(zip(swept, values, strict=True)) for row in found.rows for values in product(*swept.values())]
+    missing = [cell for cell in cells if not any(fits(run, cell) for run in full)]
     if not missing:
         return None
     if not full:
         return "Not run in full: all of it.\n"
-    same = {key for key in found.rows[0] if len({row.get(key) for row in found.rows}) == 1}
-    names = [", ".join(f"{k}={v}" for k, v in row.items() if k not in same) for row in missing]
+    same = {key for key in cells[0] if len({cell.get(key) for cell in cells}) == 1}
+    names = [", ".join(f"{k}={v}" for k, v in cell.items() if k not in same) for cell in missing]
     return "Not run in full: " + "; ".join(names) + ".\n"
 
 
