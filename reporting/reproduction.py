@@ -210,7 +210,7 @@ def circumstance(run: Run) -> str:
 
 
 def absent(found: Experiment, full: list[Run]) -> str | None:
-    r"""Cells of an experiment without a run in full; of what is searched over, a learning rate say, any value will do."""
+    r"""Cells of an experiment without a run in full; of what is searched over, such as rates, any value will do."""
     swept = {key: values for key, values in found.params.items() if key != "seed" and not key.startswith(SEARCHED)}
     cells = [row | dict(zip(swept, values, strict=True)) for row in found.rows for values in product(*swept.values())]
     missing = [cell for cell in cells if not any(fits(run, cell) for run in full)]
