@@ -321,8 +321,8 @@ def test_repeated_runs_count_once(tmp_path):
 
 
 def test_seeds_are_averaged_on_a_common_grid(tmp_path):
-    """The loss is 10 - 2 t after t seconds, and 10 - 4 t; one run takes 2 seconds, the other 4."""
-    for seed, (rate, seconds) in enumerate([(2.0, 2.0), (4.0, 4.0)]):
+    """The loss is 10 - 4 t after t seconds, and 10 - 2 t; one run takes 4 seconds, the other 2."""
+    for seed, (rate, seconds) in enumerate([(4.0, 4.0), (2.0, 2.0)]):
         clock = [seconds * step / 100 for step in range(0, 101, 20)]
         rows = [{"step": 20 * n, "train/loss": 10 - rate * t, "cost/evaluations": 60 * n} for n, t in enumerate(clock)]
         run(tmp_path, seed=seed, rows=rows, timings=[{"step": 20 * n, "cost/seconds": t} for n, t in enumerate(clock)])
