@@ -121,3 +121,23 @@ def test_hard_logits(name, case, dtype):
         scale = max(float(y.abs().max()), float(expected[0].abs().max()) / BATCH)
         error = float((x.double() - y).abs().max()) / scale
         assert error <= TOLERANCE[dtype], f"{what} is off by {error:.1e} of the largest"
+
+
+class Constant(Objective):
+    """A cost that does not depend on z, but for its place in the graph."""
+
+    def __init__(self, K, C, dtype, value):
+        super().__init__(K, C, dtype)
+        self.value = value
+
+    def __call__(self, z):
+        return super().__call__(z) * 0 + self.value
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 7.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_hard_objectives(name, value):
+    logits = LOGITS["one at -inf"]
+    found, _ = run(name, logits, torch.float32, Constant(2, 3, torch.float32, value))
+    for what, x in zip(("value", "gradient"), found[:2], strict=True):
+        assert x.isfinite().all(), f"{what} is not finite"
