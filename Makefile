@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test lint bench certification bias table
+.PHONY: help install demo compare leaderboard results test browser lint bench certification bias table
 
 help:  ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -15,9 +16,9 @@ help:  ## what each target does
 
 install: .venv/installed  ## set everything up in .venv
 
-demo: .venv/installed  ## compare five estimators on a discrete VAE of digits: table and plots
-	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae seed=1,2 steps=2000 valid.every=100 measure.every=200 output=output/demo \
-	    wandb.mode=offline hydra/launcher=joblib
+demo: .venv/installed  ## compare five estimators on a discrete VAE of digits: a page with tables and charts
+	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae seed=1,2 steps=2000 valid.every=100 measure.every=200 \
+	    measure.reference_draws=20 output=output/demo wandb.mode=offline hydra/launcher=joblib
 	$(BIN)/python report.py output/demo
 
 compare: .venv/installed  ## compare all estimators but exact on the same task, which takes a while
@@ -25,8 +26,20 @@ compare: .venv/installed  ## compare all estimators but exact on the same task, 
 	    output=output/compare wandb.mode=offline hydra/launcher=joblib
 	$(BIN)/python report.py output/compare
 
+leaderboard: .venv/installed  ## every estimator on the digits and the toy, five seeds: which is best, and at what cost
+	for task in dvae toy; do $(BIN)/python run.py -m experiment=leaderboard_$$task wandb.mode=offline hydra/launcher=joblib && \
+	    $(BIN)/python measure.py output/leaderboard_$$task/$$task/arsm/1-* measure.rivals=all || exit 1; done
+	$(BIN)/python report.py output/leaderboard_dvae output/leaderboard_toy --to output/leaderboard
+
+results: .venv/installed  ## write RESULTS.md from the runs of published experiments below output
+	$(BIN)/python report.py output --results RESULTS.md
+
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+browser:  ## install Chromium, which the tests of the report's page need
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	    { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -yqq chromium; }
 
 lint: .venv/installed  ## check style
 	$(BIN)/ruff check .

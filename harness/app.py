@@ -9,7 +9,6 @@ from pathlib import Path
 
 import hydra
 import torch
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,9 +23,11 @@ from harness.gradients import forked_random
 from harness.measuring import asked_for
 from harness.options import Refused
 from harness.pause import Pause, Stopped, end_with_parent
+from harness.shared import CHECKPOINT, FAILED, FINISHED
 from harness.sweep import Sweep
-from harness.tracking import CHECKPOINT, FAILED, FINISHED, Tracker, changed_since, locked, new_folder, runs_of
+from harness.tracking import Tracker, changed_since, locked, new_folder, runs_of
 from harness.train import SHOW, NotFinite, State, prepare, train
+from hydra_plugins.rows import jobs
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -39,11 +40,11 @@ class CheckSweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         loader = GlobalHydra.instance().config_loader()
-        overrides = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
-        if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in overrides):
+        parser, asked = OverridesParser.create(loader), list(config.hydra.overrides.task)
+        if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in parser.parse_overrides(asked)):
             return  # ranges of a search, whose values are not known yet
-        (batch,) = BasicSweeper.split_arguments(overrides, None)
         try:
+            batch = jobs(config.hydra.sweeper.get("rows"), config.hydra.sweeper.get("params"), asked, parser)
             for arguments in batch:
                 cfg = loader.load_sweep_config(config, arguments)
                 with flag_override(cfg, ["struct", "readonly"], False):
@@ -253,6 +254,7 @@ def known_keys() -> list[str]:
     groups = [
         a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|data|optimizer|schedule)=[\w/,]+", a)
     ]
+    GlobalHydra.instance().clear()  # within a sweep it is in the way; the program ends with the complaint
     for chosen in (groups, []):
         try:
             with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -1,18 +1,15 @@
 r"""Estimators side by side at given parameters: ``measure.py``."""
 
+import math
 import os
 import sys
 from pathlib import Path
 
 import hydra
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+import vl_convert
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +19,9 @@ from harness.gradients import WHERE
 from harness.measuring import asked_for
 from harness.options import Refused
 from harness.train import prepare
+from reporting.biases import Comparison, points_of, relative_biases
+from reporting.charts import bias_picture
+from reporting.looks import looks
 
 RIVALS = [
     "reinforce",
@@ -30,9 +30,6 @@ RIVALS = [
 ]  # unless others are asked for
 REFERENCE_DRAWS = 100
 WITH_FOLDER = ("measure.", "device=", "threads=")
-# Okabe and Ito's colours, which the colour-blind can tell apart; markers tell apart what shares one.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A"]
-MARKERS = "osD^vPX*<>h"
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
 
 
@@ -62,6 +59,9 @@ def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | 
         chosen = saved.pop("choices")
         for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
             cfg[key] = saved[key]
+        if saved["data"] is not None:
+            cfg.data = saved["data"]
+            cfg.task.setdefault("data", saved["data"])  # it is said once, at the top
     options.check(cfg)
     return cfg, chosen, folder
 
@@ -91,14 +91,6 @@ def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> lis
             of_where = {k.removeprefix(f"{where}/"): v for k, v in of_one.items() if k.startswith(f"{where}/")}
             rows.append(common | {"where": where} | of_where)
     return rows
-
-
-def relative_biases(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    r"""Biases over the true norm, and whether they are more than two standard errors; if not, upper limits."""
-    absent = pd.Series(np.nan, rows.index)
-    bias2, error, norm = (rows.get(k, absent).to_numpy(float) for k in ("bias2", "bias2_error", "true_norm"))
-    resolved = bias2 > 2 * np.nan_to_num(error)
-    return np.sqrt(np.where(resolved, bias2, np.maximum(bias2, 0) + 2 * error)) / norm, resolved
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -137,51 +129,10 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     r"""Bias against standard deviation, both in units of the true gradient's norm: of one draw, and at equal cost."""
-    bias, resolved = relative_biases(rows)
-    norm = rows.true_norm.iloc[0]
-    deviation = np.sqrt(rows.variance.to_numpy(float)) / norm
-    at_equal_cost = deviation * np.sqrt(rows.evaluations.to_numpy(float))
-    figure, axes = plt.subplots(1, 2, figsize=(12.5, 5.6), sharex=True, sharey=True, layout="constrained")
-    seen = np.concatenate([deviation, at_equal_cost])
-    seen = seen[seen > 0]
-    floor = (seen.min() if len(seen) else 1.0) / 2.5  # where estimators without noise are put
-    left = (bias[bias > 0].min() if (bias > 0).any() else 1e-3) / 2.5
-    x, order = np.maximum(bias, left * 1.25), np.argsort(np.hypot(bias, deviation))
-    highest = max(seen.max() if len(seen) else 1.0, floor * 10) * 1.8
-    axes[0].set(xscale="log", yscale="log", xlim=(left / 1.4, max(x.max() * 1.6, left * 10)), ylim=(floor, highest))
-    for axis, y in zip(axes, (deviation, at_equal_cost), strict=True):
-        for rank, i in enumerate(order):
-            style = {"color": COLOURS[rank % len(COLOURS)], "marker": MARKERS[rank % len(MARKERS)], "ms": 9, "mew": 1.8}
-            at = (x[i], max(y[i], floor * 1.25))
-            label = rows.estimator.iloc[i].replace("(", "\n(") if axis is axes[0] else None
-            axis.plot(*at, ls="", mfc=style["color"] if resolved[i] else "white", label=label, **style)
-            if not resolved[i]:
-                arrow = {"arrowstyle": "->", "color": style["color"], "lw": 1.4}
-                axis.annotate("", (at[0] / 1.45, at[1]), at, arrowprops=arrow)
-            if y[i] == 0:
-                axis.annotate("no noise", at, (0, 9), textcoords="offset points", ha="center", fontsize=9)
-        low, high = axis.get_xlim()
-        for total in 10.0 ** np.arange(np.floor(np.log10(floor)), np.ceil(np.log10(highest)) + 1):
-            part = np.geomspace(low, min(total, high), 300) if total > low else np.empty(0)
-            axis.plot(part, np.sqrt(np.maximum(total**2 - part**2, 1e-30)), color="#BBBBBB", lw=0.8, zorder=0)
-        axis.set_xlabel("bias: |mean gradient − true gradient| / |true gradient|")
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(which="major", alpha=0.2)
-    axes[0].set_ylabel("standard deviation / |true gradient|")
-    axes[0].set_title("One gradient draw", fontsize=11)
-    axes[1].set_title("At equal cost: times the root of its evaluations", fontsize=11)
-    figure.legend(loc="outside right center", frameon=False, title="smallest error of one draw first", alignment="left")
-    figure.suptitle(title)
-    figure.supxlabel(
-        "Hollow with arrow: no bias to be seen, it lies below this (two standard errors). "
-        "Grey arcs: equal root mean square error, 10 times more from one to the next.",
-        fontsize=9,
-        color="#555555",
-    )
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    points = sorted(points_of(rows), key=lambda point: math.hypot(point.bias, point.deviation))
+    own = looks({point.label: point.estimator for point in points}, [])
+    spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
+    path.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
 
 
 def main() -> None:
@@ -212,6 +163,6 @@ def main() -> None:
         print(table(of_one).to_string())
         if "bias2" in of_one and of_one.true_norm.notna().all():
             written.append(to / f"measured_{where}.png")
-            title = f"{chosen['task']}, step {rows.step[0]}: {WHAT[where]}\ntruth: {against}"
+            title = f"{chosen['task']}, step {rows.step[0]}: {WHAT[where]}; truth: {against}"
             picture(of_one, title, written[-1])
     print("".join(f"\n{path}" for path in written))

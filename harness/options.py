@@ -1,7 +1,6 @@
 r"""The options at the top level of the config: their types, what they mean, and which values are accepted."""
 
 import contextlib
-import difflib
 import hashlib
 import inspect
 import json
@@ -18,12 +17,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from torch import nn
 
-# What cannot change a run's results, and is therefore no part of its identity.
-NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
-
-
-class Refused(ValueError):
-    r"""A request that is refused before any work starts; its text is the one line that the user sees."""
+from harness.shared import NOT_RESULTS, Refused, nearest
 
 
 class Device(Enum):
@@ -36,6 +30,11 @@ class WandbMode(Enum):
     online = "online"
     offline = "offline"
     disabled = "disabled"
+
+
+class Budget(Enum):
+    full = "full"
+    small = "small"
 
 
 def option(default: Any, help: str) -> Any:
@@ -73,6 +72,8 @@ class Wandb:
 
 @dataclass
 class Options:
+    experiment: str | None = option(None, "published experiment whose settings these are; experiment=NAME chooses one")
+    budget: Budget = option(Budget.full, "of an experiment: full, as published, or small, a stated share of the steps")
     seed: int = option(0, "seed of the model, the data order and the draws")
     steps: int = option(5000, "optimiser steps")
     batch_size: int = option(100, "examples per step")
@@ -116,6 +117,7 @@ hardmax: gradients through categorical choices. One run, or with -m a sweep:
 
   python run.py estimator=arsm task=dvae seed=3
   python run.py -m estimator=reinforce,arsm seed=1,2,3 hydra/launcher=joblib
+  python run.py -m experiment=yin2019_figure1      (a published experiment; budget=small for a part of its steps)
   python run.py --cfg job --resolve      (every option, without running)
 
 Groups (write group=choice, and group.option=value for what a choice takes):
@@ -134,10 +136,16 @@ Options:
 
 def register() -> None:
     r"""Makes the schema and the help text known to Hydra."""
+    OmegaConf.register_new_resolver("by_budget", by_budget, replace=True)
     store = ConfigStore.instance()
     store.store(name="options", node=Options)
     template = HELP.format(options="\n".join(help_lines()))
     store.store(group="hydra/help", name="hardmax", node={"app_name": "hardmax", "template": template})
+
+
+def by_budget(full: Any, small: Any, *, _root_: DictConfig) -> Any:
+    r"""What ``${by_budget:FULL,SMALL}`` in a config stands for, according to ``budget``."""
+    return small if _root_.budget == Budget.small else full
 
 
 def check(cfg: DictConfig) -> None:
@@ -156,6 +164,8 @@ def check(cfg: DictConfig) -> None:
         if (value := OmegaConf.select(cfg, key)) < low:
             kind = "a number" if isinstance(value, float) else "an integer"
             raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
+    if cfg.budget == Budget.small and cfg.experiment is None:
+        raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     check_measure(cfg.measure)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
@@ -315,9 +325,3 @@ def one_line(error: BaseException) -> str:
     r"""The first paragraph of an exception's text in one line."""
     text = " ".join(str(error).strip().split("\n\n")[0].split())
     return text or type(error).__name__
-
-
-def nearest(word: str, known: list[str], prefix: str = "") -> str:
-    r"""A suggestion in parentheses, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {prefix}{close[0]}?)" if close else ""

@@ -20,10 +20,10 @@ from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
 from harness.options import Refused
+from harness.shared import FINISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
-FINISHED, FAILED, CHECKPOINT = "summary.json", "failed.txt", "state.pt"
 
 
 def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list[Path]:
@@ -101,8 +101,18 @@ def environment(device: torch.device) -> dict:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
     }
+
+
+def processor() -> str:
+    r"""The processor's name, and how many of its cores there are."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return f"{names[0]}, {os.cpu_count()} cores"
+    return f"{platform.processor() or 'cpu'}, {os.cpu_count()} cores"
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -650,7 +650,8 @@ def test_a_sweep_side_by_side_and_its_report(tmp_path):
     (tmp_path / "output/foreign/config.yaml").write_text("just: text\n")
     done = subprocess.run([sys.executable, ROOT / "report.py", "output"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "unfinished, left out" in done.stderr
+    assert "unfinished, and finished elsewhere, left out" in done.stderr
+    assert "half-written last line left out" in done.stderr
     assert "not a run" in done.stderr
     assert "reinforce" in done.stdout
     assert "±" in done.stdout
@@ -664,25 +665,22 @@ def test_a_sweep_side_by_side_and_its_report(tmp_path):
     assert row["standard_error"] == pytest.approx(abs(elbos[0] - elbos[1]) / 2)
     assert row["seeds"] == 2
     assert (tmp_path / "output/report/dvae.png").stat().st_size > 10_000
-
-
-def test_curves_can_be_told_apart():
-    import report
-
-    pairs = [report.look(n) for n in range(32)]
-    assert len(set(pairs)) == 32
-    assert len({style for _, style in pairs[:4]}) == 4, "few curves differ in grey print as well"
+    page = (tmp_path / "output/report/report.html").read_text()
+    assert done.stdout.splitlines()[-1] == "output/report/report.html"
+    assert page.count("data:image/png;base64,") == 4, "reconstructions and samples of both"
 
 
 def test_runs_with_other_settings_are_not_averaged(command, tmp_path):
-    import report
+    from reporting.groups import grouped
+    from reporting.runs import find
 
     for samples in (1, 2):
         assert command("estimator=reinforce", f"estimator.samples={samples}", *SHORT, "wandb.mode=disabled")[0] == 0
     assert command("estimator=softmax", "seed=3", *SHORT, "wandb.mode=disabled")[0] == 0
-    runs, _, notes = report.collect([tmp_path / "output"])
-    assert sorted(runs.label) == ["reinforce (samples=1)", "reinforce (samples=2)", "softmax"]
-    assert not notes
+    found = find([tmp_path / "output"])
+    groups = grouped(found.runs, [], [], found.notes)["dvae"]
+    assert [group.label for group in groups] == ["reinforce (samples=1)", "reinforce (samples=2)", "softmax"]
+    assert not found.notes
 
 
 # ---------------------------------------------------------------- W&B

@@ -1,0 +1,129 @@
+r"""Bias, noise and cost of gradient estimators, from what was measured along runs or by ``measure.py``."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reporting.curves import with_limits
+from reporting.groups import Group
+from reporting.results import relative_bias
+from reporting.runs import WHERE
+from reporting.words import PLACES
+
+
+@dataclass(frozen=True)
+class Point:
+    r"""One estimator.
+
+    Attributes:
+        label, estimator: What it is called, and whose colour it has.
+        bias: Norm of the bias over the norm of the true gradient; an upper limit if ``limit``.
+        deviation: Root of the total variance of one gradient draw, over the norm of the true gradient.
+        evaluations: Of the objective, per draw and example.
+        seconds: That one draw took; NaN where unknown.
+    """
+
+    label: str
+    estimator: str
+    bias: float
+    limit: bool
+    deviation: float
+    evaluations: float
+    seconds: float
+
+    @property
+    def at_equal_cost(self) -> float:
+        r"""The deviation of a mean over as many draws as one evaluation would pay for."""
+        return self.deviation * math.sqrt(self.evaluations)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    r"""Estimators that were measured in one place, and where that was."""
+
+    title: str
+    points: list[Point]
+
+
+def comparisons(task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str]) -> list[Comparison]:
+    r"""Everything on a task that is worth a picture: the runs' own ends, their rivals, and ``measured.csv`` files.
+
+    Arguments:
+        measured: Tasks and files.
+        notes: Gets the files that cannot be read.
+    """
+    found = []
+    for where in WHERE:
+        points = [point_of(group, "", where) for group in groups]
+        title = f"gradient {PLACES[where]}; each at the parameters that its own runs have reached"
+        found.append(Comparison(title, [point for point in points if point]))
+    for group in groups:
+        found += [of_rivals(group, where) for where in WHERE]
+    for on, path in measured:
+        if on == task:
+            found += of_file(path, notes)
+    return [comparison for comparison in found if len(comparison.points) > 1]
+
+
+def point_of(group: Group, rival: str, where: str) -> Point | None:
+    r"""The group's own estimator, or a rival at the same parameters; None where it was not measured beside a truth."""
+    prefix = f"gradient/rivals/{rival}" if rival else "gradient"
+    figures = [run.figures for run in group.finished]
+    norm = f"gradient/{where}/true_norm"
+    figures = [f | {f"{prefix}/{where}/true_norm": f.get(norm)} for f in figures]
+    bias = relative_bias(figures, f"{prefix}/{where}")
+    variances = [f.get(f"{prefix}/{where}/variance") for f in figures]
+    cost = [f.get(f"{prefix}/evaluations") for f in figures]
+    if bias is None or None in variances or None in cost:
+        return None
+    deviation = math.sqrt(np.mean([v / f[norm] ** 2 for v, f in zip(variances, figures, strict=True)]))
+    seconds = [f.get(f"{prefix}/seconds") for f in figures]
+    mean_seconds = math.nan if None in seconds else float(np.mean(seconds))
+    name = rival or group.label
+    estimator = rival.partition("(")[0] if rival else group.estimator
+    return Point(name, estimator, bias[0], bias[2], deviation, float(np.mean(cost)), mean_seconds)
+
+
+def of_rivals(group: Group, where: str) -> Comparison:
+    r"""A group's own estimator and its rivals, all at the parameters that its runs have reached."""
+    start = "gradient/rivals/"
+    keys = {key for run in group.finished for key in run.figures if key.startswith(start)}
+    rivals = sorted({key.removeprefix(start).partition("/")[0] for key in keys} - {group.label})
+    points = [point_of(group, name, where) for name in ["", *rivals]] if rivals else []
+    title = f"gradient {PLACES[where]}; all at the parameters that the runs of {group.label} have reached"
+    return Comparison(title, [point for point in points if point])
+
+
+def of_file(path: Path, notes: list[str]) -> list[Comparison]:
+    r"""What ``measure.py`` has saved, for the logits and for the encoder."""
+    try:
+        rows = pd.read_csv(path)
+        points = {where: points_of(rows[rows["where"] == where]) for where in WHERE}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        notes.append(f"cannot be read: {path} ({type(error).__name__})")
+        return []
+    title = "gradient {}; all at one place, as measured in {}"
+    return [Comparison(title.format(PLACES[where], path), found) for where, found in points.items()]
+
+
+def points_of(rows: pd.DataFrame) -> list[Point]:
+    r"""The estimators that ``measure.py`` has measured in one place, without those whose bias is not known."""
+    bias, known = relative_biases(rows)
+    deviation = np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float)
+    columns = (bias, ~known, deviation, rows.evaluations.to_numpy(float), rows.seconds.to_numpy(float))
+    points = [
+        Point(name, name.partition("(")[0].strip(), float(b), bool(limit), float(d), float(cost), float(seconds))
+        for name, b, limit, d, cost, seconds in zip(rows.estimator, *columns, strict=True)
+    ]
+    return [point for point in points if math.isfinite(point.bias) and math.isfinite(point.deviation)]
+
+
+def relative_biases(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    r"""Biases over the true norm, and whether they are more than two standard errors; if not, upper limits."""
+    absent = pd.Series(np.nan, rows.index)
+    bias2, error, norm = (rows.get(k, absent).to_numpy(float) for k in ("bias2", "bias2_error", "true_norm"))
+    value, _, _, limit = with_limits(bias2 / norm**2, error / norm**2)
+    return value, ~limit

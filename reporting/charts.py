@@ -1,0 +1,243 @@
+r"""Charts as Vega-Lite specifications, which a page draws and of which pictures are made."""
+
+from collections.abc import Iterable
+
+import altair as alt
+import numpy as np
+
+from reporting.biases import Comparison
+from reporting.curves import Curve
+from reporting.looks import Look
+from reporting.words import AXES, Words
+
+MARKERS = 6  # along a curve, about
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+IS_POWER = "abs(log(datum.value) / log(10) - round(log(datum.value) / log(10))) < 1e-6"
+ALL = {"symbolLimit": 0, "labelLimit": 900}  # of a legend: every entry, and in full
+ARCS = 60  # points of an arc of equal error
+
+
+def curve_rows(curves: Iterable[Curve]) -> list[dict]:
+    r"""Rows of data for :func:`curve_chart`; upper limits have no line and no band, ``mark`` says where markers are."""
+    rows = []
+    for n, curve in enumerate(curves):
+        every = max(1, round(len(curve.x) / MARKERS))
+        for i, x in enumerate(curve.x):
+            low, mean, high = (rounded(v[i]) for v in (curve.low, curve.mean, curve.high))
+            row = {"label": curve.label, "x": rounded(x), "mean": mean, "runs": curve.runs}
+            row |= {"limit": bool(curve.limit[i]), "mark": (i + n) % every == 0 or len(curve.x) == 1}
+            band = {"line": mean, "low": low, "high": high}
+            rows.append(row | (dict.fromkeys(band) if curve.limit[i] else band))
+    return rows
+
+
+def rounded(value: float) -> float | None:
+    r"""To five digits; None for what JSON has no number for."""
+    return float(f"{value:.5g}") if np.isfinite(value) else None
+
+
+def ranges(looks: dict[str, Look]) -> dict[str, list]:
+    r"""Colours, markers and lines of labels, by what Vega-Lite calls them."""
+    return {
+        "color": [look.colour for look in looks.values()],
+        "shape": [look.shape for look in looks.values()],
+        "strokeDash": [list(look.dash) or [1, 0] for look in looks.values()],
+    }
+
+
+def channels(looks: dict[str, Look] | None, legend: alt.Legend | None) -> dict:
+    r"""Colour, marker and line of each label, unless a page sets them; the legend shows colours and markers."""
+
+    def channel(kind, name, legend):
+        scale = alt.Undefined if looks is None else alt.Scale(domain=list(looks), range=ranges(looks)[name])
+        return kind("label:N", title=None, scale=scale, legend=legend)
+
+    return {
+        "color": channel(alt.Color, "color", legend),
+        "shape": channel(alt.Shape, "shape", legend),
+        "strokeDash": channel(alt.StrokeDash, "strokeDash", None),
+    }
+
+
+def axis_of(log: bool) -> alt.Axis:
+    r"""An axis with few ticks; a logarithmic one has a stronger grid at powers of ten."""
+    if not log:
+        return alt.Axis(tickCount=6)
+    return alt.Axis(tickCount=6, gridColor=alt.condition(IS_POWER, alt.value("#d4d4d4"), alt.value("#f3f3f3")))
+
+
+def robust_limits(rows: list[dict]) -> list[float]:
+    r"""Limits of an axis that show the course of a loss rather than its first moments."""
+    values = [row["mean"] for row in rows]
+    low, high = min(values), float(np.quantile(values, 0.97))
+    margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
+    return [low - margin, high + margin]
+
+
+def curve_chart(
+    words: Words,
+    axis: str,
+    looks: dict[str, Look] | None = None,
+    rows: list[dict] | None = None,
+    legend: alt.Legend | None = None,
+) -> alt.LayerChart:
+    r"""Means with bands against an axis; without looks and rows, a page brings them, and hovering tells figures."""
+    base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
+    scale = alt.Scale(**({"type": "log"} if words.log else {"zero": False}), nice=False, padding=8)
+    if rows and words.robust:
+        scale = alt.Scale(domain=robust_limits(rows), nice=False)
+    of, clip = channels(looks, legend), words.robust
+    x = alt.X("x:Q", title=AXES[axis], scale=alt.Scale(zero=False, nice=False, padding=4), axis=axis_of(False))
+    y = lambda name: alt.Y(f"{name}:Q", title=words.unit or None, scale=scale, axis=axis_of(words.log))
+    band = base.mark_area(fillOpacity=0.18, clip=clip).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
+    line = base.mark_line(strokeWidth=2, clip=clip)
+    line = line.encode(x=x, y=y("line"), color=of["color"], strokeDash=of["strokeDash"])
+
+    def points(condition, filled):
+        mark = base.mark_point(size=45, clip=clip, filled=filled, opacity=1, strokeWidth=1.5)
+        return mark.transform_filter(condition).encode(x=x, y=y("mean"), color=of["color"], shape=of["shape"])
+
+    layers = [band, line, points("datum.mark && !datum.limit", True), points("datum.limit", False)]
+    if rows is None:
+        layers.append(
+            hover(
+                base.mark_point(size=110, strokeWidth=2, clip=clip).encode(x=x, y=y("mean"), color=of["color"]),
+                {
+                    "label:N": "estimator",
+                    "x:Q": AXES[axis],
+                    "mean:Q": words.title,
+                    "low:Q": "band from",
+                    "high:Q": "band to",
+                    "runs:Q": "runs",
+                },
+            )
+        )
+    return alt.layer(*layers)
+
+
+def hover(points: alt.Chart, fields: dict[str, str]) -> alt.Chart:
+    r"""Points that are seen and tell their fields only when the pointer is near."""
+    near = alt.selection_point(name="near", nearest=True, on="pointermove", clear="pointerout")
+    tooltip = [
+        alt.Tooltip(name, title=title, **({} if name.endswith(":N") else {"format": ",.4~g"}))
+        for name, title in fields.items()
+    ]
+    opacity = alt.condition(near, alt.value(1), alt.value(0), empty=False)
+    return points.encode(opacity=opacity, tooltip=tooltip).add_params(near)
+
+
+def picture(charts: list[alt.LayerChart], title: str, columns: int, remark: str = "") -> dict:
+    r"""Charts side by side under one legend, as a specification for print."""
+    heading = alt.Title(title, subtitle=remark, anchor="middle", fontSize=15, offset=14)
+    return alt.concat(*charts, columns=columns, title=heading, config=CONFIG).to_dict()
+
+
+def legend_below(looks: dict[str, Look]) -> alt.Legend:
+    longest = max(map(len, looks))
+    columns = max(1, min(len(looks), 180 // (longest + 6)))
+    return alt.Legend(orient="bottom", columns=columns, symbolSize=110, symbolOpacity=1, symbolStrokeWidth=0, **ALL)
+
+
+def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, looks: dict[str, Look]) -> dict:
+    r"""Curves against steps for print; each panel has its words, its rows and a remark."""
+    charts = [
+        curve_chart(words, "steps", looks, rows, legend_below(looks)).properties(
+            title=alt.Title(words.title, subtitle=remark or " "), width=300, height=230
+        )
+        for words, rows, remark in panels
+    ]
+    return picture(charts, title, min(len(charts), 4))
+
+
+def bias_rows(comparison: Comparison, at_equal_cost: bool) -> list[dict]:
+    r"""Rows of data for :func:`bias_chart`; estimators without noise lie at its floor."""
+    low, _ = limits(comparison)[1]
+    rows = []
+    for point in comparison.points:
+        y = point.at_equal_cost if at_equal_cost else point.deviation
+        row = {"label": point.label, "bias": rounded(point.bias), "deviation": rounded(y), "limit": point.limit}
+        row |= {"x": rounded(max(point.bias, limits(comparison)[0][0] * 1.25)), "y": rounded(max(y, low * 1.25))}
+        row |= {"evaluations": rounded(point.evaluations), "note": "no noise" if y == 0 else ""}
+        rows.append(row | {"milliseconds": rounded(1e3 * point.seconds)})
+    return rows
+
+
+def limits(comparison: Comparison) -> tuple[list[float], list[float]]:
+    r"""Limits of bias and deviation, the same for one draw and at equal cost."""
+    x = [point.bias for point in comparison.points if point.bias > 0] or [1.0]
+    y = [y for point in comparison.points for y in (point.deviation, point.at_equal_cost) if y > 0] or [1.0]
+    return [min(x) / 2.5, max(max(x) * 1.8, min(x) * 4)], [min(y) / 2.5, max(max(y) * 1.8, min(y) * 4)]
+
+
+def bias_chart(
+    comparison: Comparison,
+    looks: dict[str, Look] | None = None,
+    rows: list[dict] | None = None,
+    legend: alt.Legend | None = None,
+) -> alt.LayerChart:
+    r"""Bias against deviation over grey arcs; without looks and rows as :func:`curve_chart`."""
+    base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
+    across, up = limits(comparison)
+    of = channels(looks, legend)
+    log = lambda domain: alt.Scale(type="log", domain=domain, nice=False)
+    x = alt.X("x:Q", title="bias / |true gradient|", scale=log(across), axis=axis_of(True))
+    y = alt.Y("y:Q", title="standard deviation / |true gradient|", scale=log(up), axis=axis_of(True))
+    background = alt.Chart(alt.InlineData(arcs(across, up))).mark_line(color="#bbbbbb", strokeWidth=1, clip=True)
+    background = background.encode(x=x, y=y, detail="total:N")
+
+    def points(condition, filled):
+        mark = base.mark_point(size=90, filled=filled, opacity=1, strokeWidth=1.8)
+        return mark.transform_filter(condition).encode(x=x, y=y, color=of["color"], shape=of["shape"])
+
+    arrow = base.mark_text(text="←", dx=-13, fontSize=14, fontWeight="bold").transform_filter("datum.limit")
+    note = base.mark_text(dy=-13, fontSize=10, color="#444444").encode(x=x, y=y, text="note:N")
+    layers = [background, arrow.encode(x=x, y=y, color=of["color"]), note]
+    layers += [points("!datum.limit", True), points("datum.limit", False)]
+    if rows is None:
+        layers.append(
+            hover(
+                base.mark_point(size=200, strokeWidth=2).encode(x=x, y=y, color=of["color"]),
+                {
+                    "label:N": "estimator",
+                    "bias:Q": "bias / true gradient",
+                    "limit:N": "an upper limit",
+                    "deviation:Q": "deviation / true gradient",
+                    "evaluations:Q": "evaluations a draw",
+                    "milliseconds:Q": "ms a draw",
+                },
+            )
+        )
+    return alt.layer(*layers)
+
+
+def arcs(across: list[float], up: list[float]) -> list[dict]:
+    r"""Where bias and deviation have one root mean square error, ten times more from one arc to the next."""
+    rows = []
+    for total in 10.0 ** np.arange(np.floor(np.log10(up[0])), np.ceil(np.log10(max(up[1], across[1]))) + 1):
+        for bias in np.geomspace(across[0], min(total, across[1]), ARCS) if total > across[0] else ():
+            deviation = np.sqrt(max(total**2 - bias**2, 0.0))
+            rows.append({"x": rounded(bias), "y": rounded(max(deviation, up[0] / 2)), "total": float(total)})
+    return rows
+
+
+def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> dict:
+    r"""Bias and noise of one draw, and at equal cost, for print."""
+    names = {False: "One gradient draw", True: "At equal cost: times the root of its evaluations"}
+    charts = [
+        bias_chart(comparison, looks, bias_rows(comparison, equal), legend_below(looks)).properties(
+            title=name, width=400, height=330
+        )
+        for equal, name in names.items()
+    ]
+    return picture(charts, title, 2, "Hollow with arrow: it lies below this. Grey arcs: equal root mean square error.")
+
+
+def configuration() -> dict:
+    r"""What all charts share: fonts, and a light frame."""
+    axis = {"gridColor": "#e6e6e6", "domainColor": "#777777", "tickColor": "#777777", "labelColor": "#222222"}
+    axis |= {"titleFontWeight": "normal", "titleColor": "#222222", "labelFontSize": 11, "titleFontSize": 12}
+    title = {"fontSize": 13, "fontWeight": "bold", "color": "#111111", "subtitleColor": "#555555", "anchor": "start"}
+    return {"font": FONT, "view": {"stroke": None}, "axis": axis, "title": title, "legend": {"labelFontSize": 12}}
+
+
+CONFIG = configuration()

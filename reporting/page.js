@@ -1,0 +1,107 @@
+"use strict";
+// Draws the charts of a page from the data in it, on the axis and for the estimators that its reader chooses.
+(() => {
+  const ERRORS = 1; // are told; warnings are not, such as of a layer without rows
+  const { charts, config, tasks } = JSON.parse(document.getElementById("data").textContent);
+
+  // Rows as the chart wants them: of curves from columns, without estimators that are hidden.
+  function rowsOf(chart, labels, axis, hidden) {
+    if (chart.kind === "points") return chart.rows.filter((row) => !hidden.has(row.label));
+    const c = chart.columns[axis];
+    const rows = [];
+    c.x.forEach((x, i) => {
+      const label = labels[c.label[i]];
+      if (hidden.has(label)) return;
+      const limit = c.limit[i] === 1;
+      rows.push({
+        label, x, mean: c.mean[i], low: c.low[i], high: c.high[i], runs: c.runs[i],
+        line: limit ? null : c.mean[i], limit, mark: c.mark[i] === 1,
+      });
+    });
+    return rows;
+  }
+
+  // As robust_limits in charts.py.
+  function robustLimits(rows) {
+    const values = rows.map((row) => row.mean).sort((a, b) => a - b);
+    const place = 0.97 * (values.length - 1);
+    const below = Math.floor(place);
+    const above = Math.min(below + 1, values.length - 1);
+    const high = values[below] + (place - below) * (values[above] - values[below]);
+    const margin = 0.05 * (high - values[0]) || 0.05 * Math.abs(values[0]) || 1;
+    return [values[0] - margin, high + margin];
+  }
+
+  async function draw(place, looks, axis, hidden) {
+    const chart = charts[Number(place.dataset.chart)];
+    const rows = rowsOf(chart, looks.label, axis, hidden);
+    if (place.view) place.view.finalize();
+    place.view = null;
+    if (!rows.length) {
+      place.innerHTML = '<p class="empty">nothing to show</p>';
+      return;
+    }
+    const spec = structuredClone(chart.kind === "points" ? chart.spec : chart.specs[axis]);
+    for (const { encoding } of spec.layer) {
+      for (const channel of ["color", "shape", "strokeDash"]) {
+        if (encoding[channel]) encoding[channel].scale = { domain: looks.label, range: looks[channel] };
+      }
+      if (chart.robust) encoding.y.scale = { domain: robustLimits(rows), nice: false };
+    }
+    Object.assign(spec, { width: "container", height: 260, datasets: { ...spec.datasets, rows }, config });
+    spec.autosize = { type: "fit-x", contains: "padding" };
+    const renderer = rows.length > 5000 ? "canvas" : "svg";
+    place.view = (await vegaEmbed(place, spec, { actions: false, renderer, logLevel: ERRORS })).view;
+  }
+
+  document.querySelectorAll(".task").forEach((task, number) => {
+    const hidden = new Set();
+    let axis = "steps";
+    let turn = Promise.resolve();
+    const seen = (place) => place.closest("[hidden], details:not([open])") === null;
+
+    // One after the other, so that a second click does not overtake the first.
+    function redraw(places) {
+      const chosen = [...places].filter(seen);
+      turn = turn.then(() => Promise.all(chosen.map((place) => draw(place, tasks[number], axis, hidden))));
+      return turn;
+    }
+
+    const all = task.querySelectorAll(".plot");
+    const buttons = task.querySelectorAll(".legend button[data-label]");
+
+    function show(button, shown) {
+      button.setAttribute("aria-pressed", String(shown));
+      hidden[shown ? "delete" : "add"](button.dataset.label);
+    }
+
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        show(button, button.getAttribute("aria-pressed") === "false");
+        redraw(all);
+      });
+    }
+    for (const [name, shown] of [["all", true], ["none", false]]) {
+      task.querySelector(`.legend .${name}`)?.addEventListener("click", () => {
+        for (const button of buttons) show(button, shown);
+        redraw(all);
+      });
+    }
+    task.querySelectorAll(".axis input").forEach((input) => {
+      input.name = `axis-${task.id}`;
+      input.checked = input.value === axis;
+      input.addEventListener("change", () => {
+        axis = input.value;
+        redraw(all);
+      });
+    });
+    task.querySelector("details.more")?.addEventListener("toggle", (event) => redraw(event.target.querySelectorAll(".plot")));
+    task.querySelector("select.comparison")?.addEventListener("change", (event) => {
+      task.querySelectorAll("[class*='charts comparison-']").forEach((part) => {
+        part.hidden = !part.classList.contains(`comparison-${event.target.value}`);
+        redraw(part.querySelectorAll(".plot"));
+      });
+    });
+    redraw(all);
+  });
+})();

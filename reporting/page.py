@@ -1,0 +1,276 @@
+r"""One page of HTML that needs nothing else: a list of sections, with charts that a reader can change."""
+
+import datetime
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import altair as alt
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from reporting import charts
+from reporting.biases import Comparison
+from reporting.curves import Curve
+from reporting.examples import exhibits
+from reporting.groups import Group
+from reporting.looks import Look, looks
+from reporting.provenance import provenance
+from reporting.published import HEADS, Beside, by_table, cells
+from reporting.results import Results
+from reporting.statistics import AS_GOOD, BEST, UNTESTED
+from reporting.tables import final_table, with_error
+from reporting.words import AXES, Words
+
+HERE = Path(__file__).resolve().parent
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+MOST_LISTED = 50  # runs or notes of one kind
+
+
+@dataclass
+class OnTask:
+    r"""Everything about one task that a page shows.
+
+    Attributes:
+        results: Final figures.
+        first, others: Metrics that have curves: those that matter most, and the others.
+        curves: Of the groups in ``drawn``.
+        drawn: Groups that charts show.
+        comparisons: Bias, variance and cost.
+        published: Published values beside those of the runs.
+    """
+
+    results: Results
+    first: list[str]
+    others: list[str]
+    curves: list[Curve]
+    drawn: list[Group]
+    comparisons: list[Comparison]
+    published: list[Beside] = field(default_factory=list)
+
+    @functools.cached_property
+    def looks(self) -> dict[str, Look]:
+        r"""Of every label in a chart: a group's own; one that was measured beside it has its estimator's colour."""
+        own = {group.label: group for group in self.results.groups}
+        measured = {point.label: point.estimator for each in self.comparisons for point in each.points}
+        known = [group.estimator for group in own.values()]
+        found = looks({label: group.estimator for label, group in own.items()} | measured, known)
+        return found | {label: group.look for label, group in own.items()}
+
+
+@dataclass(frozen=True)
+class Section:
+    r"""A part of the page: its heading, and HTML."""
+
+    title: str
+    html: Markup
+
+
+class Charts:
+    r"""The charts of a page: their data and specifications, which its script draws where a number stands for them."""
+
+    def __init__(self):
+        self.all: list[dict] = []
+
+    def add(self, **chart: object) -> int:
+        self.all.append(chart)
+        return len(self.all) - 1
+
+
+def rendered(template: str, **content: object) -> Markup:
+    return Markup(TEMPLATES.get_template(template).render(swatch=swatch, **content))
+
+
+def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
+    r"""The page.
+
+    Arguments:
+        tasks: What it is about.
+        about: Facts for its head, by name.
+        notes: On what was left out.
+    """
+    drawn = Charts()
+    parts = [(on, [section(on, drawn, notes) for section in SECTIONS]) for on in tasks]
+    parts = [(on, [section for section in sections if section]) for on, sections in parts]
+    names = ", ".join(on.results.task for on in tasks)
+    return rendered(
+        "page.html",
+        title=f"hardmax report: {names}",
+        parts=parts,
+        about=about,
+        notes=list(dict.fromkeys(notes)),
+        most=MOST_LISTED,
+        data={"charts": drawn.all, "config": charts.CONFIG, "tasks": [looks_of(on) for on in tasks]},
+        style=Markup((HERE / "page.css").read_text()),
+        script=Markup((HERE / "page.js").read_text()),
+        library=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
+    )
+
+
+def looks_of(on: OnTask) -> dict[str, list]:
+    r"""The labels in the charts of a task, and how they look."""
+    return {"label": list(on.looks), **charts.ranges(on.looks)}
+
+
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+# ---------------------------------------------------------------- sections: each gives one, or None without content
+
+
+def final_figures(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
+    table = final_table(on.results)
+    lost = [run for group in on.results.groups for run in group.runs if not run.finished]
+    missing = [group for group in on.results.groups if group.missing]
+    verdicts = {verdict.word for found in on.results.verdicts.values() for verdict in found.values()}
+    html = rendered(
+        "figures.html", table=table, answer=answer(on.results), lost=lost, missing=missing, most=MOST_LISTED,
+        untested=UNTESTED in verdicts, results=on.results,
+    )  # fmt: skip
+    return Section("Final figures", html)
+
+
+def answer(results: Results) -> str:
+    r"""What came out, in a sentence."""
+    metric = next((m for m in results.shown if results.verdicts.get(m)), None)
+    if metric is None:
+        return ""
+    found, words = results.verdicts[metric], results.words(metric)
+    best = next(label for label, verdict in found.items() if verdict.word == BEST)
+    mean = results.means[best][metric]
+    value = with_error(mean.value, mean.error) + f" {words.unit}" * bool(words.unit)
+    text = f"Best {words.title}: {best}, {value} ({mean.runs} run{'s' * (mean.runs > 1)})."
+    as_good = [group.label for group in results.groups if group.label in found and found[group.label].word == AS_GOOD]
+    if as_good:
+        listed = ", ".join(as_good[:8]) + f" and {len(as_good) - 8} more" * (len(as_good) > 8)
+        text += f" Not significantly worse: {listed}."
+    return text
+
+
+def training_curves(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
+    if not on.curves:
+        return None
+    looks = {group.label: group.look for group in on.drawn}
+    lists = [[add_curves(on, metric, drawn) for metric in part] for part in (on.first, on.others)]
+    left_out = len([group for group in on.results.groups if group.finished]) - len(on.drawn)
+    html = rendered("curves.html", looks=looks, first=lists[0], others=lists[1], axes=AXES, left_out=left_out)
+    return Section("Along training", html)
+
+
+def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
+    r"""Adds a chart of curves; what its figure says."""
+    words = on.results.words(metric)
+    curves = {axis: [c for c in on.curves if (c.metric, c.axis) == (metric, axis)] for axis in AXES}
+    chart = drawn.add(
+        kind="curves",
+        robust=words.robust,
+        specs={axis: charts.curve_chart(words, axis).to_dict() for axis in AXES},
+        columns={axis: columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
+    )
+    there = {curve.label for curve in curves["steps"]}
+    absent = [group.label for group in on.drawn if group.label not in there]
+    limits = any(curve.limit.any() for curve in curves["steps"])
+    return {"chart": chart, "words": words, "absent": absent, "limits": limits, "caption": caption(metric, words)}
+
+
+def columns(rows: list[dict], labels: list[str]) -> dict[str, list]:
+    r"""Rows as columns, which take less space; labels as their numbers, truth as 0 and 1."""
+    names = ("x", "mean", "low", "high", "runs")
+    number = {label: n for n, label in enumerate(labels)}
+    found = {name: [row[name] for row in rows] for name in names} | {"label": [number[row["label"]] for row in rows]}
+    return found | {name: [int(row[name]) for row in rows] for name in ("limit", "mark")}
+
+
+def caption(metric: str, words: Words) -> str:
+    what = metric.rpartition("/")[2]
+    if metric == "train/loss":
+        return "Mean since the last row. Each estimator minimises its own loss: a relaxed one is not the discrete one."
+    if metric.startswith("valid/"):
+        return "On data that is not trained on."
+    return {
+        "variance": "Trace of the covariance of single draws on a fixed batch. Geometric mean, logarithmic axis.",
+        "bias2": "Distance of the mean gradient from the true one, over the true one's norm. Logarithmic axis.",
+        "snr": "Squared norm of the mean gradient over its variance. Geometric mean, logarithmic axis.",
+        "dead": "Share of components that are zero, but for rounding, in all draws.",
+    }.get(what, "")
+
+
+def bias_and_noise(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
+    if not on.comparisons:
+        return None
+    entries = [
+        {"title": each.title, "charts": [add_bias(each, equal, drawn) for equal in (False, True)]}
+        for each in on.comparisons
+    ]
+    labels = {point.label: on.looks[point.label] for each in on.comparisons for point in each.points}
+    return Section("Bias, variance and cost of the gradient", rendered("biases.html", entries=entries, looks=labels))
+
+
+def add_bias(comparison: Comparison, at_equal_cost: bool, drawn: Charts) -> int:
+    spec = charts.bias_chart(comparison).to_dict()
+    return drawn.add(kind="points", spec=spec, rows=charts.bias_rows(comparison, at_equal_cost))
+
+
+def side_by_side(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
+    shown = exhibits(on.results.groups, notes)
+    return Section("Side by side", rendered("examples.html", exhibits=shown)) if shown else None
+
+
+def published_figures(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
+    if not on.published:
+        return None
+    tables = [(*head, [cells(beside) for beside in group]) for *head, group in by_table(on.published)]
+    return Section("Published figures", rendered("published.html", tables=tables, heads=HEADS))
+
+
+def where_from(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
+    groups = on.results.groups
+    return Section("Where the figures come from", rendered("provenance.html", found=provenance(groups), groups=groups))
+
+
+SECTIONS: list[Callable[[OnTask, Charts, list[str]], Section | None]] = [
+    final_figures,
+    published_figures,
+    training_curves,
+    bias_and_noise,
+    side_by_side,
+    where_from,
+]
+
+
+# ---------------------------------------------------------------- small things
+
+
+def swatch(look: Look) -> Markup:
+    r"""A piece of an estimator's line with its marker."""
+    shapes = {
+        "circle": "M13 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0",
+        "square": "M13.5 2.5h7v7h-7z",
+        "triangle-up": "M17 1.5l4.5 8h-9z",
+        "diamond": "M17 1l3.6 5l-3.6 5l-3.6-5z",
+        "cross": "M15.4 2h3.2v2.4h2.4v3.2h-2.4v2.4h-3.2v-2.4h-2.4v-3.2h2.4z",
+        "triangle-down": "M17 10.5l4.5-8h-9z",
+        "triangle-right": "M21.5 6l-8 4.5v-9z",
+        "triangle-left": "M12.5 6l8 4.5v-9z",
+    }
+    dash = f' stroke-dasharray="{" ".join(map(str, look.dash))}"' if look.dash else ""
+    return Markup(
+        '<svg class="swatch" viewBox="0 0 34 12" width="34" height="12" aria-hidden="true">'
+        f'<path d="M0 6h34" stroke="{look.colour}" stroke-width="2"{dash}/>'
+        f'<path d="{shapes[look.shape]}" fill="{look.colour}"/></svg>'
+    )
+
+
+def facts(folders: list[Path], conditions: list[str], by: list[str], runs: int) -> dict[str, str]:
+    r"""What the head of a page says about it."""
+    found = {"made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"), "runs found": f"{runs:,}"}
+    found["folders"] = ", ".join(map(str, folders))
+    found |= {"only": " ".join(conditions)} if conditions else {}
+    found |= {"grouped by": ", ".join(by)} if by else {}
+    return found | {"command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])}

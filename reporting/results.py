@@ -1,0 +1,85 @@
+r"""Final figures of the groups on one task, and how each compares with the best."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from reporting.curves import with_limits
+from reporting.groups import Group
+from reporting.runs import WHERE
+from reporting.statistics import Mean, Verdict, mean_of, verdicts
+from reporting.words import Words, by_importance, words
+
+
+@dataclass
+class Results:
+    r"""What came out on one task.
+
+    Attributes:
+        task: Its name.
+        groups: Best first, by the figure that says most; those without finished runs come last.
+        means: Final figures by label, then by metric.
+        verdicts: By metric, then by label; of metrics that can be better or worse.
+        shown: Metrics of the final table, in its order; of held-out figures, those that can be better or worse.
+    """
+
+    task: str
+    groups: list[Group]
+    means: dict[str, dict[str, Mean]] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, Verdict]] = field(default_factory=dict)
+    shown: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> set[str]:
+        return {metric for found in self.means.values() for metric in found}
+
+    def words(self, metric: str) -> Words:
+        return words(metric, self.task, frozenset(self.metrics))
+
+    def bias(self, label: str, where: str) -> tuple[float, float, bool] | None:
+        r"""Bias over the true gradient's norm, its standard error, and whether it is an upper limit instead."""
+        (group,) = [group for group in self.groups if group.label == label]
+        return relative_bias([run.figures for run in group.finished], f"gradient/{where}")
+
+
+def relative_bias(figures: list[dict], prefix: str) -> tuple[float, float, bool] | None:
+    r"""The bias over several runs as in :meth:`Results.bias`; None if it is not known in all of them."""
+    found = [[f.get(f"{prefix}/{k}") for k in ("bias2", "true_norm")] for f in figures]
+    if not found or any(bias2 is None or not norm for bias2, norm in found):
+        return None
+    square = np.array([bias2 / norm**2 for bias2, norm in found])
+    errors = [(f.get(f"{prefix}/bias2_error") or 0.0) / f[f"{prefix}/true_norm"] ** 2 for f in figures]
+    mean = mean_of(list(square))
+    error = max(np.nan_to_num(mean.error), float(np.sqrt(np.square(errors).sum())) / len(errors))
+    value, low, high, limit = with_limits(np.array([mean.value]), np.array([error]))
+    return float(value[0]), float(high[0] - low[0]) / 2, bool(limit[0])
+
+
+def results_of(task: str, groups: list[Group]) -> Results:
+    r"""Means, verdicts and the order of groups."""
+    results = Results(task, groups)
+    for group in groups:
+        metrics = {metric for run in group.finished for metric in run.figures}
+        values = {metric: list(group.by_block(metric).values()) for metric in sorted(metrics)}
+        results.means[group.label] = {metric: mean_of(found) for metric, found in values.items() if found}
+    for metric in results.metrics:
+        if better := results.words(metric).better:
+            results.verdicts[metric] = verdicts({g.label: g.by_block(metric) for g in groups}, better)
+    figures = by_importance({metric for metric in results.metrics if metric.startswith("test/")})
+    figures = [metric for metric in figures if results.words(metric).better] or figures
+    where = next((w for w in WHERE if f"gradient/{w}/variance" in results.metrics), WHERE[0])
+    wanted = [*figures, "train/loss", f"gradient/{where}/variance", f"gradient/{where}/relative_bias"]
+    same_length = len({run.steps for group in groups for run in group.finished}) == 1
+    wanted += ["cost/evaluations_per_step", *["cost/evaluations"] * (not same_length), "cost/seconds"]
+    results.shown = [metric for metric in wanted if metric in results.metrics]
+    results.groups = sorted(groups, key=lambda group: rank(results, group.label))
+    return results
+
+
+def rank(results: Results, label: str) -> tuple:
+    r"""Orders labels: the best by the first figure that has a better and a worse first."""
+    metric = next((m for m in results.shown if results.words(m).better), None)
+    mean = results.means[label].get(metric)
+    if mean is None:
+        return not results.means[label], 1, 0.0, label
+    return False, 0, -results.words(metric).better * mean.value, label

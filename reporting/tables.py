@@ -1,0 +1,172 @@
+r"""The final table of a task, as CSV, Markdown, LaTeX and plain text."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reporting.groups import Group
+from reporting.results import Results
+from reporting.statistics import UNTESTED, Mean
+from reporting.words import spelled
+
+LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
+LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$"}
+EXPONENT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+NONE = "–"
+MOST_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Cell:
+    r"""What a table says in one place.
+
+    Attributes:
+        text: In plain Unicode.
+        marked: Whether it is the best or not significantly worse.
+        word: The verdict, if there is one.
+        number: What the column is sorted by, if it is a number.
+    """
+
+    text: str
+    marked: bool = False
+    word: str = ""
+    number: float | None = None
+
+
+@dataclass
+class Table:
+    r"""Titles of the columns, and rows of a group and its cells."""
+
+    titles: list[str]
+    rows: list[tuple[Group, list[Cell]]]
+
+
+def final_table(results: Results) -> Table:
+    r"""A row for each group: what was swept, runs, figures with their standard errors, cost."""
+    columns = list(dict.fromkeys(name for group in results.groups for name in group.settings))
+    titles = [*map(spelled_key, columns), "runs", *(results.words(metric).with_unit for metric in results.shown)]
+    rows = []
+    for group in results.groups:
+        settings = [Cell(group.settings.get(name, NONE)) for name in columns]
+        rows.append((group, [*settings, Cell(about_runs(group)), *(cell(results, group, m) for m in results.shown)]))
+    return Table(titles, rows)
+
+
+def spelled_key(key: str) -> str:
+    return spelled(key).replace(".", " ")
+
+
+def about_runs(group: Group) -> str:
+    r"""Such as ``3 of 5; 1 failed, 1 missing``."""
+    finished, total = len(group.finished), len(group.runs) + len(group.missing)
+    counts = {status: sum(run.status == status for run in group.runs) for status in ("failed", "running", "unfinished")}
+    counts["missing"] = len(group.missing)
+    rest = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{finished} of {total}" + (f"; {rest}" if rest else "")
+
+
+def cell(results: Results, group: Group, metric: str) -> Cell:
+    r"""A figure of a group; where it is not defined in all finished runs, it says in how many."""
+    mean, verdict = results.means[group.label].get(metric), results.verdicts.get(metric, {}).get(group.label)
+    if metric.endswith("/relative_bias"):
+        found = results.bias(group.label, metric.split("/")[1])
+        if found is None:
+            return Cell(NONE)
+        value, error, limit = found
+        return Cell(f"< {value:.2g}" if limit else with_error(value, error), number=value)
+    if mean is None:
+        return Cell(NONE)
+    text = with_error(mean.value, mean.error)
+    if mean.runs < len(group.finished):
+        text += f" ({mean.runs} of {len(group.finished)})"
+    if verdict is None:
+        return Cell(text, number=mean.value)
+    return Cell(text + " ?" * (verdict.word == UNTESTED), verdict.marked, verdict.word, mean.value)
+
+
+def with_error(value: float, error: float) -> str:
+    r"""A value to the second digit of its standard error; without an error, to four digits."""
+    size = max(abs(value), 0.0 if math.isnan(error) else error)
+    power = math.floor(math.log10(size)) if size > 0 and math.isfinite(size) else 0
+    if not -4 < power < 6:
+        return f"({with_error(value / 10**power, error / 10**power)}) × 10{str(power).translate(EXPONENT)}"
+    known = error > 0 and math.isfinite(error)
+    decimals = min(max(1 - math.floor(math.log10(error)) if known else 3 - power, 0), MOST_DECIMALS)
+    text = f"{value:,.{decimals}f}"
+    if not known:
+        text = re.sub(r"(\.\d*?)0+$", r"\1", text).removesuffix(".") if "." in text else text
+    if known:
+        smallest = 10.0**-MOST_DECIMALS
+        text += f" ± {error:,.{decimals}f}" if error >= smallest / 2 else f" ± < {smallest:.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def as_markdown(table: Table) -> str:
+    r"""A Markdown table; what is marked is bold."""
+    escaped = lambda text: re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text.replace("\n", " "))
+    bold = lambda cell: f"**{escaped(cell.text)}**" if cell.marked else escaped(cell.text)
+    lines = [["estimator", *map(escaped, table.titles)], ["---"] + ["---:"] * len(table.titles)]
+    lines += [[escaped(group.estimator), *map(bold, cells)] for group, cells in table.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_latex(table: Table) -> str:
+    r"""A LaTeX table for booktabs; what is marked is bold."""
+    lines = [["estimator", *map(latex, table.titles)]]
+    for group, cells in table.rows:
+        bold = [rf"\textbf{{{latex(c.text)}}}" if c.marked else latex(c.text) for c in cells]
+        lines.append([latex(group.estimator), *bold])
+    head, *body = (" & ".join(line) + r" \\" for line in lines)
+    rules = [rf"\begin{{tabular}}{{l{'r' * len(table.titles)}}}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*rules, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def latex(text: str) -> str:
+    power = re.sub(
+        r"10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: f"10^{m[1].translate(str.maketrans('⁻⁰¹²³⁴⁵⁶⁷⁸⁹', '-0123456789'))}", text
+    )
+    found = "".join(LATEX.get(c, c) for c in power)
+    return re.sub(r"10\\\^\{\}(-?\d+)", r"$10^{\1}$", found)
+
+
+def as_text(table: Table) -> str:
+    r"""The table for a terminal."""
+    rows = [[cell.text + "*" * cell.marked for cell in cells] for _, cells in table.rows]
+    return pd.DataFrame(rows, columns=table.titles, index=[group.estimator for group, _ in table.rows]).to_string()
+
+
+def final_csv(all_results: list[Results]) -> pd.DataFrame:
+    r"""Every final figure in long form: task, label, settings, metric, mean, standard error, seeds, and the verdict."""
+    rows = []
+    for results in all_results:
+        for group in results.groups:
+            about = {"task": results.task, "label": group.label, "estimator": group.estimator, **group.settings}
+            for metric, mean in results.means[group.label].items():
+                rows.append(about | {"metric": metric} | of_mean(mean) | of_verdict(results, group.label, metric))
+    return pd.DataFrame(rows)
+
+
+def of_mean(mean: Mean) -> dict:
+    return {"mean": mean.value, "standard_error": mean.error, "seeds": mean.runs}
+
+
+def of_verdict(results: Results, label: str, metric: str) -> dict:
+    verdict = results.verdicts.get(metric, {}).get(label)
+    found = verdict and verdict.difference
+    names = ("mean", "low", "high", "paired")
+    about = {f"difference_{name}": getattr(found, name) if found else None for name in names}
+    return {"verdict": verdict and verdict.word} | about
+
+
+def runs_csv(all_results: list[Results]) -> pd.DataFrame:
+    r"""Every run that was found, whatever became of it, with its final figures of merit and costs."""
+    rows = []
+    for results in all_results:
+        for group in results.groups:
+            for run in group.runs:
+                about = {"task": results.task, "label": group.label, "estimator": run.estimator, **group.settings}
+                about |= {"seed": run.seed, "status": run.status, "reason": run.reason, "step": run.step}
+                rows.append(about | {"folder": str(run.folder)} | {m: run.figures.get(m) for m in results.shown})
+    return pd.DataFrame(rows)

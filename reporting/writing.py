@@ -1,0 +1,161 @@
+r"""From folders of runs to the files of a report."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import vl_convert
+
+from harness.shared import Refused
+from reporting import charts, tables
+from reporting.biases import comparisons
+from reporting.curves import Curve, curves_of, drawn
+from reporting.groups import Group, chosen, grouped
+from reporting.page import OnTask, facts, page
+from reporting.published import Value, compare
+from reporting.published import facts as facts_of
+from reporting.results import results_of
+from reporting.runs import Run, find
+
+MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
+SCALE = 2  # pixels of a PNG for each of a chart
+
+
+def write(
+    folders: list[Path], to: Path, conditions: list[str], by: list[str], published: list[Path] = ()
+) -> tuple[str, list[Path], list[str]]:
+    r"""Makes a report; what to print, the files, the page last, and notes on what was left out.
+
+    Arguments:
+        folders: Below which runs are looked for.
+        to: Where the files go.
+        conditions: ``KEY=VALUE``, of the runs that are wanted.
+        by: Keys of groups; without any, a group is what differs in seeds alone.
+        published: Files of published values, beside those of the project.
+
+    Raises:
+        Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
+            written.
+    """
+    values, found = facts_of(published), find(folders)
+    if not found.runs:
+        raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
+    runs = chosen(found.runs, conditions)
+    if not runs:
+        raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
+    groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
+    tasks = [on_task(task, of_task, found.measured, found.notes, values) for task, of_task in groups.items()]
+    about = facts(folders, conditions, by, len(runs))
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        written = list(files(tasks, to))
+        path = to / "report.html"
+        path.write_text(page(tasks, about, found.notes))
+    except OSError as error:
+        raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
+    text = "\n".join(f"\n{on.results.task}: {HEAD}\n\n{tables.as_text(tables.final_table(on.results))}" for on in tasks)
+    lost = [about_lost(run) for run in runs if not run.finished]
+    return text, [*written, path], list(dict.fromkeys(found.notes + lost))
+
+
+def about_lost(run: Run) -> str:
+    reason = f": {run.reason}" if run.reason else ""
+    return f"{run.status}, in no mean: {run.folder} (step {run.step} of {run.steps}{reason})"
+
+
+HEAD = "final figures, mean ± standard error over seeds; * the best, or not significantly worse"
+
+
+def on_task(
+    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], values: list[Value]
+) -> OnTask:
+    results = results_of(task, groups)
+    first, others = drawn(groups)
+    shown = [group for group in results.groups if group.finished][:MOST_DRAWN]
+    compared = comparisons(task, shown, measured, notes)
+    beside = [compare(value, [run for group in groups for run in group.runs]) for value in values]
+    beside = [comparison for comparison in beside if comparison.runs or comparison.notes]
+    return OnTask(results, first, others, curves_of(shown, first + others), shown, compared, beside)
+
+
+def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
+    r"""Writes tables and pictures, and gives their paths."""
+
+    def written(name: str, content: str | bytes) -> Path:
+        path = to / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    every = [on.results for on in tasks]
+    yield written("final.csv", tables.final_csv(every).to_csv(index=False))
+    yield written("runs.csv", tables.runs_csv(every).to_csv(index=False))
+    yield written("curves.csv", curves_csv(tasks).to_csv(index=False))
+    for on in tasks:
+        task, table = file_name(on.results.task), tables.final_table(on.results)
+        yield written(f"{task}.md", tables.as_markdown(table))
+        yield written(f"{task}.tex", tables.as_latex(table))
+        for name, spec in pictures(on).items():
+            svg = vl_convert.vegalite_to_svg(spec)
+            yield written(f"{name}.svg", svg)
+            yield written(f"{name}.png", vl_convert.svg_to_png(svg, scale=SCALE))
+
+
+def file_name(task: str) -> str:
+    r"""The task's name as that of a file, which lies in no other folder whatever a config says."""
+    return re.sub(r"[^\w-]", "_", task)
+
+
+def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
+    r"""Every point of every curve."""
+    tables = [
+        pd.DataFrame(
+            {
+                "task": on.results.task,
+                "label": curve.label,
+                "metric": curve.metric,
+                "against": curve.axis,
+                "at": curve.x,
+                "mean": curve.mean,
+                "low": curve.low,
+                "high": curve.high,
+                "upper_limit": curve.limit,
+                "runs": curve.runs,
+            }
+        )
+        for on in tasks
+        for curve in on.curves
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
+def pictures(on: OnTask) -> dict[str, dict]:
+    r"""Specifications of the pictures about a task by the name of the file, for print."""
+    task, name, shown = on.results.task, file_name(on.results.task), on.drawn[:MOST_PRINTED]
+    looks = {group.label: group.look for group in shown}
+    steps = [curve for curve in on.curves if curve.axis == "steps" and curve.label in looks]
+    of = lambda metric: [curve for curve in steps if curve.metric == metric]
+    panels = [panel(on, list(looks), metric, of(metric)) for metric in on.first if of(metric)]
+    counts = sorted({len(group.finished) for group in shown})
+    seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
+    best = f" of the {len(shown)} best" * (len(shown) < len(on.drawn))
+    title = f"{task}: mean over {seeds} run{'s' * (seeds != '1')}{best}, band ± one standard error"
+    found = {name: charts.curves_picture(panels, title, looks)} if panels else {}
+    if on.comparisons:
+        first = on.comparisons[0]
+        first = dataclasses.replace(first, points=first.points[:MOST_PRINTED])
+        own = {point.label: on.looks[point.label] for point in first.points}
+        found[f"{name}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
+    return found
+
+
+def panel(on: OnTask, labels: list[str], metric: str, curves: list[Curve]) -> tuple:
+    r"""Words, rows and a remark, for a picture."""
+    absent = [label for label in labels if label not in {curve.label for curve in curves}]
+    words = on.results.words(metric)
+    listed = ", ".join(absent[:3]) + f" and {len(absent) - 3} more" * (len(absent) > 3)
+    remark = f"{'0 or ' * words.log}undefined: {listed}" if absent else ""
+    if any(curve.limit.any() for curve in curves):
+        remark = "hollow: an upper limit"
+    return words, charts.curve_rows(curves), remark
