@@ -35,6 +35,8 @@ class Structured(Task):
         data: The images; None for the embedded digits.
     """
 
+    merit = "-nll"
+
     def __init__(
         self,
         variables: int = 20,
