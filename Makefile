@@ -3,10 +3,10 @@ BIN := .venv/bin
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test lint bench certification bias table
+.PHONY: help install demo compare test test-long lint bench certification bias table
 
 help:  ## what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ compare: .venv/installed  ## compare all estimators but exact on the same task, 
 
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-long: .venv/installed  ## run the long tests, some of which need root, and Slurm: apt-get install slurm-wlm munge
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/long
 
 lint: .venv/installed  ## check style
 	$(BIN)/ruff check .

@@ -121,6 +121,11 @@ hardmax: gradients through categorical choices. One run, or with -m a sweep:
 Groups (write group=choice, and group.option=value for what a choice takes):
 
 $APP_CONFIG_GROUPS
+Where the jobs of a sweep run, and a search in place of one:
+
+hydra/launcher: joblib, ray, serial, slurm, submitit_local
+hydra/sweeper: search
+
 Options:
 
 {options}
