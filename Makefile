@@ -4,10 +4,10 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare test browser lint bench certification bias table
+.PHONY: help install demo compare leaderboard results test test-long browser lint bench certification bias table
 
 help:  ## what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,8 +26,19 @@ compare: .venv/installed  ## compare all estimators but exact on the same task, 
 	    output=output/compare wandb.mode=offline hydra/launcher=joblib
 	$(BIN)/python report.py output/compare
 
+leaderboard: .venv/installed  ## every estimator on the digits and the toy, five seeds: which is best, and at what cost
+	for task in dvae toy; do $(BIN)/python run.py -m experiment=leaderboard_$$task wandb.mode=offline hydra/launcher=joblib && \
+	    $(BIN)/python measure.py output/leaderboard_$$task/$$task/arsm/1-* measure.rivals=all || exit 1; done
+	$(BIN)/python report.py output/leaderboard_dvae output/leaderboard_toy --to output/leaderboard
+
+results: .venv/installed  ## write RESULTS.md from the runs of published experiments below output
+	$(BIN)/python report.py output --results RESULTS.md
+
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-long: .venv/installed  ## run the long tests, some of which need root, and Slurm: apt-get install slurm-wlm munge
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/long
 
 browser:  ## install Chromium, which the tests of the report's page need
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \

@@ -18,12 +18,26 @@ def main() -> None:
     parser.add_argument(
         "--by", nargs="+", default=[], metavar="KEY", help="average what shares these settings (default: all but seed)"
     )
+    parser.add_argument(
+        "--published",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="published values of your own",
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write this page about experiments instead")
     options = parser.parse_args()
     try:
         if absent := [str(folder) for folder in options.folders if not folder.is_dir()]:
             raise Refused(f"no such folder: {', '.join(absent)}")
+        if options.results:
+            from reporting.reproduction import write_results
+
+            print("\n".join(map(str, write_results(options.folders, options.results, options.published))))
+            return
         to = options.to or options.folders[0] / "report"
-        text, written, notes = write(options.folders, to, options.only, options.by)
+        text, written, notes = write(options.folders, to, options.only, options.by, options.published)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,8 @@
 import torch
+from torch import Tensor
 
 from estimators import sampling
-from estimators.base import positive
+from estimators.base import at_least, positive
 from estimators.straight_through import PulledBack, through_softmax
 
 
@@ -20,17 +21,28 @@ class MVE(PulledBack):
 
     Arguments:
         tau: At least 0; the larger, the less bias and the more variance.
+        rate: After t optimiser steps, tau is ``min(ceiling, tau * exp(rate * t))``; 0 keeps it fixed.
+        ceiling: Highest tau of the schedule, at least ``tau``.
+        every: Optimiser steps between updates of the schedule.
+
+    Raises:
+        ValueError: For a ceiling below tau, with a rate above 0.
     """
 
-    def __init__(self, tau: float = 1.0):
+    def __init__(self, tau: float = 1.0, rate: float = 0.0, ceiling: float = 1e6, every: int = 500):
         super().__init__()
         self.tau = 0.0 if tau == 0 else positive(tau=tau)
+        self.rate = 0.0 if rate == 0 else positive(rate=rate)
+        self.ceiling, self.every = positive(ceiling=ceiling), at_least(1, every=every)
+        if rate and ceiling < tau:
+            raise ValueError(f"ceiling must be at least tau {tau}, got {ceiling}")
+        self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 
     def pullback(self, logits, hard):
         # The published Jacobian S has S^T g = J(p) (r * u) + tau g_x / (1 + 2 tau p_x) J(p) e_x, x the drawn
         # category, where A u = a * g - (b . g) e_x. For large tau A is nearly singular. A constant added to all of
         # its entries mends that, and moves u only by a multiple of 1 / r, which J(p) takes to 0.
-        p, tau = sampling.softmax(logits), self.tau
+        p, tau = sampling.softmax(logits), self.tau_now()
         p_x = (hard * p).sum(-1, keepdim=True)
 
         def pullback(g):
@@ -43,3 +55,13 @@ class MVE(PulledBack):
             return through_softmax(p, (1 + tau * p) / (1 + 2 * tau * p) * u + of_draw)
 
         return pullback
+
+    def tau_now(self) -> Tensor | float:
+        r"""What the schedule has made of tau."""
+        if not self.rate:
+            return self.tau
+        done = self.steps - self.steps % self.every
+        return (self.tau * (self.rate * done).exp()).clamp(max=self.ceiling)
+
+    def advance(self):
+        self.steps += 1

@@ -59,6 +59,9 @@ def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | 
         chosen = saved.pop("choices")
         for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
             cfg[key] = saved[key]
+        if saved["data"] is not None:
+            cfg.data = saved["data"]
+            cfg.task.setdefault("data", saved["data"])  # it is said once, at the top
     options.check(cfg)
     return cfg, chosen, folder
 

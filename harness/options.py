@@ -32,6 +32,11 @@ class WandbMode(Enum):
     disabled = "disabled"
 
 
+class Budget(Enum):
+    full = "full"
+    small = "small"
+
+
 def option(default: Any, help: str) -> Any:
     return field(default_factory=lambda: default, metadata={"help": help})
 
@@ -61,12 +66,14 @@ class Wandb:
     mode: WandbMode | None = option(None, "online, offline or disabled; null: WANDB_MODE, else online where possible")
     project: str = option("hardmax", "W&B project")
     entity: str | None = option(None, "W&B user or team; null: your default")
-    group: str | None = option(None, "W&B group; null: <task>-<estimator>")
-    tags: list[str] = option([], "W&B tags, such as [first,second]")
+    group: str | None = option(None, "W&B group; null: <task>-<estimator> and what a sweep varies, but the seed")
+    tags: list[str] = option([], "W&B tags, such as [first,second]; task and estimator are added")
 
 
 @dataclass
 class Options:
+    experiment: str | None = option(None, "published experiment whose settings these are; experiment=NAME chooses one")
+    budget: Budget = option(Budget.full, "of an experiment: full, as published, or small, a stated share of the steps")
     seed: int = option(0, "seed of the model, the data order and the draws")
     steps: int = option(5000, "optimiser steps")
     batch_size: int = option(100, "examples per step")
@@ -76,7 +83,7 @@ class Options:
     fresh: bool = option(False, "run again, in a new folder, what has already finished")
     retry: bool = option(False, "go on with a run that has failed, from its last checkpoint")
     checkpoint_every: float = option(60.0, "seconds between checkpoints")
-    name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed>")
+    name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed> and what a sweep varies")
     notes: str | None = option(None, "free text kept with the run")
     log_every: int = option(50, "steps between rows of the training loss")
     compile: bool = option(False, "compile the training step with torch.compile, for long runs")
@@ -110,11 +117,17 @@ hardmax: gradients through categorical choices. One run, or with -m a sweep:
 
   python run.py estimator=arsm task=dvae seed=3
   python run.py -m estimator=reinforce,arsm seed=1,2,3 hydra/launcher=joblib
+  python run.py -m experiment=yin2019_figure1      (a published experiment; budget=small for a part of its steps)
   python run.py --cfg job --resolve      (every option, without running)
 
 Groups (write group=choice, and group.option=value for what a choice takes):
 
 $APP_CONFIG_GROUPS
+Where the jobs of a sweep run, and a search in place of one:
+
+hydra/launcher: joblib, ray, serial, slurm, submitit_local
+hydra/sweeper: search
+
 Options:
 
 {options}
@@ -128,10 +141,16 @@ Options:
 
 def register() -> None:
     r"""Makes the schema and the help text known to Hydra."""
+    OmegaConf.register_new_resolver("by_budget", by_budget, replace=True)
     store = ConfigStore.instance()
     store.store(name="options", node=Options)
     template = HELP.format(options="\n".join(help_lines()))
     store.store(group="hydra/help", name="hardmax", node={"app_name": "hardmax", "template": template})
+
+
+def by_budget(full: Any, small: Any, *, _root_: DictConfig) -> Any:
+    r"""What ``${by_budget:FULL,SMALL}`` in a config stands for, according to ``budget``."""
+    return small if _root_.budget == Budget.small else full
 
 
 def check(cfg: DictConfig) -> None:
@@ -150,6 +169,8 @@ def check(cfg: DictConfig) -> None:
         if (value := OmegaConf.select(cfg, key)) < low:
             kind = "a number" if isinstance(value, float) else "an integer"
             raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
+    if cfg.budget == Budget.small and cfg.experiment is None:
+        raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     check_measure(cfg.measure)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():

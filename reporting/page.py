@@ -5,7 +5,7 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import altair as alt
@@ -20,6 +20,7 @@ from reporting.examples import exhibits
 from reporting.groups import Group
 from reporting.looks import Look, looks
 from reporting.provenance import provenance
+from reporting.published import HEADS, Beside, by_table, cells
 from reporting.results import Results
 from reporting.statistics import AS_GOOD, BEST, UNTESTED
 from reporting.tables import final_table, with_error
@@ -42,6 +43,7 @@ class OnTask:
         curves: Of the groups in ``drawn``.
         drawn: Groups that charts show.
         comparisons: Bias, variance and cost.
+        published: Published values beside those of the runs.
     """
 
     results: Results
@@ -50,6 +52,7 @@ class OnTask:
     curves: list[Curve]
     drawn: list[Group]
     comparisons: list[Comparison]
+    published: list[Beside] = field(default_factory=list)
 
     @functools.cached_property
     def looks(self) -> dict[str, Look]:
@@ -219,6 +222,13 @@ def side_by_side(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
     return Section("Side by side", rendered("examples.html", exhibits=shown)) if shown else None
 
 
+def published_figures(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
+    if not on.published:
+        return None
+    tables = [(*head, [cells(beside) for beside in group]) for *head, group in by_table(on.published)]
+    return Section("Published figures", rendered("published.html", tables=tables, heads=HEADS))
+
+
 def where_from(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
     groups = on.results.groups
     return Section("Where the figures come from", rendered("provenance.html", found=provenance(groups), groups=groups))
@@ -226,6 +236,7 @@ def where_from(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
 
 SECTIONS: list[Callable[[OnTask, Charts, list[str]], Section | None]] = [
     final_figures,
+    published_figures,
     training_curves,
     bias_and_noise,
     side_by_side,

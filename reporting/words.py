@@ -49,6 +49,7 @@ OTHERS = {
 }
 GRADIENTS = {
     "variance": Words("gradient variance", log=True),
+    "variance_mean": Words("gradient variance, mean over components,", log=True),
     "bias2": Words("gradient bias", "share of the true gradient", log=True),
     "relative_bias": Words("gradient bias", "share of the true gradient"),
     "snr": Words("signal-to-noise ratio of the gradient", log=True),

@@ -14,6 +14,8 @@ from reporting.biases import comparisons
 from reporting.curves import Curve, curves_of, drawn
 from reporting.groups import Group, chosen, grouped
 from reporting.page import OnTask, facts, page
+from reporting.published import Value, compare
+from reporting.published import facts as facts_of
 from reporting.results import results_of
 from reporting.runs import Run, find
 
@@ -21,7 +23,9 @@ MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the b
 SCALE = 2  # pixels of a PNG for each of a chart
 
 
-def write(folders: list[Path], to: Path, conditions: list[str], by: list[str]) -> tuple[str, list[Path], list[str]]:
+def write(
+    folders: list[Path], to: Path, conditions: list[str], by: list[str], published: list[Path] = ()
+) -> tuple[str, list[Path], list[str]]:
     r"""Makes a report; what to print, the files, the page last, and notes on what was left out.
 
     Arguments:
@@ -29,18 +33,20 @@ def write(folders: list[Path], to: Path, conditions: list[str], by: list[str]) -
         to: Where the files go.
         conditions: ``KEY=VALUE``, of the runs that are wanted.
         by: Keys of groups; without any, a group is what differs in seeds alone.
+        published: Files of published values, beside those of the project.
 
     Raises:
-        Refused: If there are no runs, none that are wanted, or the files cannot be written.
+        Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
+            written.
     """
-    found = find(folders)
+    values, found = facts_of(published), find(folders)
     if not found.runs:
         raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
     runs = chosen(found.runs, conditions)
     if not runs:
         raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
     groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
-    tasks = [on_task(task, of_task, found.measured, found.notes) for task, of_task in groups.items()]
+    tasks = [on_task(task, of_task, found.measured, found.notes, values) for task, of_task in groups.items()]
     about = facts(folders, conditions, by, len(runs))
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -62,12 +68,16 @@ def about_lost(run: Run) -> str:
 HEAD = "final figures, mean ± standard error over seeds; * the best, or not significantly worse"
 
 
-def on_task(task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str]) -> OnTask:
+def on_task(
+    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], values: list[Value]
+) -> OnTask:
     results = results_of(task, groups)
     first, others = drawn(groups)
     shown = [group for group in results.groups if group.finished][:MOST_DRAWN]
     compared = comparisons(task, shown, measured, notes)
-    return OnTask(results, first, others, curves_of(shown, first + others), shown, compared)
+    beside = [compare(value, [run for group in groups for run in group.runs]) for value in values]
+    beside = [comparison for comparison in beside if comparison.runs or comparison.notes]
+    return OnTask(results, first, others, curves_of(shown, first + others), shown, compared, beside)
 
 
 def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:

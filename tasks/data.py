@@ -356,8 +356,11 @@ class Images(nn.Module):
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         r"""Training images of the indices ``[B]``: ``[B, D]``."""
-        images = self.train_images[index]
-        return images.bernoulli(generator=generator) if self.dynamic else images
+        images = self.train_images.index_select(0, index)
+        if not self.dynamic:
+            return images
+        noise = torch.rand(images.shape, dtype=images.dtype, device=images.device, generator=generator)
+        return (noise < images).to(images.dtype)  # twice as fast as bernoulli
 
     def held_out(self, split: str) -> Tensor:
         r"""Images of the ``valid`` or ``test`` split, ``[N, D]``."""
@@ -379,6 +382,8 @@ def embedded_digits(binarisation: str = "dynamic") -> Images:
 
 def like_mnist(name: str, folder: str | None, valid: int, binarisation: str) -> Images:
     r"""MNIST, or a data set of its format and sizes; the first ``valid`` training images are for validation."""
+
+    refuse_early(valid, binarisation)
 
     def grey(split):
         return torch.tensor(load(f"{name}/{split}-images", folder)).flatten(1).float().div_(255)
@@ -434,6 +439,7 @@ def omniglot(folder: str | None = None, valid: int = 1_345, binarisation: str = 
         | Importance Weighted Autoencoders (Burda et al., 2016), whose images and split these are
         | https://arxiv.org/abs/1509.00519
     """
+    refuse_early(valid, binarisation)
     images = torch.tensor(load("omniglot", folder)).flatten(1)
     train, test = images.split([len(images) - OMNIGLOT_TEST, OMNIGLOT_TEST])
     held_back(valid, train)
@@ -441,7 +447,13 @@ def omniglot(folder: str | None = None, valid: int = 1_345, binarisation: str = 
     return Images(train[valid:], train[:valid], test, binarisation)
 
 
+def refuse_early(valid: int, binarisation: str) -> None:
+    r"""Refuses what is wrong whatever the data, before anything is downloaded."""
+    at_least(1, valid=valid)
+    one_of(BINARISATIONS, binarisation=binarisation)
+
+
 def held_back(valid: int, train: Tensor) -> None:
     r"""Refuses a number of validation images that leaves none for either use."""
-    if at_least(1, valid=valid) >= len(train):
+    if valid >= len(train):
         raise ValueError(f"valid must be below the {len(train)} training images, got {valid}")

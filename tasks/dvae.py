@@ -24,6 +24,7 @@ class DiscreteVAE(CategoricalVAE):
         bound_samples: Draws per image of the figures on held-out images.
         layers, activation, prior, pinned: See :class:`CategoricalVAE`.
         data: The images; None for the embedded digits.
+        initial_weights, test_samples: See :class:`CategoricalVAE`.
     """
 
     def __init__(
@@ -35,15 +36,17 @@ class DiscreteVAE(CategoricalVAE):
         kl: str = "analytic",
         bound_samples: int = 100,
         layers: int = 1,
-        activation: str = "relu",
+        activation: str | float = "relu",
         prior: str = "uniform",
         pinned: bool = False,
         data: Images | None = None,
+        initial_weights: str = "fan_in",
+        test_samples: int | None = None,
     ):
         data = images_only(data)
         self.examples, pixels = data.train_images.shape
         widths = encoder_widths, decoder_widths
-        model = layers, activation, prior, pinned
+        model = layers, activation, prior, pinned, initial_weights, test_samples
         super().__init__(pixels, pixels, variables, categories, *widths, kl, bound_samples, *model)
         self.data = data
 

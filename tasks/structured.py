@@ -9,7 +9,7 @@ from estimators.base import at_least
 from tasks.base import Problem, Task
 from tasks.data import Images, images_only
 from tasks.dvae import bernoulli_nats, grid, is_square
-from tasks.vae import perceptron
+from tasks.vae import draws_of, perceptron
 
 
 class Structured(Task):
@@ -33,7 +33,11 @@ class Structured(Task):
         activation: Of the hidden layers: see :func:`tasks.vae.perceptron`.
         bound_samples: Draws per image of the figures on held-out images; 1000 in the paper.
         data: The images; None for the embedded digits.
+        initial_weights: Of the networks: see :func:`tasks.vae.perceptron`.
+        test_samples: Draws per image of the figures on the test split; None: ``bound_samples``.
     """
+
+    merit = "-nll"
 
     def __init__(
         self,
@@ -41,20 +45,23 @@ class Structured(Task):
         categories: int = 10,
         layers: int = 2,
         widths: Sequence[int] = (),
-        activation: str = "relu",
+        activation: str | float = "relu",
         bound_samples: int = 1000,
         data: Images | None = None,
+        initial_weights: str = "fan_in",
+        test_samples: int | None = None,
     ):
         super().__init__()
         self.data = images_only(data)
         self.K, self.C = at_least(1, variables=variables), at_least(1, categories=categories)
         self.nested = at_least(1, layers=layers) - 1
-        self.bound_samples = at_least(1, bound_samples=bound_samples)
+        self.draws = draws_of(bound_samples, test_samples)
         self.examples, pixels = self.data.train_images.shape
         self.half, size = pixels // 2, self.K * self.C
         inputs = [self.half, *[size] * self.nested]
-        self.networks = nn.ModuleList(perceptron([n, *widths, size], activation) for n in inputs)
-        self.decoder = perceptron([size, *widths, pixels - self.half], activation)
+        network = lambda *widths: perceptron(widths, activation, initial_weights)
+        self.networks = nn.ModuleList(network(n, *widths, size) for n in inputs)
+        self.decoder = network(size, *widths, pixels - self.half)
 
     def batch(self, index, generator):
         return self.data.batch(index, generator)
@@ -90,8 +97,8 @@ class Structured(Task):
     @torch.no_grad()
     def evaluate(self, split):
         upper, lower = self.data.held_out(split).tensor_split([self.half], -1)
-        nats = torch.stack([bernoulli_nats(self.predicted(upper), lower) for _ in range(self.bound_samples)])
-        nll = math.log(self.bound_samples) - (-nats).logsumexp(0)
+        nats = torch.stack([bernoulli_nats(self.predicted(upper), lower) for _ in range(self.draws[split])])
+        nll = math.log(len(nats)) - (-nats).logsumexp(0)
         return {"nll": float(nll.mean()), "cost": float(nats.mean())}
 
     @torch.no_grad()

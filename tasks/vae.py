@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import sampling
-from estimators.base import at_least, log_prob, one_of
+from estimators.base import at_least, is_number, log_prob, one_of, share
 from tasks.base import Problem, Task
 
 
@@ -48,9 +48,10 @@ class CategoricalVAE(Task):
         kl: ``analytic``, or ``sampled``: log q(z) - log p(z) at the estimator's own draws.
         bound_samples: Draws per example of the figures on held-out examples.
         layers: Number L of stochastic layers.
-        activation: Of the hidden layers: see :func:`perceptron`.
+        activation, initial_weights: Of the networks: see :func:`perceptron`.
         prior: ``uniform``, or ``learned``: logits of the top layer's prior are parameters.
         pinned: Whether the first logit of each variable is fixed at 0, so that C - 1 are free.
+        test_samples: Draws per example of the figures on the test split; None: ``bound_samples``.
     """
 
     def __init__(
@@ -64,24 +65,27 @@ class CategoricalVAE(Task):
         kl: str,
         bound_samples: int,
         layers: int = 1,
-        activation: str = "relu",
+        activation: str | float = "relu",
         prior: str = "uniform",
         pinned: bool = False,
+        initial_weights: str = "fan_in",
+        test_samples: int | None = None,
     ):
         super().__init__()
         self.K, self.C = at_least(1, variables=variables), at_least(1, categories=categories)
         self.sampled = one_of(("analytic", "sampled"), kl=kl) == "sampled"
-        self.bound_samples = at_least(1, bound_samples=bound_samples)
+        self.draws = draws_of(bound_samples, test_samples)
         self.pinned = one_of([True, False], pinned=pinned)
         if pinned:
             at_least(2, categories=categories)
         self.nested = at_least(1, layers=layers) - 1
         free, size = self.K * (self.C - self.pinned), self.K * self.C
-        self.encoder = perceptron([inputs, *encoder_widths, free], activation)
-        self.decoder = perceptron([size, *decoder_widths, outputs], activation)
+        network = lambda *widths: perceptron(widths, activation, initial_weights)
+        self.encoder = network(inputs, *encoder_widths, free)
+        self.decoder = network(size, *decoder_widths, outputs)
         higher = range(self.nested)
-        self.higher_encoders = nn.ModuleList(perceptron([size, *encoder_widths, free], activation) for _ in higher)
-        self.higher_decoders = nn.ModuleList(perceptron([size, *decoder_widths, free], activation) for _ in higher)
+        self.higher_encoders = nn.ModuleList(network(size, *encoder_widths, free) for _ in higher)
+        self.higher_decoders = nn.ModuleList(network(size, *decoder_widths, free) for _ in higher)
         learned = one_of(("uniform", "learned"), prior=prior) == "learned"
         self.prior = nn.Parameter(torch.zeros(self.K, self.C)) if learned else None
 
@@ -164,15 +168,15 @@ class CategoricalVAE(Task):
     def evaluate(self, split):
         x = self.held_out(split)
         logits = self.logits(self.features(x))
-        nats, weight = [], []
-        for _ in range(self.bound_samples):
+        nats, weight, draws = [], [], self.draws[split]
+        for _ in range(draws):
             z = sampling.draw(logits, 1)
             nats.append(self.reconstruction(z, x)[0])
             weight.append(self.weighted(-nats[-1], logits, z.squeeze(0), 0))
         nats, weight = torch.stack(nats), torch.stack(weight)
         reconstruction = nats.mean()
         kl = (-nats - weight).mean() if self.nested else self.divergence(logits).mean()
-        bound = (weight.logsumexp(0) - math.log(self.bound_samples)).mean()
+        bound = (weight.logsumexp(0) - math.log(draws)).mean()
         found = {"elbo": -reconstruction - kl, "bound": bound, "reconstruction": reconstruction, "kl": kl}
         return {name: float(value) / self.per for name, value in found.items()}
 
@@ -203,21 +207,38 @@ class CategoricalVAE(Task):
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh}
 
 
-def perceptron(widths: Sequence[int], activation: str = "relu") -> nn.Sequential:
+def perceptron(
+    widths: Sequence[int], activation: str | float = "relu", initial_weights: str = "fan_in"
+) -> nn.Sequential:
     r"""Fully connected layers of these widths with an activation between them.
 
     Arguments:
         widths: Of the input, the hidden layers and the output.
-        activation: ``relu``, ``leaky_relu`` (of slope 0.2 below 0) or ``tanh``.
+        activation: ``relu``, ``leaky_relu`` (of slope 0.2 below 0), ``tanh``, or the slope of another leaky ReLU.
+        initial_weights: ``fan_in``, PyTorch's own: uniform within the inverse root of the number of inputs, biases
+            too; or ``glorot``, TensorFlow's: uniform within the root of 6 over inputs plus outputs, biases 0.
 
     Raises:
-        ValueError: If a width is no positive integer.
+        ValueError: If a width is no positive integer, or another argument none of these.
     """
-    between = ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]
+    if is_number(activation):
+        slope = share(activation=activation)
+        between = lambda: nn.LeakyReLU(slope)
+    else:
+        between = ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]
+    glorot = one_of(("fan_in", "glorot"), initial_weights=initial_weights) == "glorot"
     layers = []
     for before, after in pairwise(widths):
         layers += [nn.Linear(at_least(1, width=before), at_least(1, width=after)), between()]
+        if glorot:
+            nn.init.xavier_uniform_(layers[-2].weight), nn.init.zeros_(layers[-2].bias)
     return nn.Sequential(*layers[:-1])
+
+
+def draws_of(bound_samples: int, test_samples: int | None) -> dict[str, int]:
+    r"""Draws per example of the figures on held-out examples, by split; None: as many on the test as elsewhere."""
+    valid = at_least(1, bound_samples=bound_samples)
+    return {"valid": valid, "test": valid if test_samples is None else at_least(1, test_samples=test_samples)}
 
 
 def negative_entropy(logits: Tensor) -> Tensor:

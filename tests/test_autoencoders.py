@@ -13,7 +13,7 @@ from harness.schedules import WarmupCosine
 from harness.train import train
 from tasks.data import Images
 from tasks.dvae import DiscreteVAE, grid
-from tasks.vae import kl_from, kl_from_uniform
+from tasks.vae import kl_from, kl_from_uniform, perceptron
 
 OPTIONS = [
     {"layers": layers, "kl": kl, "prior": prior, "pinned": pinned}
@@ -112,7 +112,7 @@ def test_a_wrong_model_of_two_layers_is_noticed():
 @pytest.mark.parametrize("options", OPTIONS)
 def test_figures_are_those_of_discrete_draws(options):
     vae = small(**options)
-    vae.bound_samples = 2000
+    vae.draws["valid"] = 2000
     x = vae.held_out("valid")
     torch.manual_seed(1)
     found = vae.evaluate("valid")
@@ -125,7 +125,7 @@ def test_figures_are_those_of_discrete_draws(options):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_bound_goes_to_the_evidence(layers):
     vae = small(layers)
-    vae.bound_samples = 4000
+    vae.draws["valid"] = 4000
     x = vae.held_out("valid")
     with torch.no_grad():
         joint = []
@@ -219,6 +219,9 @@ def test_pinned_logits_are_0_and_left_out_of_statistics():
     [
         ({"layers": 0}, "layers must be an integer of at least 1, got 0"),
         ({"activation": "step"}, "activation must be one of relu, leaky_relu, tanh, got 'step'"),
+        ({"activation": 1.5}, "activation must be from 0 up to but not including 1, got 1.5"),
+        ({"initial_weights": "zero"}, "initial_weights must be one of fan_in, glorot, got 'zero'"),
+        ({"test_samples": 0}, "test_samples must be an integer of at least 1, got 0"),
         ({"prior": "normal"}, "prior must be one of uniform, learned, got 'normal'"),
         ({"pinned": 1}, "pinned must be one of True, False, got 1"),
         ({"pinned": True, "categories": 1}, "categories must be an integer of at least 2, got 1"),
@@ -227,6 +230,31 @@ def test_pinned_logits_are_0_and_left_out_of_statistics():
 def test_wrong_options_are_refused(options, line):
     with pytest.raises((ValueError, TypeError), match=line):
         DiscreteVAE(**options)
+
+
+@pytest.mark.parametrize("weights", ["fan_in", "glorot"])
+def test_initial_weights_are_as_wide_as_they_say(weights):
+    torch.manual_seed(0)
+    network = perceptron([300, 500, 100], initial_weights=weights)
+    for layer, (inputs, outputs) in zip(network[::2], [(300, 500), (500, 100)], strict=True):
+        bound = inputs**-0.5 if weights == "fan_in" else (6 / (inputs + outputs)) ** 0.5
+        assert 0.98 * bound < layer.weight.abs().max() <= bound
+        assert layer.bias.abs().max() <= (bound if weights == "fan_in" else 0)
+
+
+@pytest.mark.parametrize(("activation", "slope"), [("relu", 0), ("leaky_relu", 0.2), (0.1, 0.1), (0, 0)])
+def test_the_slope_of_a_rectifier(activation, slope):
+    assert perceptron([1, 1, 1], activation)[1](torch.tensor(-2.0)) == pytest.approx(-2 * slope)
+
+
+def test_the_test_has_draws_of_its_own():
+    """The bound grows with their number; the validation split's stays."""
+    once, often = small(layers=1), small(layers=1, test_samples=200)
+    for vae in (once, often):
+        torch.manual_seed(1)
+        vae.figures = {split: vae.evaluate(split)["bound"] for split in ("valid", "test")}
+    assert once.figures["valid"] == often.figures["valid"]
+    assert once.figures["test"] < often.figures["test"]
 
 
 @pytest.mark.parametrize("option", ["task.prior=learned", "task.layers=2"])
@@ -275,7 +303,7 @@ def test_warm_up_and_cosine():
         WarmupCosine(1)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam", "rmsprop", "sgd"])
 def test_the_schedule_is_the_model_s(optimizer):
     schedule = ["schedule=warmup_cosine", f"optimizer={optimizer}", "optimizer.estimator_lr=0.5"]
     state, cfg = started("estimator.learned=true", *schedule, *SHORT)

@@ -347,6 +347,14 @@ def test_wrong_options_of_data_are_refused(command, small, tmp_path, arguments, 
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "omniglot"])
+@pytest.mark.parametrize("option", [{"binarisation": "sometimes"}, {"valid": 0}])
+def test_wrong_options_are_refused_before_anything_is_downloaded(tmp_path, monkeypatch, name, option):
+    monkeypatch.setattr(data, "download", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(ValueError, match=next(iter(option))):
+        getattr(data, name)(str(tmp_path), **option)
+
+
 def test_splits_and_labels_belong_together(small, tmp_path):
     images = data.mnist(valid=10)
     raw = data.load("mnist/train-images")

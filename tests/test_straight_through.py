@@ -460,6 +460,21 @@ def test_slope_rises_to_its_ceiling():
     assert again.slope() == pytest.approx(3.5)
 
 
+def test_tau_rises_to_its_ceiling():
+    estimator = MVE(2.0, rate=0.5, ceiling=9.0, every=2)
+    seen = []
+    for _ in range(7):
+        seen.append(float(estimator.tau_now()))
+        estimator.advance()
+    assert seen == pytest.approx([2, 2, 2 * math.e, 2 * math.e, 9, 9, 9])
+    again = MVE(2.0, rate=0.5, ceiling=1e6, every=1)
+    again.load_state_dict(estimator.state_dict())
+    assert float(again.tau_now()) == pytest.approx(2 * math.exp(3.5))
+    hard, g = torch.eye(3)[None, :1], torch.randn(1, 1, 3)
+    now, fixed = (e.pullback(torch.zeros(1, 3), hard)(g) for e in (estimator, MVE(9.0)))
+    assert torch.allclose(now, fixed)
+
+
 def check_decoupled(estimator, tau):
     """Value and draws are those of the logits over the forward temperature."""
     problem = c.Problem(2, 3, extreme=0.4)
@@ -710,6 +725,7 @@ def test_relaxed_samples_are_rejected_by_their_value():
         (IMLE, {"step": 0}, "step must be a number above 0, got 0"),
         (GappedStraightThrough, {"gap": 0}, "gap must be a number above 0, got 0"),
         (SlopeAnnealed, {"slope": 0}, "slope must be a number above 0, got 0"),
+        (MVE, {"tau": 2e6, "rate": 0.1}, "ceiling must be at least tau 2000000.0, got 1000000.0"),
         (SlopeAnnealed, {"slope": 6.0}, "ceiling must be at least the slope 6.0, got 5.0"),
         (DecoupledSTGumbel, {"forward_temperature": 0}, "forward_temperature must be a number above 0, got 0"),
         (

@@ -78,7 +78,7 @@ def test_unbiased_estimators_are_unbiased_through_two_layers(estimator):
 
 def test_figures_are_those_of_discrete_draws():
     task = small()
-    task.bound_samples = 4000
+    task.draws["valid"] = 4000
     x = task.data.held_out("valid")
     with torch.no_grad():
         log_p, nats = outcomes(task, x)

@@ -1,0 +1,51 @@
+r"""Estimators as others have released them, wrong in a known way: for experiments that show what the mistake does.
+
+No run but one that asks for them by ``estimator=released/NAME`` meets them, and no certificate covers them.
+"""
+
+import torch
+from torch import Tensor
+
+from estimators import Relax, sampling
+
+
+class RelaxAsReleased(Relax):
+    r""":class:`estimators.Relax` with the conditional noise of two published repositories; biased.
+
+    Given the draw b, the noise behind every other category is its own waiting time plus the waiting time of b. Here
+    each uses its own waiting time twice (``v_i`` where ``v_b`` belongs). Both relaxations are evaluated, since the
+    second one no longer coincides with the first.
+
+    References:
+        | toy/toy_relax_single.py in https://github.com/ARM-gradient/ARSM, which Figure 1 of Yin, Yue and Zhou (2019)
+          compares with
+        | vae/vae.py in https://github.com/wouterkool/estimating-gradients-without-replacement
+
+    Arguments:
+        temperature, scale, width: See :class:`estimators.Relax`.
+    """
+
+    unbiased = False
+
+    def gradient(self, cost, objective, log_p, z, hard, dtype, train):
+        leaf = log_p.detach().requires_grad_()
+        own = leaf.log_softmax(-1)
+        noise, clock = z - log_p, (-sampling.gumbel(log_p, 1)).exp()
+        pair, temperature = (own + noise, given(hard, own, clock, shared=False)), self.log_temperature.exp()
+        control, given_draw = (self.control((x / temperature).softmax(-1), objective, dtype) for x in pair)
+        (difference,) = torch.autograd.grad((control - given_draw).sum(), leaf, create_graph=train)
+        return (cost - given_draw)[..., None, None] * (hard - log_p.exp()) + difference
+
+
+def given(hard: Tensor, log_p: Tensor, clock: Tensor, shared: bool) -> Tensor:
+    r"""log p + Gumbel noise given the place of its maximum, of the shape of ``hard``.
+
+    Arguments:
+        hard: One-hot places of the maxima, ``[1, *batch, K, C]``.
+        log_p: Logarithms of probabilities that sum to 1, ``[*batch, K, C]``.
+        clock: Independent Exp(1) waiting times, of the shape of ``hard``.
+        shared: Whether all other categories add the waiting time of the maximum, as they must, or each its own.
+    """
+    winner = (clock * hard).sum(-1, keepdim=True)
+    others = -(clock / log_p.exp() + (winner if shared else clock)).log()
+    return torch.where(hard.bool(), -winner.log(), others)

@@ -1,0 +1,275 @@
+r"""RESULTS.md: every published experiment, the runs made of it, and published figures beside measured ones."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from harness.shared import Refused
+from reporting.groups import Group, column, grouped
+from reporting.published import (
+    AGREES,
+    DIFFERS,
+    FACTS,
+    HEADS,
+    INCOMPLETE,
+    NOT_RUN,
+    Beside,
+    Experiment,
+    by_table,
+    cells,
+    compare,
+    course,
+    deviations,
+    entries,
+    experiment,
+    facts,
+    fits,
+    in_full,
+    number,
+)
+from reporting.runs import Run, find
+from reporting.words import words
+
+SEARCHED = ("optimizer.", "task.alpha")  # what papers report the best value of
+VERDICTS = (AGREES, DIFFERS, INCOMPLETE, NOT_RUN)
+EMPHASIS = {AGREES: f"**{AGREES}**", DIFFERS: f"**{DIFFERS}**", INCOMPLETE: INCOMPLETE, NOT_RUN: f"*{NOT_RUN}*"}
+HEAD = """\
+# Results
+
+Published experiments, rerun. Written by `make results` from run folders, and by nothing else: every measured figure is
+the mean of finished runs ± its standard error over seeds. What an experiment's settings are, and what was chosen where
+the paper leaves them open, is said in `configs/experiment/NAME.yaml` and repeated here; `python run.py -m
+experiment=NAME` runs it.
+
+A published figure is said to
+
+* *agree* if all its settings are published, and it differs from ours by no more than half of our 95 % interval
+  (Student's t over seeds), its rounding, and its standard error where that is published;
+* *differ* if it does not;
+* have its *settings incomplete* if some are not published: the figures stand beside each other, and that is all;
+* be *not run* if there is no finished run with all of its settings and all of its steps. Runs of the small budget are
+  shown apart, and never count.
+"""
+
+
+def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[Path]:
+    r"""Writes the page and its pictures, which go to ``docs/results`` beside it; their paths, the page last.
+
+    Raises:
+        Refused: If there are no runs, a file of published values is wrong, or nothing can be written.
+    """
+    values, found = facts(published), find(folders)
+    if not found.runs:
+        raise Refused(f"no run below {', '.join(map(str, folders))}")
+    comparisons = [compare(value, found.runs) for value in values]
+    about = entries(FACTS, "experiments")
+    pictures = to.parent / "docs/results"
+    written, parts = [], [HEAD, overview(about, comparisons, found.runs)]
+    try:
+        pictures.mkdir(parents=True, exist_ok=True)
+        for name, shown in about.items():
+            own = [c for c in comparisons if c.published.experiment == name]
+            runs = [run for run in found.runs if run.config.get("experiment") == name]
+            picture = draw(name, shown, runs, pictures / f"{name}.png")
+            written += [picture] if picture else []
+            parts.append(section(name, shown, own, runs, picture and picture.relative_to(to.parent)))
+        if others := [c for c in comparisons if c.published.experiment not in about]:
+            parts.append("\n".join(["## Values of your own\n", *tables(others)]))
+        parts.append("\n".join(["\n## Left out\n", *(f"* {line}" for line in entries(FACTS, "left_out")), ""]))
+        to.write_text("\n".join(parts))
+    except OSError as error:
+        raise Refused(f"--results {to}: {error.filename or to} cannot be written: {error.strerror}") from error
+    return [*written, to]
+
+
+def overview(about: dict, comparisons: list[Beside], runs: list[Run]) -> str:
+    r"""Numbers of runs and of verdicts by experiment."""
+    rows = []
+    for name in about:
+        counts = Counter(c.verdict for c in comparisons if c.published.experiment == name)
+        own = [run for run in runs if run.config.get("experiment") == name and run.finished]
+        full = sum(in_full(run) for run in own)
+        rows.append([f"[{name}](#{name})", full, len(own) - full, *(counts[verdict] or "" for verdict in VERDICTS)])
+    return markdown(["experiment", "runs in full", "other runs", *VERDICTS], rows)
+
+
+def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], picture: Path | None) -> str:
+    found, finished = experiment(name), [run for run in runs if run.finished]
+    full = [run for run in finished if in_full(run)]
+    small = [run for run in finished if run.config.get("budget") == "small" and not other_settings(run)]
+    other = [run for run in finished if run not in full and run not in small]
+    parts = [f"\n## {name}\n", f"{shown['title']}\n", as_paragraphs(found.about)]
+    parts += tables(comparisons)
+    parts += [f"{remark}\n" for remark in shown.get("remarks", [])]
+    if picture:
+        parts.append(f"![{shown['title']}]({picture.as_posix()})\n")
+    if full:
+        parts += ["Runs in full:\n", figures(full, shown), made(full)]
+    parts.append(absent(found, full))
+    if small:
+        parts += ["Runs of the small budget, which compare with no published figure:\n", figures(small, shown)]
+        parts.append(made(small))
+    if other:
+        differ = ", ".join(sorted({d for run in other for d in deviations(run)}))
+        parts += [f"Runs with other settings ({differ}):\n", figures(other, shown), made(other)]
+    if going := [run for run in runs if not run.finished]:
+        counts = Counter(f"{run.status} at step {run.step:,} of {run.steps:,}" for run in going)
+        parts.append("Left out: " + ", ".join(f"{count} {what}" for what, count in counts.items()) + ".\n")
+    return "\n".join(part for part in parts if part is not None)
+
+
+def as_paragraphs(comment: str) -> str:
+    r"""A comment as Markdown, whose lists want an empty line before them."""
+    return re.sub(r"\n(?!- |  )(.*)\n- ", r"\n\1\n\n- ", f"\n{comment}").lstrip("\n") + "\n"
+
+
+def other_settings(run: Run) -> list[str]:
+    r"""Deviations beyond those of the small budget, which changes steps and how many draws figures are made of."""
+    budget = ("budget=", "steps=", "task.test_samples=", "measure.")
+    return [d for d in deviations(run) if not d.startswith(budget)]
+
+
+def tables(comparisons: list[Beside]) -> Iterator[str]:
+    r"""Published beside measured, a Markdown table for each published one."""
+    for title, about, group in by_table(comparisons):
+        yield f"{title}{f' ({about})' * bool(about)}:\n"
+        rows = [cells(c) for c in group]
+        yield markdown(HEADS, [[*row[:6], EMPHASIS[row[6]], row[7]] for row in rows])
+        if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.open)):
+            yield f"Not published: {', '.join(unknown)}.\n"
+
+
+def markdown(titles: list[str], rows: list[list]) -> str:
+    r"""A table, without columns that are empty throughout."""
+    kept = [n for n in range(len(titles)) if n == 0 or any(str(row[n]) for row in rows)]
+    line = lambda row: "| " + " | ".join(str(row[n]) for n in kept) + " |"
+    return "\n".join([line(titles), line(["---"] * len(titles)), *map(line, rows)]) + "\n"
+
+
+def groups_of(runs: list[Run]) -> list[Group]:
+    r"""Runs that are averaged; each is called by its estimator and by what tells it from others of that estimator."""
+    by_task = grouped(runs, [], sorted({run.estimator for run in runs}), [])
+    groups = [group for groups in by_task.values() for group in groups]
+    for estimator in {group.estimator for group in groups}:
+        own = [group for group in groups if group.estimator == estimator]
+        keys = dict.fromkeys(key for group in own for key in group.settings)
+        keys = [key for key in keys if len({group.settings.get(key) for group in own}) > 1]
+        for group in own:
+            task = [group.task] * (len({other.task for other in own}) > 1)
+            told = ", ".join([*task, *(f"{key}={group.settings[key]}" for key in keys if key in group.settings)])
+            group.label = f"{estimator} ({told})" if told else estimator
+    return groups
+
+
+def figures(runs: list[Run], shown: dict) -> str:
+    r"""Final figures of runs, averaged over seeds."""
+    rows = []
+    for group in groups_of(runs):
+        cells = [group.label, ", ".join(run.seed for run in group.finished)]
+        for metric in shown["figures"]:
+            step = shown.get("step") if metric.startswith("gradient/") else None
+            taken = [c for run in group.finished if (c := at(run, metric, step)) is not None]
+            error = float(np.std(taken, ddof=1) / len(taken) ** 0.5) if len(taken) > 1 else None
+            cells.append(number(float(np.mean(taken)), error) if taken else "")
+        rows.append(cells)
+    return markdown(["", "seeds", *(f"`{metric}`" for metric in shown["figures"])], rows)
+
+
+def at(run: Run, metric: str, step: int | None) -> float | None:
+    found = [value for at, value in course(run, metric) if step is None or at == step]
+    return found[-1] if found else None
+
+
+def made(runs: list[Run]) -> str:
+    r"""Under what circumstances runs were made, in a sentence for each."""
+    circumstances = Counter(circumstance(run) for run in runs)
+    return "".join(f"{count} run{'s' * (count > 1)}: {what}.\n" for what, count in circumstances.items())
+
+
+def circumstance(run: Run) -> str:
+    about = run.environment
+    versions = about.get("versions", {})
+    device = about.get("device", "an unknown device")
+    if device == "cpu" and "x86_64" in about.get("platform", ""):  # of early runs, which said no more
+        device = "a processor (x86_64)"
+    facts = [f"{run.steps:,} step{'s' * (run.steps > 1)}", f"on {device}"]
+    facts += [f"{name} {versions[name]}" for name in ("torch",) if name in versions]
+    facts += [f"Python {about['python']}"] if "python" in about else []
+    changed = " with changes" * bool(about.get("changed_files"))
+    facts.append(f"commit {about['commit'][:10]}{changed}" if about.get("commit") else "no commit")
+    return ", ".join(facts)
+
+
+def absent(found: Experiment, full: list[Run]) -> str | None:
+    r"""Cells of an experiment without a run in full; of what is searched over, such as rates, any value will do."""
+    swept = {key: values for key, values in found.params.items() if key != "seed" and not key.startswith(SEARCHED)}
+    cells = [row | dict(zip(swept, values, strict=True)) for row in found.rows for values in product(*swept.values())]
+    missing = [cell for cell in cells if not any(fits(run, cell) for run in full)]
+    if not missing:
+        return None
+    if not full:
+        return "Not run in full: all of it.\n"
+    same = {key for key in cells[0] if len({cell.get(key) for cell in cells}) == 1}
+    names = [", ".join(f"{k}={v}" for k, v in cell.items() if k not in same) for cell in missing]
+    return "Not run in full: " + "; ".join(names) + ".\n"
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
+    r"""Draws the courses of an experiment's metrics, of the runs in full; None if there are none."""
+    full = [run for run in runs if run.finished and in_full(run)]
+    if not full or not shown.get("curves"):
+        return None
+    keys = [k for k in experiment(name).params if k != "seed" and len({run.config.get(k) for run in full}) > 1]
+    combinations = sorted({tuple(run.config.get(k) for k in keys) for run in full})
+    turned = len(shown["curves"]) == 1  # one metric: side by side
+    rows, columns = (1, len(combinations)) if turned else (len(combinations), len(shown["curves"]))
+    size = (5.2 * columns, 3.6 * rows + 0.6)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    handles = {}
+    for line, combination in zip(axes.T if turned else axes, combinations, strict=True):
+        chosen = [run for run in full if tuple(run.config.get(k) for k in keys) == combination]
+        groups = groups_of(chosen)
+        for axis, metric in zip(line, shown["curves"], strict=True):
+            about = words(metric, chosen[0].task)
+            for group in groups:
+                handles |= {group.label: curve(axis, group, metric, about.log)}
+            settings = [f"{column(k)}={v}" for k, v in zip(keys, combination, strict=True)]
+            axis.set_title(", ".join([about.with_unit, *settings]), fontsize=10)
+            axis.set_xlabel("optimiser steps")
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+            if about.log:
+                axis.set_yscale("log")
+    fitting = max(1, int(size[0] * 11 / (max(map(len, handles)) + 8)))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fitting, frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def curve(axis, group: Group, metric: str, log: bool):
+    r"""Draws the mean over seeds, with a band of one standard error; the line."""
+    courses = [dict(course(run, metric)) for run in group.finished]
+    steps = sorted(set.intersection(*map(set, courses))) if courses else []
+    values = np.array([[c[step] for step in steps] for c in courses], float).reshape(len(courses), -1)
+    if log:
+        values = np.log10(np.where(values > 0, values, np.nan))
+    mean = values.mean(0)
+    error = values.std(0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.zeros_like(mean)
+    back = (lambda x: 10**x) if log else (lambda x: x)
+    style = (0, group.look.dash) if group.look.dash else "-"
+    (line,) = axis.plot(steps, back(mean), color=group.look.colour, linestyle=style, linewidth=1.6)
+    axis.fill_between(steps, back(mean - error), back(mean + error), color=group.look.colour, alpha=0.2, linewidth=0)
+    return line
