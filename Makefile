@@ -4,10 +4,10 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results test browser lint bench certification bias table
+.PHONY: help install demo compare leaderboard results test test-long browser lint bench certification bias table
 
 help:  ## what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,9 @@ results: .venv/installed  ## write RESULTS.md from the runs of published experim
 
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-long: .venv/installed  ## run the long tests, some of which need root, and Slurm: apt-get install slurm-wlm munge
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/long
 
 browser:  ## install Chromium, which the tests of the report's page need
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \

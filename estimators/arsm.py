@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from estimators import sampling
-from estimators.base import Estimator, Objective, copies_in_cache, graft
+from estimators.base import Estimator, Objective, at_least, copies_in_cache, graft
 
 
 class Race:
@@ -127,9 +127,27 @@ class ARSM(AR):
         | ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through categorical
           variables (Yin, Yue and Zhou, 2019)
         | https://arxiv.org/abs/1905.01413
+
+    Arguments:
+        limit: Largest number of categories, at least 1.
+
+    Raises:
+        ValueError: At the call, if the logits have more categories than ``limit``.
     """
 
     evaluations = "C * (C - 1) // 2 + 1"
+
+    def __init__(self, limit: int = 256):
+        super().__init__()
+        self.limit = at_least(1, limit=limit)
+
+    def estimate(self, logits, objective, context):
+        if (C := logits.shape[-1]) > self.limit:
+            raise ValueError(
+                f"limit is {self.limit} categories, but the logits have {C}, for which {type(self).__name__} takes "
+                f"{C * (C - 1) // 2 + 1:,} evaluations: raise limit, or take REINFORCE with leave-one-out samples"
+            )
+        return super().estimate(logits, objective, context)
 
     def gradient(self, race, cost, objective):
         C = race.logits.shape[-1]
@@ -185,7 +203,7 @@ class ARSPlus(ARS):
 class ARSMPlus(ARSM):
     r"""ARSM without the noise of settled variables: see :class:`ARSPlus`, which this averages over references.
 
-    Evaluations are those of :class:`ARSM`.
+    Evaluations and the argument are those of :class:`ARSM`.
 
     References:
         | Coupled Gradient Estimators for Discrete Latent Variables (Dong, Mnih and Tucker, 2021)

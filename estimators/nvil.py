@@ -96,7 +96,7 @@ class NVIL(Estimator):
         if self.normalise:
             advantage = advantage / variance.sqrt().clamp(min=1)
         if self.training:
-            loss = (left - mean).square().mean()  # reaches nothing but the baseline
+            loss = (left - mean).double().square().mean()  # reaches nothing but the baseline; 1e30 squared is finite
             cost = cost + (loss - loss.detach()).to(cost.dtype)
             left = left.detach().double()
             self.running.note(torch.stack([left.mean(), left.var(correction=0)]))

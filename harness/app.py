@@ -1,10 +1,13 @@
 r"""The command line: composes the config, refuses what is wrong in one line, runs, and sums up."""
 
+import json
 import os
 import re
 import signal
 import sys
 import traceback
+import warnings
+from enum import Enum
 from pathlib import Path
 
 import hydra
@@ -12,9 +15,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,29 +28,38 @@ from harness import memory, options
 from harness.gradients import forked_random
 from harness.measuring import asked_for
 from harness.options import Refused
-from harness.pause import Pause, Stopped, end_with_parent
+from harness.pause import REQUEUE, Pause, Stopped, end_with_parent
 from harness.shared import CHECKPOINT, FAILED, FINISHED
-from harness.sweep import Sweep
-from harness.tracking import Tracker, changed_since, locked, new_folder, runs_of
+from harness.sweep import THIS_PROCESS, Sweep
+from harness.tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
 from harness.train import SHOW, NotFinite, State, prepare, train
 from hydra_plugins.rows import jobs
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 class CheckSweep(Callback):
-    r"""Refuses a sweep in which any job's options are refused, before the first job starts."""
+    r"""Refuses a sweep in which any job's options are refused, before the first job starts.
 
-    folder: Path | None = None  # of the sweep that this process runs, if any
+    Of a search, whose values are not known yet, the ends of its ranges are looked at.
+    """
+
+    sweep: Sweep | None = None  # that this process runs, if any
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
-        loader = GlobalHydra.instance().config_loader()
+        loader, sweeper = GlobalHydra.instance().config_loader(), config.hydra.sweeper
         parser, asked = OverridesParser.create(loader), list(config.hydra.overrides.task)
-        if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in parser.parse_overrides(asked)):
-            return  # ranges of a search, whose values are not known yet
+        trials = sweeper.get("n_trials")
         try:
-            batch = jobs(config.hydra.sweeper.get("rows"), config.hydra.sweeper.get("params"), asked, parser)
+            check_plugins(config.hydra)
+            overrides = parser.parse_overrides(asked)
+            if trials:
+                asked = [ends(o) for o in overrides]
+            elif found := [o for o in overrides if o.is_interval_sweep()]:
+                raise Refused(f"{found[0].input_line} is a range to search: with hydra/sweeper=search")
+            batch = jobs(sweeper.get("rows"), None if trials else sweeper.get("params"), asked, parser)
             for arguments in batch:
                 cfg = loader.load_sweep_config(config, arguments)
                 with flag_override(cfg, ["struct", "readonly"], False):
@@ -54,12 +69,39 @@ class CheckSweep(Callback):
             if refusal(error) is None:
                 raise
             fail(error)
-        CheckSweep.folder = Path(config.hydra.sweep.dir)
-        Sweep(CheckSweep.folder).begin(len(batch))
+        varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
+        CheckSweep.sweep = Sweep(Path(config.hydra.sweep.dir))
+        CheckSweep.sweep.begin(trials or len(batch), varied, searching=bool(trials))
 
 
-def job(cfg: DictConfig) -> None:
-    r"""One run, or one of a sweep, which goes on with the others whatever becomes of this one."""
+def check_plugins(cfg: DictConfig) -> None:
+    r"""Refuses a launcher or sweeper of an extra that is not installed, and a search that is none."""
+    for part, extra in (("launcher", "ray"), ("sweeper", "optuna")):
+        if cfg[part].get("_target_") not in Plugins.instance().class_name_to_class:
+            choice = cfg.runtime.choices[f"hydra/{part}"]
+            raise Refused(f"hydra/{part}={choice} needs an extra: pip install -e '.[{extra}]'")
+    direction = cfg.sweeper.get("direction", "maximize")
+    if (direction.name if isinstance(direction, Enum) else direction) != "maximize":
+        raise Refused("hydra.sweeper.direction must be maximize, as hydra/sweeper=search has it")
+    for key in ("n_trials", "n_jobs"):
+        value = cfg.sweeper.get(key, 1)
+        if not isinstance(value, int) or value < 1:
+            raise Refused(f"hydra.sweeper.{key} must be an integer of at least 1, got {value}")
+
+
+def ends(override: Override) -> str:
+    r"""An override of a search with both ends of its range in place of it; others as they are."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return f"{override.get_key_element()}={value.start},{value.end}"
+    return override.input_line
+
+
+def job(cfg: DictConfig) -> float | None:
+    r"""One run, or one of a sweep, which goes on with the others whatever becomes of this one.
+
+    What a trial of a search is judged by is returned.
+    """
     if HydraConfig.get().mode == RunMode.MULTIRUN and Sweep(Path(HydraConfig.get().sweep.dir)).known():
         return one_of_many(cfg)
     try:
@@ -75,21 +117,32 @@ def job(cfg: DictConfig) -> None:
     return None
 
 
-def one_of_many(cfg: DictConfig) -> None:
-    r"""A job of a sweep: its outcome is noted, and nothing is raised."""
+def one_of_many(cfg: DictConfig) -> float | None:
+    r"""A job of a sweep: its outcome is noted, and nothing is raised; the merit of a trial that ended well."""
     sweep, number = Sweep(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().job.num
-    if os.getpid() != sweep.about()["process"]:
+    about, overrides, merit = sweep.about(), list(HydraConfig.get().overrides.task), None
+    if about["process"] != THIS_PROCESS:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the sweep's process as well
+        sys.argv = about["command"]
         end_with_parent()
     try:
         if sweep.stopping():
             outcome = {"status": "stopped", "reason": "not begun"}
         else:
-            outcome = {"status": run(cfg, sweep), "reason": None}
+            sweep.note(number, overrides, {"status": "running"})
+            status, folder = run(cfg, sweep)
+            outcome = {"status": status, "reason": None}
+            if about["searching"]:
+                merit = merit_of(cfg, folder)
     except Stopped as error:
         outcome = {"status": "stopped", "reason": str(error)}
-        if os.getpid() == sweep.about()["process"]:  # one job after the other: the others are not to begin
+        if about["process"] == THIS_PROCESS:  # one job after the other: the others are not to begin
             sweep.stop(error.number)
+        elif error.number == REQUEUE:
+            try:
+                signal.raise_signal(error.number)  # the queue starts the job again, and ends this process
+            except Exception as why:  # it does not
+                outcome["reason"] = options.one_line(why)
     except Elsewhere as error:
         outcome = {"status": "running elsewhere", "reason": str(error)}
     except Exception as error:
@@ -98,21 +151,38 @@ def one_of_many(cfg: DictConfig) -> None:
             path = sweep.folder / f"job-{number}.traceback.txt"
             path.write_text(traceback.format_exc())
             outcome["traceback"] = str(path)
-    sweep.end_of(number, list(HydraConfig.get().overrides.task), outcome)
+    sweep.note(number, overrides, outcome)
+    return merit
+
+
+def merit_of(cfg: DictConfig, folder: Path) -> float:
+    r"""What a search maximises, of a finished run: the last validation figure that its task names, or minus it.
+
+    Raises:
+        Refused: If the task has no such figure.
+    """
+    name = get_class(cfg.task._target_).merit
+    key, sign = f"valid/{name.removeprefix('-')}", -1 if name.startswith("-") else 1
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = [row[key] for row in rows if row.get(key) is not None]
+    if not found:
+        raise Refused(f"{cfg.task._target_}: there is no {key} to search by: its class names another figure as merit")
+    return sign * found[-1]
 
 
 class Elsewhere(Refused):
     r"""Another process works on the run."""
 
 
-def run(cfg: DictConfig, sweep: Sweep | None = None) -> str:
-    r"""One run: from a composed config to a folder with its figures; ``done``, or ``finished before``."""
+def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
+    r"""One run: from a composed config to a folder with its figures; ``done`` or ``finished before``, and folder."""
     options.check(cfg)
     torch.set_num_threads(cfg.threads)
     memory.keep_freed_memory()
     chosen = HydraConfig.get().runtime.choices
     labels = {"task": Path(chosen["task"]).name, "estimator": Path(chosen["estimator"]).name, "seed": cfg.seed}
     config, code = options.plain(cfg), options.code_of(cfg)
+    fill_in_names(config, labels, list(HydraConfig.get().overrides.task), sweep.about() if sweep else None)
     place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, options.key_of(config))
     before = [] if cfg.fresh else runs_of(*place)
     if before and (before[-1] / FINISHED).is_file():
@@ -160,16 +230,16 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> str:
         finally:
             tracker.close(exit_code)
     print_summary(folder, tracker.mode)
-    return "done"
+    return "done", folder
 
 
-def finished_before(folder: Path, code: dict[str, str]) -> str:
+def finished_before(folder: Path, code: dict[str, str]) -> tuple[str, Path]:
     r"""Shows a finished run again, unless other code would be behind it now."""
     if changed := changed_since(folder, code):
         raise Refused(f"{folder} was finished by other code ({changed}): fresh=true runs it again")
     print(f"finished already: {folder} (fresh=true runs it again, in a new folder)")
     print_summary(folder)
-    return "finished before"
+    return "finished before", folder
 
 
 def go_on_from(folder: Path, state: State, code: dict[str, str], retry: bool) -> dict[str, int] | None:
@@ -178,15 +248,17 @@ def go_on_from(folder: Path, state: State, code: dict[str, str], retry: bool) ->
     Raises:
         Refused: If the code has changed since, or the run has failed and is not to be retried.
     """
-    if not (folder / CHECKPOINT).is_file():
-        return None
-    if changed := changed_since(folder, code):
+    saved = (folder / CHECKPOINT).is_file()
+    if saved and (changed := changed_since(folder, code)):
         raise Refused(f"{folder} was begun by other code ({changed}): fresh=true begins anew")
     if (folder / FAILED).is_file():
         if not retry:
             reason = (folder / FAILED).read_text().strip().splitlines()[-1]
-            raise Refused(f"{folder} has failed before ({reason}): retry=true goes on from its last checkpoint")
+            where = "goes on from its last checkpoint" if saved else "begins it again"
+            raise Refused(f"{folder} has failed before ({reason}): retry=true {where}")
         (folder / FAILED).unlink()
+    if not saved:
+        return None
     sizes = state.load(folder / CHECKPOINT)
     print(f"going on from step {state.step} in {folder}")
     return sizes
@@ -278,19 +350,37 @@ def fail(error: BaseException) -> None:
     sys.exit(1 if isinstance(error, NotFinite) else 2)
 
 
+def ends_sweep(error: BaseException) -> bool:
+    r"""Whether a sweep has begun, of which there is more to say than that it ended with the exception."""
+    sweep = CheckSweep.sweep
+    if sweep is None or sweep.stopping():
+        return sweep is not None
+    if FULL_ERROR or not isinstance(error, Exception):
+        return False
+    print(f"error: {type(error).__name__}: {options.one_line(error)[:500]}", file=sys.stderr)
+    if not sweep.outcomes():
+        sys.exit(2)  # the launcher began nothing
+    return True
+
+
 def main() -> None:
     r"""Entry point of ``run.py``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
+    paths = [str(CONFIGS.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))  # so that a launcher's jobs run this very code
     options.register()
-    CheckSweep.folder = None
+    CheckSweep.sweep = None
     try:
         try:
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
-        except BaseException:
-            if not (CheckSweep.folder and Sweep(CheckSweep.folder).stopping()):
+        except BaseException as error:
+            if not ends_sweep(error):
                 raise
-        if CheckSweep.folder and (code := Sweep(CheckSweep.folder).sum_up()):
+        finally:
+            if CheckSweep.sweep:
+                CheckSweep.sweep.over.set()
+        if CheckSweep.sweep and (code := CheckSweep.sweep.sum_up()):
             sys.exit(code)
     except Exception as error:
         if FULL_ERROR or refusal(error) is None or (debugging() and in_a_job(error)):

@@ -16,10 +16,18 @@ class Stopped(Exception):
         self.number = number
 
 
+# In a job of submitit: who started it, slurm or local, and the signal upon which it has the job started again.
+LAUNCHED_BY = os.environ.get("SUBMITIT_EXECUTOR")
+REQUEUE = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
+
+
 class Pause:
     r"""Called between steps: saves now and then and at the last, and saves and raises :class:`Stopped` when asked to.
 
     That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for.
+
+    In a job of Slurm, SIGTERM announces that Slurm may end the job, and start it again if it was pre-empted rather than
+    cancelled. So it saves and goes on for as long as it may: had it ended by itself, it would not be started again.
 
     Arguments:
         save: Writes a checkpoint.
@@ -35,15 +43,20 @@ class Pause:
     def __enter__(self):
         self.handlers = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM) + (REQUEUE,) * bool(LAUNCHED_BY):
                 self.handlers[number] = signal.signal(number, self.ask)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
+        if self.number is not None and kind is None:
+            raise Stopped(self.number)  # it came after the last pause
 
     def ask(self, number, frame):
+        if LAUNCHED_BY == "slurm" and number == signal.SIGTERM:
+            self.due = 0
+            return
         if self.number is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -2,15 +2,22 @@ r"""What becomes of the jobs of a sweep: each leaves its outcome in the sweep's 
 
 import json
 import os
+import platform
 import signal
 import sys
+import threading
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+
+from tqdm import tqdm
 
 from harness.tracking import write_json
 
 STOP = "stop"  # a file in the sweep's folder that asks every job to save and end
 ENDED = ("done", "finished before", "failed", "stopped", "running elsewhere")
+THIS_PROCESS = f"{platform.node()}:{os.getpid()}"
 
 
 class Sweep:
@@ -22,11 +29,19 @@ class Sweep:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.told, self.over = "", threading.Event()
 
-    def begin(self, jobs: int) -> None:
-        r"""Notes the number of jobs, and makes Ctrl-C and SIGTERM ask all of them to save and end."""
+    def begin(self, jobs: int, varied: Iterable[str], searching: bool) -> None:
+        r"""Notes what there is to know, makes Ctrl-C and SIGTERM ask all jobs to save and end, and tells how far it is.
+
+        Arguments:
+            jobs: Their number.
+            varied: Options in which they differ.
+            searching: Whether the jobs are the trials of a search.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "sweep.json", {"jobs": jobs, "began": time.time(), "process": os.getpid()})
+        about = {"jobs": jobs, "began": time.time(), "process": THIS_PROCESS, "command": sys.argv}
+        write_json(self.folder / "sweep.json", about | {"varied": sorted(varied), "searching": searching})
 
         def ask_to_stop(number, frame):
             if self.stopping():  # asked a second time
@@ -37,47 +52,64 @@ class Sweep:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, ask_to_stop)
 
+        def follow():
+            while not self.over.wait(1):
+                self.tell()
+
+        threading.Thread(target=follow, daemon=True).start()
+
     def stop(self, number: int) -> None:
         r"""Asks all jobs to save and end, because of a signal."""
         (self.folder / STOP).write_text(signal.Signals(number).name)
 
     def about(self) -> dict:
-        r"""``jobs``, their number; ``began``, in seconds since 1970; ``process``, the one that runs the sweep."""
+        r"""What :meth:`begin` noted: ``began`` in seconds since 1970, ``process`` and ``command`` of the sweep's."""
         return json.loads((self.folder / "sweep.json").read_text())
 
     def known(self) -> bool:
-        r"""Whether :meth:`begin` was called for this folder: by a search it is not."""
+        r"""Whether :meth:`begin` was called for this folder."""
         return (self.folder / "sweep.json").exists()
 
     def stopping(self) -> bool:
         r"""Whether the jobs have been asked to end."""
         return (self.folder / STOP).exists()
 
-    def end_of(self, job: int, overrides: list[str], outcome: dict) -> None:
-        r"""Notes how a job ended, and says how far the sweep is."""
+    def note(self, job: int, overrides: list[str], outcome: dict) -> None:
+        r"""Notes what has become of a job: its ``status`` is ``running`` or one of ``ENDED``."""
         write_json(self.folder / f"job-{job}.json", {"job": job, "overrides": overrides, **outcome})
-        about, ended = self.about(), self.outcomes()
-        counts = {status: sum(o["status"] == status for o in ended) for status in ENDED}
-        worked = counts["done"] + counts["failed"]
-        left = about["jobs"] - len(ended)
-        guess = f", about {(time.time() - about['began']) / worked * left / 60:.0f} min left" if worked and left else ""
-        words = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-        print(f"sweep: {len(ended)} of {about['jobs']} jobs ended ({words}){guess}", flush=True)
+
+    def tell(self) -> None:
+        r"""Says how far the sweep is, if that has changed."""
+        about, counts = self.about(), Counter(outcome["status"] for outcome in self.outcomes())
+        running, ended = counts["running"], sum(counts[status] for status in ENDED)
+        words = ", ".join(f"{counts[status]} {status}" for status in ENDED if counts[status])
+        text = f"sweep: {ended} of {about['jobs']} jobs ended" + f" ({words})" * bool(words)
+        text += f", {running} running" * bool(running)
+        if text == self.told or not (running or ended):
+            return
+        self.told = text
+        worked, left = counts["done"] + counts["failed"], about["jobs"] - ended
+        if worked and left:
+            text += f", about {(time.time() - about['began']) / worked * left / 60:.0f} min left"
+        tqdm.write(text)
+        sys.stdout.flush()
 
     def outcomes(self) -> list[dict]:
-        r"""How the jobs that have ended did, in their order."""
+        r"""What has become of the jobs that have begun, in their order."""
         found = [json.loads(path.read_text()) for path in self.folder.glob("job-*.json")]
         return sorted(found, key=lambda outcome: outcome["job"])
 
     def sum_up(self) -> int:
         r"""Says which jobs did not end well; the exit code: 0, 1, or that of the signal that stopped the sweep."""
-        jobs, ended = self.about()["jobs"], self.outcomes()
-        bad = [o for o in ended if o["status"] in ("failed", "running elsewhere")]
+        self.tell()
+        jobs, found = self.about()["jobs"], self.outcomes()
+        bad = [o for o in found if o["status"] in ("failed", "running elsewhere")]
+        bad += [o for o in found if o["status"] == "stopped" and not self.stopping()]
         for o in bad:
             where = f"; traceback: {o['traceback']}" if o.get("traceback") else ""
             reason = f"job {o['job']} ({' '.join(o['overrides'])}) {o['status']}: {o['reason']}{where}"
             print(f"error: {reason}", file=sys.stderr)
-        open_jobs = jobs - sum(o["status"] != "stopped" for o in ended)
+        open_jobs = jobs - sum(o["status"] not in ("stopped", "running") for o in found)
         if self.stopping():
             print(f"stopped with {open_jobs} of {jobs} jobs open; the same command goes on", file=sys.stderr)
             return 128 + signal.Signals[(self.folder / STOP).read_text()]

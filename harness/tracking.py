@@ -19,8 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
-from harness.options import Refused
-from harness.shared import FINISHED
+from harness.shared import FINISHED, NOT_RESULTS, Refused
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
@@ -115,6 +114,36 @@ def processor() -> str:
     return f"{platform.processor() or 'cpu'}, {os.cpu_count()} cores"
 
 
+def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict | None) -> None:
+    r"""Fills in what W&B shows and was left open, and adds task and estimator to the tags.
+
+    A run is named after task, estimator, seed and the options in which the jobs of its sweep differ. A group are runs
+    that differ in their seed alone, or the trials of a search.
+
+    Arguments:
+        config: The resolved config, plain; it is changed.
+        labels: ``task``, ``estimator`` and ``seed``.
+        overrides: Of the command line, of this job.
+        about: What is known of the job's sweep, if it is of one.
+    """
+    pairs = [override.lstrip("+").split("=", 1) for override in overrides]
+    named = {*about["varied"]} - {*labels, *NOT_RESULTS} if about else set()
+    settings = "".join(f" {key.rpartition('.')[2]}={shortened(value)}" for key, value in pairs if key in named)
+    of_all = f"{labels['task']}-{labels['estimator']}"
+    of_group = of_all if about and about["searching"] else of_all + settings
+    config["name"] = config["name"] or f"{of_all}-{labels['seed']}{settings}"[:128]
+    config["wandb"]["group"] = config["wandb"]["group"] or of_group[:128]
+    config["wandb"]["tags"] = list(dict.fromkeys([*config["wandb"]["tags"], labels["task"], labels["estimator"]]))
+
+
+def shortened(value: str) -> str:
+    r"""A number with four digits, and other text as it is."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
 def write_json(path: Path, content: dict) -> None:
     r"""Writes a file that is either whole or not there."""
     partial = path.with_name(path.name + ".partial")
@@ -131,7 +160,7 @@ class Tracker:
     Arguments:
         folder: The run's own, already made.
         config: The resolved config, plain.
-        labels: ``task``, ``estimator`` and ``seed``, for the names that were left open.
+        labels: ``task``, ``estimator`` and ``seed``.
         device: Where the run computes.
         code: Hashes of the code that makes the results, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
@@ -239,18 +268,17 @@ def start_wandb(folder: Path, config: dict, labels: dict):
         mode = "offline"
         if asked:
             print("W&B: no credentials, or the server does not answer: this run is kept offline", file=sys.stderr)
-    task, estimator, seed = labels["task"], labels["estimator"], labels["seed"]
     for attempt in dict.fromkeys([mode, "offline"]):
         try:
             run = wandb.init(
                 project=config["wandb"]["project"],
                 entity=config["wandb"]["entity"],
-                group=config["wandb"]["group"] or f"{task}-{estimator}",
+                group=config["wandb"]["group"],
                 tags=config["wandb"]["tags"],
-                name=config["name"] or f"{task}-{estimator}-{seed}",
+                name=config["name"],
                 notes=config["notes"],
                 config={"choices": labels, **config},
-                id=f"{task}-{estimator}-{folder.name}",
+                id=f"{labels['task']}-{labels['estimator']}-{folder.name}",
                 resume="allow" if attempt == "online" else None,
                 dir=folder.resolve(),  # its service keeps the folder that it was started in
                 mode=attempt,

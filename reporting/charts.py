@@ -76,18 +76,20 @@ def robust_limits(rows: list[dict]) -> list[float]:
 
 def curve_chart(
     words: Words,
-    axis: str,
     looks: dict[str, Look] | None = None,
     rows: list[dict] | None = None,
     legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
-    r"""Means with bands against an axis; without looks and rows, a page brings them, and hovering tells figures."""
+    r"""Means with bands against steps; without looks and rows, a page brings them, and hovering tells figures.
+
+    A page may put another axis in place of the steps: its rows, and its title for that of x wherever it stands.
+    """
     base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
     scale = alt.Scale(**({"type": "log"} if words.log else {"zero": False}), nice=False, padding=8)
     if rows and words.robust:
         scale = alt.Scale(domain=robust_limits(rows), nice=False)
     of, clip = channels(looks, legend), words.robust
-    x = alt.X("x:Q", title=AXES[axis], scale=alt.Scale(zero=False, nice=False, padding=4), axis=axis_of(False))
+    x = alt.X("x:Q", title=AXES["steps"], scale=alt.Scale(zero=False, nice=False, padding=4), axis=axis_of(False))
     y = lambda name: alt.Y(f"{name}:Q", title=words.unit or None, scale=scale, axis=axis_of(words.log))
     band = base.mark_area(fillOpacity=0.18, clip=clip).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
     line = base.mark_line(strokeWidth=2, clip=clip)
@@ -104,7 +106,7 @@ def curve_chart(
                 base.mark_point(size=110, strokeWidth=2, clip=clip).encode(x=x, y=y("mean"), color=of["color"]),
                 {
                     "label:N": "estimator",
-                    "x:Q": AXES[axis],
+                    "x:Q": AXES["steps"],
                     "mean:Q": words.title,
                     "low:Q": "band from",
                     "high:Q": "band to",
@@ -141,7 +143,7 @@ def legend_below(looks: dict[str, Look]) -> alt.Legend:
 def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, looks: dict[str, Look]) -> dict:
     r"""Curves against steps for print; each panel has its words, its rows and a remark."""
     charts = [
-        curve_chart(words, "steps", looks, rows, legend_below(looks)).properties(
+        curve_chart(words, looks, rows, legend_below(looks)).properties(
             title=alt.Title(words.title, subtitle=remark or " "), width=300, height=230
         )
         for words, rows, remark in panels

@@ -2,7 +2,7 @@
 // Draws the charts of a page from the data in it, on the axis and for the estimators that its reader chooses.
 (() => {
   const ERRORS = 1; // are told; warnings are not, such as of a layer without rows
-  const { charts, config, tasks } = JSON.parse(document.getElementById("data").textContent);
+  const { charts, config, tasks, axes } = JSON.parse(document.getElementById("data").textContent);
 
   // Rows as the chart wants them: of curves from columns, without estimators that are hidden.
   function rowsOf(chart, labels, axis, hidden) {
@@ -41,8 +41,11 @@
       place.innerHTML = '<p class="empty">nothing to show</p>';
       return;
     }
-    const spec = structuredClone(chart.kind === "points" ? chart.spec : chart.specs[axis]);
+    const spec = structuredClone(chart.spec);
     for (const { encoding } of spec.layer) {
+      if (chart.kind === "curves") {
+        for (const channel of [encoding.x, ...(encoding.tooltip || [])]) if (channel.field === "x") channel.title = axes[axis];
+      }
       for (const channel of ["color", "shape", "strokeDash"]) {
         if (encoding[channel]) encoding[channel].scale = { domain: looks.label, range: looks[channel] };
       }

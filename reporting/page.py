@@ -106,7 +106,7 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
         about=about,
         notes=list(dict.fromkeys(notes)),
         most=MOST_LISTED,
-        data={"charts": drawn.all, "config": charts.CONFIG, "tasks": [looks_of(on) for on in tasks]},
+        data={"charts": drawn.all, "config": charts.CONFIG, "tasks": [looks_of(on) for on in tasks], "axes": AXES},
         style=Markup((HERE / "page.css").read_text()),
         script=Markup((HERE / "page.js").read_text()),
         library=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
@@ -170,7 +170,7 @@ def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
     chart = drawn.add(
         kind="curves",
         robust=words.robust,
-        specs={axis: charts.curve_chart(words, axis).to_dict() for axis in AXES},
+        spec=charts.curve_chart(words).to_dict(),
         columns={axis: columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
     )
     there = {curve.label for curve in curves["steps"]}

@@ -22,6 +22,7 @@ AXES = ("steps", "evaluations", "seconds")
 WHERE = ("logits", "encoder")
 CURVES = {f"gradient/{where}/{what}" for where in WHERE for what in ("variance", "snr", "dead")} | {"train/loss"}
 NEEDED_OF_RIVALS = ("variance", "bias2", "bias2_error", "evaluations", "seconds")
+NUMBERS = {int, float}  # and no truth values
 IN_WORDS = {True: "true", False: "false", None: "null"}
 
 
@@ -217,7 +218,7 @@ def lines(path: Path, notes: list[str]) -> Iterator[dict]:
     for number, line in enumerate(content, 1):
         try:
             row = orjson.loads(line) if line else None
-            if row and isinstance(row["step"], int | float):
+            if row and type(row["step"]) in NUMBERS:
                 yield row
             elif row is not None:
                 raise ValueError("no step")
@@ -227,7 +228,7 @@ def lines(path: Path, notes: list[str]) -> Iterator[dict]:
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) in NUMBERS
 
 
 def final_figures(last: dict, summary: dict) -> dict[str, float | None]:
@@ -253,11 +254,11 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
     found = {metric: column(rows, metric) for metric in metrics}
     for where in WHERE:
-        of = lambda row, what, where=where: row.get(f"gradient/{where}/{what}")
-        known = [row for row in rows if is_number(of(row, "bias2")) and of(row, "true_norm")]
-        for what in ("bias2", "bias2_error"):
-            points = [(row["step"], (of(row, what) or 0.0) / of(row, "true_norm") ** 2) for row in known]
-            found[f"gradient/{where}/{what}"] = np.array(points, float).reshape(-1, 2)
+        bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
+        known = [row for row in rows if type(row.get(bias2)) in NUMBERS and row.get(norm)]
+        for key in (bias2, error):
+            points = [(row["step"], (row.get(key) or 0.0) / row[norm] ** 2) for row in known]
+            found[key] = np.array(points, float).reshape(-1, 2)
     spent = [np.insert(column(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}
     for metric, points in found.items():
@@ -270,7 +271,7 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
 
 def column(rows: list[dict], key: str) -> np.ndarray:
     r"""Steps and values ``[n, 2]`` of the rows that have a number there."""
-    points = [(row["step"], row[key]) for row in rows if key in row and is_number(row[key])]
+    points = [(row["step"], row[key]) for row in rows if type(row.get(key)) in NUMBERS]
     return np.array(points, float).reshape(-1, 2)
 
 

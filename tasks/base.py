@@ -42,6 +42,7 @@ class Task(nn.Module):
         inner: These, once :meth:`nest` has made them.
         whole: Whether gradients are measured to :meth:`encoder_parameters` through the objective too, and nothing
             but them, because the objective's own choices are the same model's.
+        merit: Which figure of :meth:`evaluate` a search for better options maximises; with a minus sign, minimises.
     """
 
     examples: int | None = None
@@ -49,6 +50,7 @@ class Task(nn.Module):
     nested: int = 0
     inner: tuple[Estimator, ...] = ()
     whole: bool = False
+    merit: str = "elbo"
 
     def nest(self, estimator: Estimator) -> None:
         r"""Makes the nested estimators: copies of the outermost one, of which they then are parts."""

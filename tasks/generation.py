@@ -62,6 +62,7 @@ class Generation(Task):
     """
 
     ENUMERATED = 4096
+    merit = "-kl"
 
     def __init__(
         self, length: int = 10, vocabulary: int = 8, width: int = 64, sharpness: float = 2.0, samples: int = 1000

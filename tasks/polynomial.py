@@ -25,6 +25,8 @@ class Distances(Task):
             category less if the first one is pinned at 0.
     """
 
+    merit = "-cost"
+
     def __init__(self, weights: Sequence[float], targets: Sequence[float], power: float, share: float, free: Tensor):
         super().__init__()
         if not is_number(power) or not 1 <= power < float("inf"):

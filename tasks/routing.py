@@ -34,6 +34,8 @@ class Routing(Task):
         data: Images with labels; None for the embedded digits.
     """
 
+    merit = "-cost"
+
     def __init__(
         self,
         experts: int = 8,

@@ -37,6 +37,8 @@ class Structured(Task):
         test_samples: Draws per image of the figures on the test split; None: ``bound_samples``.
     """
 
+    merit = "-nll"
+
     def __init__(
         self,
         variables: int = 20,

@@ -27,6 +27,8 @@ class Toy(Task):
         goal: What the quadratic wants the mean of z, scaled to [0, 1], to be.
     """
 
+    merit = "-cost"
+
     def __init__(
         self, variables: int = 1, categories: int = 30, objective: str = "reward", scale: float = 30, goal: float = 0.45
     ):

@@ -47,6 +47,7 @@ def browser():
 def page(browser, report):
     """The page, drawn; afterwards, whether it asked for anything or complained."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(120_000)  # machines may be busy
     messages, requests = [], []
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))

@@ -559,9 +559,9 @@ def test_a_page_embeds_aggregates_and_words(tmp_path):
     titles = [
         layer["encoding"][channel].get("title")
         for chart in json.loads(found.data)["charts"]
-        for spec in chart["specs"].values()
-        for layer in spec["layer"]
+        for layer in chart["spec"]["layer"]
         for channel in ("x", "y")
     ]
+    titles += json.loads(found.data)["axes"].values()
     assert {"optimiser steps", "seconds of training", "evaluations of the objective, per example"} <= set(titles)
     assert not [title for title in titles if title and ("/" in title or "_" in title)]

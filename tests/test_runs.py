@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import app, comparison, options, tracking
 from harness.measuring import asked_for
-from harness.train import prepare, train
+from harness.train import State, prepare, train
 
 ROOT = Path(__file__).resolve().parents[1]
 ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
@@ -325,6 +325,59 @@ def test_the_same_command_twice(command, tmp_path):
     assert (folder / "metrics.jsonl").read_bytes() == before
     command("estimator=arsm", *SHORT, "seed=5")
     assert len(folders(tmp_path)) == 3
+
+
+# Learned parts, running state and nested estimators, and what a task draws while it trains, evaluates and shows.
+RESUMED = {
+    "dvae": ["estimator=relax"],
+    "text": ["estimator=nvil", "task.variables=2", "task.categories=3"],
+    "generation": ["estimator=reinforce", "estimator.baseline=running_mean", "task.length=4"],
+    "structured": ["estimator=rodeo", "task.variables=2", "task.categories=3", "task.bound_samples=5"],
+    "semi_supervised": ["estimator=gumbel_softmax", "estimator.rate=0.1"],
+}
+
+
+@pytest.mark.parametrize("task", RESUMED)
+def test_a_run_that_dies_goes_on_to_the_same_bytes(command, tmp_path, monkeypatch, task):
+    """It dies after a row that is newer than its checkpoint."""
+    choice = [f"task={task}", *RESUMED[task], "steps=24", "batch_size=20", "log_every=3", "wandb.mode=disabled"]
+    choice += ["measure.every=10", "measure.draws=2", "measure.running_decay=0.9", "checkpoint_every=0"]
+    assert command(*choice, f"output={tmp_path / 'whole'}")[0] == 0
+    log, save = tracking.Tracker.log, State.save
+
+    def dies(tracker, step, *rest):
+        log(tracker, step, *rest)
+        if step == 15:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracking.Tracker, "log", dies)
+        broken.setattr(State, "save", lambda state, *where: save(state, *where) if state.step <= 11 else None)
+        assert command(*choice, f"output={tmp_path / 'died'}")[0] == 130
+    code, out, _ = command(*choice, f"output={tmp_path / 'died'}")
+    assert code == 0
+    assert "going on from step 11 " in out
+    whole, died = (next((tmp_path / name).rglob("metrics.jsonl")).parent for name in ("whole", "died"))
+    assert {p.name for p in whole.iterdir()} == {p.name for p in died.iterdir()}
+    for path in whole.glob("*"):
+        if path.name == "metrics.jsonl" or path.suffix in (".csv", ".png"):
+            assert path.read_bytes() == (died / path.name).read_bytes(), path.name
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_is_retried_on_request(command, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(State, "save", full)
+        with pytest.raises(OSError, match="no space left"):
+            command(*SHORT, "wandb.mode=disabled")
+    code, _, err = command(*SHORT, "wandb.mode=disabled")
+    assert code == 2
+    assert "has failed before (OSError: no space left): retry=true begins it again" in err
+    assert command(*SHORT, "wandb.mode=disabled", "retry=true")[0] == 0
+    (folder,) = folders(tmp_path)
+    assert not (folder / "failed.txt").exists()
 
 
 def test_wandb_offline_run_reads_back(command, tmp_path):

@@ -6,7 +6,7 @@ import certification as c
 import pytest
 import torch
 
-from estimators import AR, ARS, ARSM, NVIL, MuProp, Reinforce, StraightThrough, muprop, sampling
+from estimators import AR, ARS, ARSM, NVIL, ARSMPlus, MuProp, Reinforce, StraightThrough, muprop, sampling
 from estimators.arsm import Race
 
 PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
@@ -343,6 +343,14 @@ def test_two_categories_give_arm():
 @pytest.mark.parametrize(("estimator", "expected"), [(AR(), (1, 0)), (ARS(), (1, 4)), (ARSM(), (1, 10))], ids=name)
 def test_evaluations(estimator, expected):
     assert c.evaluations(estimator, c.Problem(2, 5, extreme=0.3)) == expected
+
+
+@pytest.mark.parametrize("estimator", [ARSM, ARSMPlus])
+def test_too_many_categories_are_refused_before_the_objective(estimator):
+    with pytest.raises(ValueError, match=r"limit is 256 categories, but the logits have 257, for which .* 32,897 eval"):
+        estimator()(torch.zeros(2, 1, 257), lambda z: pytest.fail("the objective was evaluated"))
+    with pytest.raises(ValueError, match="limit must be an integer of at least 1, got 0"):
+        estimator(limit=0)
 
 
 def test_memory_stays_bounded_with_256_categories():
