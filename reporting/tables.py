@@ -26,13 +26,11 @@ class Cell:
         text: In plain Unicode.
         marked: Whether it is the best or not significantly worse.
         word: The verdict, if there is one.
-        number: What the column is sorted by, if it is a number.
     """
 
     text: str
     marked: bool = False
     word: str = ""
-    number: float | None = None
 
 
 @dataclass
@@ -75,15 +73,15 @@ def cell(results: Results, group: Group, metric: str) -> Cell:
         if found is None:
             return Cell(NONE)
         value, error, limit = found
-        return Cell(f"< {value:.2g}" if limit else with_error(value, error), number=value)
+        return Cell(f"< {value:.2g}" if limit else with_error(value, error))
     if mean is None:
         return Cell(NONE)
     text = with_error(mean.value, mean.error)
     if mean.runs < len(group.finished):
         text += f" ({mean.runs} of {len(group.finished)})"
     if verdict is None:
-        return Cell(text, number=mean.value)
-    return Cell(text + " ?" * (verdict.word == UNTESTED), verdict.marked, verdict.word, mean.value)
+        return Cell(text)
+    return Cell(text + " ?" * (verdict.word == UNTESTED), verdict.marked, verdict.word)
 
 
 def with_error(value: float, error: float) -> str:

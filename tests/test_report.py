@@ -414,6 +414,7 @@ def test_tables_for_papers(tmp_path):
     latex = tables.as_latex(table)
     assert r"my\_own\textbar{}100\% & \textless{}x\&y\textgreater{} & 2 of 2 & \textbf{$-$21.50 $\pm$ 0.50}" in latex
     assert latex.count(r" \\") == 3
+    assert tables.latex("(2.50 ± 0.10) × 10⁻⁷") == r"(2.50 $\pm$ 0.10) $\times$ $10^{-7}$"
 
 
 # ---------------------------------------------------------------- examples, rivals, provenance
