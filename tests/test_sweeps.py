@@ -29,9 +29,9 @@ def command(*arguments, where, **options):
     )
 
 
-def finish(*arguments, where):
+def finish(*arguments, where, timeout=300):
     process = command(*arguments, where=where)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
 

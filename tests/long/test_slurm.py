@@ -12,6 +12,7 @@ from test_sweeps import RUN, SWEEP, command, finish, hashes, rows, wait_for_rows
 
 CLUSTER = Path(__file__).with_name("one_node_slurm.sh")
 SLURM = ["hydra/launcher=slurm"]
+LONGEST = 1200  # seconds, on a machine that has other things to do
 LONG = ["-m", *RUN[:-1], "steps=20000", "estimator=reinforce,nvil", "checkpoint_every=1000"]
 
 pytestmark = pytest.mark.skipif(
@@ -34,7 +35,7 @@ def cluster(tmp_path_factory):
 def undisturbed(tmp_path_factory):
     """Rows of the long sweep, run serially."""
     where = tmp_path_factory.mktemp("undisturbed")
-    assert finish(*LONG, where=where)[0] == 0
+    assert finish(*LONG, where=where, timeout=LONGEST)[0] == 0
     return hashes(where)
 
 
@@ -46,7 +47,7 @@ def jobs(state):
 
 def wait_for_two(where, each=10_000):
     """Until both jobs of the long sweep have written some rows."""
-    deadline = time.time() + 120
+    deadline = time.time() + LONGEST
     while time.time() < deadline:
         sizes = [p.stat().st_size for p in where.rglob("metrics.jsonl")]
         if len(sizes) == 2 and min(sizes) > each:
@@ -61,8 +62,8 @@ def logs(where):
 
 def test_serial_and_slurm_write_the_same_bytes(tmp_path):
     (tmp_path / "serial").mkdir(), (tmp_path / "slurm").mkdir()
-    assert finish(*SWEEP, where=tmp_path / "serial")[0] == 0
-    code, out, err = finish(*SWEEP, *SLURM, where=tmp_path / "slurm")
+    assert finish(*SWEEP, where=tmp_path / "serial", timeout=LONGEST)[0] == 0
+    code, out, err = finish(*SWEEP, *SLURM, where=tmp_path / "slurm", timeout=LONGEST)
     assert code == 0, err
     assert "sweep: 12 of 12 jobs ended (12 done)" in out
     assert hashes(tmp_path / "slurm") == hashes(tmp_path / "serial")
@@ -84,7 +85,7 @@ def test_a_job_that_is_queued_again_goes_on_to_the_same_bytes(undisturbed, tmp_p
     wait_for_two(tmp_path)
     for job in jobs("RUNNING"):
         disturb(job)
-    _, err = sweep.communicate(timeout=300)
+    _, err = sweep.communicate(timeout=LONGEST)
     assert sweep.returncode == 0, err
     assert logs(tmp_path).count("going on from step") == 2
     assert "going on from step 0 " not in logs(tmp_path), "nothing was saved when Slurm gave notice"
@@ -95,7 +96,7 @@ def test_jobs_that_are_pre_empted_go_on_to_the_same_bytes(undisturbed, tmp_path)
     sweep = command(*LONG, *SLURM, where=tmp_path)
     wait_for_two(tmp_path)
     subprocess.run(["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true"], check=True)
-    _, err = sweep.communicate(timeout=300)
+    _, err = sweep.communicate(timeout=LONGEST)
     assert sweep.returncode == 0, err
     assert logs(tmp_path).count("DUE TO PREEMPTION") == 2
     assert "going on from step" in logs(tmp_path)
@@ -107,9 +108,9 @@ def test_a_time_limit_is_no_failure(tmp_path):
     """Of a minute, half a minute of which is time to save: the job is queued again until it is done."""
     one = ["-m", *RUN, "steps=15000", "checkpoint_every=1000"]
     (tmp_path / "serial").mkdir(), (tmp_path / "slurm").mkdir()
-    assert finish(*one, where=tmp_path / "serial")[0] == 0
+    assert finish(*one, where=tmp_path / "serial", timeout=LONGEST)[0] == 0
     limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
-    code, _, err = finish(*one, *SLURM, *limit, where=tmp_path / "slurm")
+    code, _, err = finish(*one, *SLURM, *limit, where=tmp_path / "slurm", timeout=LONGEST)
     assert code == 0, err
     assert "this job is timed-out" in logs(tmp_path)
     assert "going on from step" in logs(tmp_path)
@@ -123,7 +124,7 @@ def test_asked_to_stop_every_job_saves(undisturbed, tmp_path):
     _, err = sweep.communicate(timeout=60)
     assert sweep.returncode == 128 + signal.SIGINT
     assert "stopped with 2 of 2 jobs open; the same command goes on" in err
-    code, _, err = finish(*LONG, *SLURM, where=tmp_path)
+    code, _, err = finish(*LONG, *SLURM, where=tmp_path, timeout=LONGEST)
     assert code == 0, err
     assert hashes(tmp_path) == undisturbed
 
@@ -134,19 +135,19 @@ def test_a_sweep_that_is_killed_leaves_its_jobs_in_the_queue(undisturbed, tmp_pa
     sweep.kill()
     sweep.communicate()
     before = rows(tmp_path)
-    code, _, err = finish(*LONG, where=tmp_path)
+    code, _, err = finish(*LONG, where=tmp_path, timeout=LONGEST)
     assert (code, err.count("running elsewhere: another process works on")) == (1, 2)
     assert rows(tmp_path) > before
     while jobs("RUNNING"):
         time.sleep(0.5)
-    code, out, err = finish(*LONG, where=tmp_path)
+    code, out, err = finish(*LONG, where=tmp_path, timeout=LONGEST)
     assert (code, out.count("finished already")) == (0, 2), err
     assert hashes(tmp_path) == undisturbed
 
 
 def test_failed_jobs_are_listed_and_the_rest_runs(tmp_path):
     sweep = ["-m", *RUN, "steps=100", "optimizer=sgd", "optimizer.lr=1e-3,1e30", "estimator.samples=1,0", *SLURM]
-    code, out, err = finish(*sweep, where=tmp_path)
+    code, out, err = finish(*sweep, where=tmp_path, timeout=LONGEST)
     assert code == 1
     assert "4 of 4 jobs ended (1 done, 3 failed)" in out
     assert "failed: estimator=reinforce: samples must be an integer of at least 1, got 0" in err
