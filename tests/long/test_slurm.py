@@ -39,18 +39,18 @@ def undisturbed(tmp_path_factory):
     return hashes(where)
 
 
-def jobs(state):
-    """Those of the sweep that are in a state: RUNNING, PENDING and so on."""
-    asked = ["squeue", "--array", "--noheader", "--partition=main", f"--states={state}", "--format=%i"]
-    return sorted(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split())
+def running():
+    """Jobs of the sweep that run."""
+    asked = ["squeue", "--array", "--noheader", "--partition=main", "--states=RUNNING", "--format=%i"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
 
 
-def wait_for_two(where, each=10_000):
+def wait_for_two(where):
     """Until both jobs of the long sweep have written some rows."""
     deadline = time.time() + LONGEST
     while time.time() < deadline:
         sizes = [p.stat().st_size for p in where.rglob("metrics.jsonl")]
-        if len(sizes) == 2 and min(sizes) > each:
+        if len(sizes) == 2 and min(sizes) > 10_000:
             return
         time.sleep(0.1)
     raise TimeoutError(sizes)
@@ -70,25 +70,18 @@ def test_serial_and_slurm_write_the_same_bytes(tmp_path):
     assert len(hashes(tmp_path / "slurm")) == 12
 
 
-def requeue(job):
-    subprocess.run(["scontrol", "requeue", job], check=True)
-
-
-def announce_time_limit(job):
-    """What Slurm sends ahead of it."""
-    subprocess.run(["scancel", "--signal=USR2", job], check=True)
-
-
-@pytest.mark.parametrize("disturb", [requeue, announce_time_limit])
-def test_a_job_that_is_queued_again_goes_on_to_the_same_bytes(undisturbed, tmp_path, disturb):
-    sweep = command(*LONG, *SLURM, where=tmp_path)
+@pytest.mark.parametrize("notice", ["scontrol requeue", "scancel --signal=USR2"])
+def test_a_job_that_is_queued_again_goes_on_to_the_same_bytes(undisturbed, tmp_path, notice):
+    """By an administrator; or with the signal that Slurm sends ahead of a time limit, here of minutes."""
+    sweep = command(*LONG, *SLURM, "hydra.launcher.timeout_min=9", where=tmp_path)
     wait_for_two(tmp_path)
-    for job in jobs("RUNNING"):
-        disturb(job)
+    for job in running():
+        subprocess.run([*notice.split(), job], check=True)
     _, err = sweep.communicate(timeout=LONGEST)
     assert sweep.returncode == 0, err
     assert logs(tmp_path).count("going on from step") == 2
     assert "going on from step 0 " not in logs(tmp_path), "nothing was saved when Slurm gave notice"
+    assert ("this job is timed-out" in logs(tmp_path)) == ("USR2" in notice)
     assert hashes(tmp_path) == undisturbed
 
 
@@ -102,19 +95,6 @@ def test_jobs_that_are_pre_empted_go_on_to_the_same_bytes(undisturbed, tmp_path)
     assert "going on from step" in logs(tmp_path)
     assert "going on from step 0 " not in logs(tmp_path), "nothing was saved when Slurm gave notice"
     assert hashes(tmp_path) == undisturbed
-
-
-def test_a_time_limit_is_no_failure(tmp_path):
-    """Of a minute, half a minute of which is time to save: the job is queued again until it is done."""
-    one = ["-m", *RUN, "steps=15000", "checkpoint_every=1000"]
-    (tmp_path / "serial").mkdir(), (tmp_path / "slurm").mkdir()
-    assert finish(*one, where=tmp_path / "serial", timeout=LONGEST)[0] == 0
-    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=30"]
-    code, _, err = finish(*one, *SLURM, *limit, where=tmp_path / "slurm", timeout=LONGEST)
-    assert code == 0, err
-    assert "this job is timed-out" in logs(tmp_path)
-    assert "going on from step" in logs(tmp_path)
-    assert hashes(tmp_path / "slurm") == hashes(tmp_path / "serial")
 
 
 def test_asked_to_stop_every_job_saves(undisturbed, tmp_path):
@@ -138,7 +118,7 @@ def test_a_sweep_that_is_killed_leaves_its_jobs_in_the_queue(undisturbed, tmp_pa
     code, _, err = finish(*LONG, where=tmp_path, timeout=LONGEST)
     assert (code, err.count("running elsewhere: another process works on")) == (1, 2)
     assert rows(tmp_path) > before
-    while jobs("RUNNING"):
+    while running():
         time.sleep(0.5)
     code, out, err = finish(*LONG, where=tmp_path, timeout=LONGEST)
     assert (code, out.count("finished already")) == (0, 2), err
