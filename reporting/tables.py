@@ -15,7 +15,6 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\t
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$"}
 EXPONENT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NONE = "–"
-MOST_DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -85,19 +84,23 @@ def cell(results: Results, group: Group, metric: str) -> Cell:
 
 
 def with_error(value: float, error: float) -> str:
-    r"""A value to the second digit of its standard error; without an error, to four digits."""
-    size = max(abs(value), 0.0 if math.isnan(error) else error)
+    r"""A value to the second digit of its standard error, and to five digits at most; without an error, to four.
+
+    An error of few runs may be small by chance, and promises no more digits than that.
+    """
+    known = error > 0 and math.isfinite(error)
+    size = max(abs(value), error if known else 0.0)
     power = math.floor(math.log10(size)) if size > 0 and math.isfinite(size) else 0
     if not -4 < power < 6:
         return f"({with_error(value / 10**power, error / 10**power)}) × 10{str(power).translate(EXPONENT)}"
-    known = error > 0 and math.isfinite(error)
-    decimals = min(max(1 - math.floor(math.log10(error)) if known else 3 - power, 0), MOST_DECIMALS)
+    decimals = max(min(1 - math.floor(math.log10(error)), 4 - power) if known else 3 - power, 0)
     text = f"{value:,.{decimals}f}"
     if not known:
-        text = re.sub(r"(\.\d*?)0+$", r"\1", text).removesuffix(".") if "." in text else text
-    if known:
-        smallest = 10.0**-MOST_DECIMALS
-        text += f" ± {error:,.{decimals}f}" if error >= smallest / 2 else f" ± < {smallest:.{decimals}f}"
+        text = re.sub(r"(\.\d*?)0+$", r"\1", text).removesuffix(".")
+    elif error >= 0.5 * 10.0**-decimals:
+        text += f" ± {error:,.{decimals}f}"
+    else:
+        text += f" ± < {10.0**-decimals:.{decimals}f}"
     return text.replace("-", "−")
 
 
