@@ -19,7 +19,7 @@ stop() {
     for daemon in slurmctld slurmd munged; do
         [ -s "$folder/$daemon.pid" ] || continue
         pid=$(<"$folder/$daemon.pid")
-        kill "$pid"
+        kill "$pid" 2>/dev/null || continue
         for _ in $(seq 20); do
             running "$pid" || break
             sleep 0.5
