@@ -3,17 +3,16 @@ r"""RESULTS.md: every published experiment, the runs made of it, and published f
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+import vl_convert
 
 from harness.shared import Refused
+from reporting.charts import curve_rows, curves_picture
+from reporting.curves import curve_of
 from reporting.groups import Group, column, grouped
 from reporting.published import (
     AGREES,
@@ -36,7 +35,7 @@ from reporting.published import (
     in_full,
     number,
 )
-from reporting.runs import Run, find
+from reporting.runs import POINTS, Run, find
 from reporting.words import words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
@@ -59,6 +58,8 @@ A published figure is said to
 * have its *settings incomplete* if some are not published: the figures stand beside each other, and that is all;
 * be *not run* if there is no finished run with all of its settings and all of its steps. Runs of the small budget are
   shown apart, and never count.
+
+Curves are means over seeds, their bands one standard error; logarithmic ones are averaged as logarithms.
 """
 
 
@@ -231,48 +232,25 @@ def absent(found: Experiment, full: list[Run]) -> str | None:
 
 def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
     r"""Draws the courses of an experiment's metrics, of the runs in full; None if there are none."""
-    full = [run for run in runs if run.finished and in_full(run)]
-    if not full or not shown.get("curves"):
-        return None
+    full = [with_courses(run, shown.get("curves", [])) for run in runs if run.finished and in_full(run)]
     keys = [k for k in experiment(name).params if k != "seed" and len({run.config.get(k) for run in full}) > 1]
-    combinations = sorted({tuple(run.config.get(k) for k in keys) for run in full})
-    turned = len(shown["curves"]) == 1  # one metric: side by side
-    rows, columns = (1, len(combinations)) if turned else (len(combinations), len(shown["curves"]))
-    size = (5.2 * columns, 3.6 * rows + 0.6)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    handles = {}
-    for line, combination in zip(axes.T if turned else axes, combinations, strict=True):
-        chosen = [run for run in full if tuple(run.config.get(k) for k in keys) == combination]
-        groups = groups_of(chosen)
-        for axis, metric in zip(line, shown["curves"], strict=True):
-            about = words(metric, chosen[0].task)
-            for group in groups:
-                handles |= {group.label: curve(axis, group, metric, about.log)}
-            settings = [f"{column(k)}={v}" for k, v in zip(keys, combination, strict=True)]
-            axis.set_title(", ".join([about.with_unit, *settings]), fontsize=10)
-            axis.set_xlabel("optimiser steps")
-            axis.grid(alpha=0.25)
-            axis.spines[["top", "right"]].set_visible(False)
-            if about.log:
-                axis.set_yscale("log")
-    fitting = max(1, int(size[0] * 11 / (max(map(len, handles)) + 8)))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fitting, frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    panels, looks = [], {}
+    for combination in sorted({tuple(run.config.get(k) for k in keys) for run in full}):
+        groups = groups_of([run for run in full if tuple(run.config.get(k) for k in keys) == combination])
+        looks |= {group.label: group.look for group in groups}
+        settings = ", ".join(f"{column(k)}={v}" for k, v in zip(keys, combination, strict=True))
+        for metric in shown.get("curves", []):
+            curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
+            if rows := curve_rows(filter(None, curves)):
+                panels.append((words(metric, groups[0].task), rows, settings))
+    if not panels:
+        return None
+    path.write_bytes(vl_convert.vegalite_to_png(curves_picture(panels, shown["title"], looks), scale=2))
     return path
 
 
-def curve(axis, group: Group, metric: str, log: bool):
-    r"""Draws the mean over seeds, with a band of one standard error; the line."""
-    courses = [dict(course(run, metric)) for run in group.finished]
-    steps = sorted(set.intersection(*map(set, courses))) if courses else []
-    values = np.array([[c[step] for step in steps] for c in courses], float).reshape(len(courses), -1)
-    if log:
-        values = np.log10(np.where(values > 0, values, np.nan))
-    mean = values.mean(0)
-    error = values.std(0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.zeros_like(mean)
-    back = (lambda x: 10**x) if log else (lambda x: x)
-    style = (0, group.look.dash) if group.look.dash else "-"
-    (line,) = axis.plot(steps, back(mean), color=group.look.colour, linestyle=style, linewidth=1.6)
-    axis.fill_between(steps, back(mean - error), back(mean + error), color=group.look.colour, alpha=0.2, linewidth=0)
-    return line
+def with_courses(run: Run, metrics: list[str]) -> Run:
+    r"""The run with curves of these metrics against steps, also of those that a report draws none of."""
+    courses = {metric: course(run, metric) for metric in metrics if metric not in run.curves}
+    found = {m: np.array([(step, np.nan, np.nan, value) for step, value in c]) for m, c in courses.items() if c}
+    return replace(run, curves=run.curves | found)

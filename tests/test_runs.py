@@ -20,9 +20,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import app, comparison, options, tracking
+from harness import app, options, tracking
 from harness.measuring import asked_for
 from harness.train import State, prepare, train
+from reporting import comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
