@@ -198,7 +198,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
             raise Elsewhere(f"another process works on {folder}")
         if (folder / FINISHED).is_file():  # by that other process, just now
             return finished_before(folder, code)
-        sizes = go_on_from(folder, state, code, cfg.retry)
+        sizes = go_on_from(folder, state, code, cfg)
         tracker = Tracker(folder, config, labels, device, code, sizes)
 
         def save():
@@ -242,17 +242,18 @@ def finished_before(folder: Path, code: dict[str, str]) -> tuple[str, Path]:
     return "finished before", folder
 
 
-def go_on_from(folder: Path, state: State, code: dict[str, str], retry: bool) -> dict[str, int] | None:
+def go_on_from(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) -> dict[str, int] | None:
     r"""Restores the state of an unfinished run; the sizes of its files then, or None if it has no checkpoint yet.
 
     Raises:
-        Refused: If the code has changed since, or the run has failed and is not to be retried.
+        Refused: If the code has changed since, the run has failed and is not to be retried, or its checkpoint is no
+            such, or knows more rows or steps than there are.
     """
     saved = (folder / CHECKPOINT).is_file()
     if saved and (changed := changed_since(folder, code)):
         raise Refused(f"{folder} was begun by other code ({changed}): fresh=true begins anew")
     if (folder / FAILED).is_file():
-        if not retry:
+        if not cfg.retry:
             reason = (folder / FAILED).read_text().strip().splitlines()[-1]
             where = "goes on from its last checkpoint" if saved else "begins it again"
             raise Refused(f"{folder} has failed before ({reason}): retry=true {where}")
@@ -260,6 +261,11 @@ def go_on_from(folder: Path, state: State, code: dict[str, str], retry: bool) ->
     if not saved:
         return None
     sizes = state.load(folder / CHECKPOINT)
+    there = {name: (folder / name).stat().st_size for name in Tracker.FILES if (folder / name).is_file()}
+    if sizes.keys() != set(Tracker.FILES) or state.step > cfg.steps:
+        raise Refused(f"{folder / CHECKPOINT} is no checkpoint of this run: fresh=true begins anew")
+    if short := [name for name in Tracker.FILES if there.get(name, -1) < sizes[name]]:
+        raise Refused(f"{folder / short[0]} lacks rows that {CHECKPOINT} counts on: fresh=true begins anew")
     print(f"going on from step {state.step} in {folder}")
     return sizes
 
@@ -278,8 +284,10 @@ def print_summary(folder: Path, mode: str | None = None) -> None:
         f"  folder       {folder}",
     ]
     if mode:
-        sync = " (upload: wandb sync " + str(folder / "wandb" / "offline-run-*") + ")" if mode == "offline" else ""
-        lines.append(f"  W&B          {mode}{sync}")
+        sync = {"offline": "wandb sync {}/offline-run-*", "incomplete": "wandb sync --include-online {}/run-*"}.get(
+            mode
+        )
+        lines.append(f"  W&B          {mode}" + (f" (upload: {sync.format(folder / 'wandb')})" if sync else ""))
     print("\n".join(lines), flush=True)
 
 

@@ -155,7 +155,8 @@ class Tracker:
     r"""Writes rows to ``metrics.jsonl`` and ``timings.jsonl`` in the run's folder, and to W&B.
 
     ``metrics.jsonl`` holds nothing that depends on the clock: two runs of one config on one machine write the
-    same bytes. W&B may fail at any moment without harm to the run.
+    same bytes. W&B may fail at any moment without harm to the run: its ``mode`` is ``online``, ``offline``,
+    ``disabled``, or ``incomplete`` if its server has not taken everything.
 
     Arguments:
         folder: The run's own, already made.
@@ -230,7 +231,7 @@ class Tracker:
         r"""Closes the files, and W&B with what has reached it."""
         self.metrics.close()
         self.timings.close()
-        self.to_wandb(lambda run: run.finish(exit_code=exit_code))
+        self.to_wandb(lambda run: finish_wandb(run, exit_code))
 
     def to_wandb(self, action) -> None:
         if self.wandb is None:
@@ -238,8 +239,11 @@ class Tracker:
         try:
             action(self.wandb)
         except Exception as error:  # whatever it is, the local files are complete
-            print(f"W&B stopped ({type(error).__name__}: {error}); the run goes on in {self.folder}", file=sys.stderr)
+            text = " ".join(str(error).split())
+            print(f"W&B stopped ({type(error).__name__}: {text}); {self.folder} holds all rows", file=sys.stderr)
             self.wandb = None
+            if self.mode == "online":
+                self.mode = "incomplete"
 
 
 def as_table(rows: list[dict[str, str]]):
@@ -261,6 +265,7 @@ def start_wandb(folder: Path, config: dict, labels: dict):
     asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
     if asked == "disabled":
         return None, "disabled"
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which complains about a server that is not there
     import wandb
 
     mode = asked or "online"
@@ -285,6 +290,7 @@ def start_wandb(folder: Path, config: dict, labels: dict):
                 settings=wandb.Settings(
                     init_timeout=PATIENCE,
                     finish_timeout=PATIENCE,
+                    finish_timeout_raises=True,
                     silent=True,
                     console="off",
                     disable_git=True,
@@ -299,23 +305,34 @@ def start_wandb(folder: Path, config: dict, labels: dict):
     return None, "disabled"
 
 
+def finish_wandb(run, exit_code: int) -> None:
+    r"""Ends a W&B run.
+
+    Raises:
+        ConnectionError, TimeoutError: If its server refused rows, or has not taken all of them within ``PATIENCE``.
+    """
+    log = Path(run.settings.log_internal)
+    run.finish(exit_code=exit_code)
+    if log.is_file() and "filestream: fatal error" in log.read_text(errors="replace"):  # it is said nowhere else
+        raise ConnectionError("the server refused rows")
+
+
 def reachable(wandb) -> bool:
     r"""Whether the W&B server answers within 5 seconds and credentials for it exist."""
     answered = threading.Event()
 
-    def probe():
+    def probe(address):
         try:
-            urllib.request.urlopen(wandb.Settings().base_url, timeout=5).close()
+            urllib.request.urlopen(address, timeout=5).close()
         except urllib.error.HTTPError:
             pass
         except (OSError, ValueError):
             return
         answered.set()
 
-    threading.Thread(target=probe, daemon=True).start()
-    if not answered.wait(5):
-        return False
     try:
-        return bool(wandb.login(prompt=False))
+        settings = wandb.setup(wandb.Settings(silent=True)).settings  # what environment and files say
+        threading.Thread(target=probe, args=[settings.base_url], daemon=True).start()
+        return answered.wait(5) and bool(wandb.login(prompt=False))
     except Exception:
         return False

@@ -1,7 +1,11 @@
 r"""The training loop, and everything it needs to go on from."""
 
+import copy
+import math
 import os
+import pickletools
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +65,14 @@ class Batches:
         return {"order": self.order, "position": self.position, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.order, self.position = state["order"].to(self.order.device), state["position"]
+        order = state["order"].to(self.order.device)
+        if self.examples is not None and len(order):
+            everything = torch.arange(self.examples, device=order.device)
+            if order.dtype != torch.long or not torch.equal(order.sort().values, everything):
+                raise ValueError("the order of the examples is none")
+        if not 0 <= state["position"] <= len(order):
+            raise ValueError(f"position {state['position']} is not within the order of the examples")
+        self.order, self.position = order, state["position"]
         self.generator.set_state(state["generator"].cpu())
 
 
@@ -139,10 +150,97 @@ class State:
         partial.replace(path)
 
     def load(self, path: Path) -> dict[str, int]:
-        r"""Goes on from a checkpoint; the sizes that were kept with it."""
-        found = torch.load(path, map_location=self.window.device, weights_only=True)
-        self.load_state_dict(found["state"])
+        r"""Goes on from a checkpoint; the sizes that were kept with it.
+
+        Raises:
+            Refused: If it is damaged, or of another run.
+        """
+        found = read_checkpoint(path, self.window.device)
+        try:
+            check_form(found["state"], self.state_dict(), "state")
+            self.load_state_dict(found["state"])
+            for optimizer in (self.optimizer, *self.measuring.rivals.optimizers.values()):
+                check_optimizer(optimizer)
+            for name, number in {**found["sizes"], **{n: getattr(self, n) for n in self.NUMBERS}}.items():
+                if type(number) not in (int, type(getattr(self, name, 0))) or not 0 <= number < math.inf:
+                    raise ValueError(f"{name} is {number}")
+        except Exception as error:  # torch raises whatever a wrong state leads to
+            raise no_checkpoint(path, error) from None
         return found["sizes"]
+
+
+# All that is called when a checkpoint is read: anything else that torch admits could take memory without having it.
+REBUILT = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict:
+    r"""What :meth:`State.save` wrote: ``state`` and ``sizes``.
+
+    The file may come from anyone. Nothing in it is run, and no more memory is taken than it has bytes.
+
+    Raises:
+        Refused: If it is no such file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it unpacks to more than it has")
+            (name,) = (name for name in archive.namelist() if name.lower().endswith("data.pkl"))
+            called = {what for code, what, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
+        if others := sorted(what for what in called - REBUILT if not what.endswith("Storage")):
+            raise ValueError(f"it calls {', '.join(others)}")
+        found = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("state", "sizes")):
+            raise ValueError("it has no state, or no sizes")
+        return found
+    except Exception as error:  # zipfile and torch raise whatever a broken file leads to
+        raise no_checkpoint(path, error) from None
+
+
+def no_checkpoint(path: Path, error: Exception) -> Refused:
+    r"""The refusal of a file, with what can be done."""
+    why = one_line(error).split(". ")[0][:200]
+    return Refused(f"{path} is damaged, or no checkpoint of this run ({why}): fresh=true begins anew")
+
+
+def check_form(found: object, expected: object, where: str) -> None:
+    r"""Compares keys, types, and shapes of tensors; what is empty before training may have grown.
+
+    Raises:
+        ValueError: Naming the first that is another.
+    """
+    rate = where.endswith(".lr") and type(found) in (int, float)
+    same = rate or type(found) is type(expected)
+    if same and isinstance(expected, Tensor):
+        held = found.untyped_storage().nbytes() // found.element_size()
+        grown = expected.dim() == 1 and not expected.numel() and found.dim() == 1
+        same = found.numel() <= held and (grown or found.shape == expected.shape) and found.dtype == expected.dtype
+    elif same and isinstance(expected, dict):
+        same = not expected or found.keys() == expected.keys()
+        for key in expected if same else ():
+            check_form(found[key], expected[key], f"{where}.{key}")
+    elif same and isinstance(expected, list | tuple):
+        same = len(found) == len(expected)
+        for n, (ours, theirs) in enumerate(zip(found, expected, strict=False)):
+            check_form(ours, theirs, f"{where}.{n}")
+    if not same:
+        raise ValueError(f"{where} is another")
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    r"""Whether an optimiser can go on from its state, which has no form before the first step: a copy of it tries.
+
+    Raises:
+        Exception: Of any kind, if it cannot.
+    """
+    for parameter, own in optimizer.state.items():
+        for name, value in own.items():
+            if isinstance(value, Tensor) and value.shape not in ((), parameter.shape):
+                raise ValueError(f"the optimiser's {name} has the shape {list(value.shape)}")
+    trial = copy.deepcopy(optimizer)
+    for parameter in (p for group in trial.param_groups for p in group["params"]):
+        parameter.grad = torch.zeros_like(parameter)
+    trial.step()
 
 
 def prepare(

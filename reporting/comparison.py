@@ -1,6 +1,7 @@
 r"""Estimators side by side at given parameters: ``measure.py``."""
 
 import math
+import operator
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 import vl_convert
 import yaml
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from harness import memory, options
@@ -18,7 +20,7 @@ from harness.app import CONFIGS, fail, refusal
 from harness.gradients import WHERE
 from harness.measuring import asked_for
 from harness.options import Refused
-from harness.train import prepare
+from harness.train import check_form, no_checkpoint, prepare, read_checkpoint
 from reporting.biases import Comparison, points_of, relative_biases
 from reporting.charts import bias_picture
 from reporting.looks import looks
@@ -57,6 +59,7 @@ def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | 
             raise Refused(f"{other[0]}: beside a run's folder only measure, device and threads can be given")
         saved = yaml.safe_load((folder / "config.yaml").read_text())
         chosen = saved.pop("choices")
+        check_targets(saved, folder)
         for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
             cfg[key] = saved[key]
         if saved["data"] is not None:
@@ -64,6 +67,31 @@ def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | 
             cfg.task.setdefault("data", saved["data"])  # it is said once, at the top
     options.check(cfg)
     return cfg, chosen, folder
+
+
+def check_targets(config: object, folder: Path) -> None:
+    r"""Looks at what a saved config would call, as its folder may come from anyone.
+
+    Raises:
+        Refused: If that is neither an estimator, a task nor an optimiser, nor of a module of the user's own, which lies
+            where the command is given.
+    """
+    if isinstance(config, list):
+        for entry in config:
+            check_targets(entry, folder)
+    if not isinstance(config, dict):
+        return
+    if (target := config.get("_target_")) is not None:
+        try:
+            module = get_object(target).__module__
+        except Exception as error:
+            raise Refused(f"{folder / 'config.yaml'}: {target}: {options.one_line(error)}") from None
+        root = module.partition(".")[0]
+        own = any(Path(name).exists() for name in (root, f"{root}.py")) and not (CONFIGS.parent / root).exists()
+        if not own and not f"{module}.".startswith(("estimators.", "tasks.", "torch.optim.", "harness.schedules.")):
+            raise Refused(f"{folder / 'config.yaml'}: {target} is neither an estimator, a task nor an optimiser")
+    for entry in config.values():
+        check_targets(entry, folder)
 
 
 def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> list[dict]:
@@ -74,10 +102,14 @@ def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> lis
     estimator = options.build(cfg, "estimator", chosen["estimator"])
     state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     if folder is not None:
-        saved = torch.load(folder / "state.pt", map_location=device, weights_only=True)["state"]
-        state.task.load_state_dict(saved["task"])
-        state.estimator.load_state_dict(saved["estimator"])
-        state.step = saved["step"]
+        saved = read_checkpoint(folder / "state.pt", device)["state"]
+        try:
+            for part, own in {"task": state.task, "estimator": state.estimator}.items():
+                check_form(saved[part], own.state_dict(), part)
+                own.load_state_dict(saved[part])
+            state.step = operator.index(saved["step"])
+        except Exception as error:  # torch raises whatever a wrong state leads to
+            raise no_checkpoint(folder / "state.pt", error) from None
     found, seconds = state.measuring.take(state.step)
     rows = []
     for name in [None, *state.measuring.rivals.estimators]:

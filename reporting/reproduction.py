@@ -36,6 +36,7 @@ from reporting.published import (
     number,
 )
 from reporting.runs import POINTS, Run, find
+from reporting.tables import in_markdown
 from reporting.words import words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
@@ -121,7 +122,7 @@ def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], 
         parts += ["Runs of the small budget, which compare with no published figure:\n", figures(small, shown)]
         parts.append(made(small))
     if other:
-        differ = ", ".join(sorted({d for run in other for d in deviations(run)}))
+        differ = in_markdown(", ".join(sorted({d for run in other for d in deviations(run)})))
         parts += [f"Runs with other settings ({differ}):\n", figures(other, shown), made(other)]
     if going := [run for run in runs if not run.finished]:
         counts = Counter(f"{run.status} at step {run.step:,} of {run.steps:,}" for run in going)
@@ -145,7 +146,7 @@ def tables(comparisons: list[Beside]) -> Iterator[str]:
     for title, about, group in by_table(comparisons):
         yield f"{title}{f' ({about})' * bool(about)}:\n"
         rows = [cells(c) for c in group]
-        yield markdown(HEADS, [[*row[:6], EMPHASIS[row[6]], row[7]] for row in rows])
+        yield markdown(HEADS, [[*row[:6], EMPHASIS[row[6]], in_markdown(row[7])] for row in rows])
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.open)):
             yield f"Not published: {', '.join(unknown)}.\n"
 
@@ -176,7 +177,7 @@ def figures(runs: list[Run], shown: dict) -> str:
     r"""Final figures of runs, averaged over seeds."""
     rows = []
     for group in groups_of(runs):
-        cells = [group.label, ", ".join(run.seed for run in group.finished)]
+        cells = [in_markdown(group.label), in_markdown(", ".join(run.seed for run in group.finished))]
         for metric in shown["figures"]:
             step = shown.get("step") if metric.startswith("gradient/") else None
             taken = [c for run in group.finished if (c := at(run, metric, step)) is not None]
@@ -194,7 +195,7 @@ def at(run: Run, metric: str, step: int | None) -> float | None:
 def made(runs: list[Run]) -> str:
     r"""Under what circumstances runs were made, in a sentence for each."""
     circumstances = Counter(circumstance(run) for run in runs)
-    return "".join(f"{count} run{'s' * (count > 1)}: {what}.\n" for what, count in circumstances.items())
+    return "".join(f"{count} run{'s' * (count > 1)}: {in_markdown(what)}.\n" for what, count in circumstances.items())
 
 
 def circumstance(run: Run) -> str:

@@ -106,11 +106,16 @@ def with_error(value: float, error: float) -> str:
 
 def as_markdown(table: Table) -> str:
     r"""A Markdown table; what is marked is bold."""
-    escaped = lambda text: re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text.replace("\n", " "))
+    escaped = lambda text: re.sub(r"([*_`])", r"\\\1", in_markdown(text))
     bold = lambda cell: f"**{escaped(cell.text)}**" if cell.marked else escaped(cell.text)
     lines = [["estimator", *map(escaped, table.titles)], ["---"] + ["---:"] * len(table.titles)]
     lines += [[escaped(group.estimator), *map(bold, cells)] for group, cells in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def in_markdown(text: str) -> str:
+    r"""A text in one line that makes no HTML, no link and no new cell."""
+    return re.sub(r"([\\|<>\[\]])", r"\\\1", " ".join(text.splitlines()))
 
 
 def as_latex(table: Table) -> str:
@@ -128,7 +133,7 @@ def latex(text: str) -> str:
     power = re.sub(
         r"10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: f"10^{m[1].translate(str.maketrans('⁻⁰¹²³⁴⁵⁶⁷⁸⁹', '-0123456789'))}", text
     )
-    found = "".join(LATEX.get(c, c) for c in power)
+    found = "".join(LATEX.get(c, c) for c in " ".join(power.splitlines()))
     return re.sub(r"10\\\^\{\}(-?\d+)", r"$10^{\1}$", found)
 
 

@@ -19,6 +19,8 @@ from tasks.digits import digits
 
 MOST = 2**28  # bytes that a file may have once unpacked; the largest here has 78 million
 OMNIGLOT_TEST = 8_070  # of its images, the last ones
+MATRIX, COMPRESSED = 14, 15  # kinds of variables in a MATLAB file
+NUMBERS = ("double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 BINARISATIONS = ("dynamic", "static", "threshold", "none")
 
 
@@ -42,16 +44,50 @@ def idx(content: bytes) -> np.ndarray:
 
 
 def matlab(content: bytes, *names: str) -> list[np.ndarray]:
-    r"""Variables of a MATLAB file by name."""
-    from scipy.io import loadmat
+    r"""Variables of a MATLAB file by name, which are arrays of numbers; what the file declares is never allocated."""
+    from scipy.io import loadmat, whosmat
 
+    plain = content if 0 in content[:4] else uncompressed(content)  # version 4 knows no compression
     try:
-        found = loadmat(io.BytesIO(content), variable_names=names)
+        kinds = {name: kind for name, _, kind in whosmat(io.BytesIO(plain)) if name in names}
+        if others := {name: kind for name, kind in kinds.items() if kind not in NUMBERS}:
+            raise Malformed(f"no numbers in {', '.join(f'the {kind} {name}' for name, kind in others.items())}")
+        found = loadmat(io.BytesIO(plain), variable_names=names)
+    except Malformed:
+        raise
     except Exception as error:  # scipy raises whatever a broken file leads to
         raise Malformed(f"no MATLAB file, or a broken one ({type(error).__name__}: {error})") from None
     if missing := [name for name in names if not isinstance(found.get(name), np.ndarray)]:
         raise Malformed(f"a MATLAB file without the variable {missing[0]}")
     return [found[name] for name in names]
+
+
+def uncompressed(content: bytes) -> bytes:
+    r"""A MATLAB file of version 5 with its variables unpacked, to MOST bytes at most.
+
+    After a head of 128 bytes each variable is its kind and the size of what follows, of four bytes each, and that.
+    """
+    order = "little" if content[126:128] == b"IM" else "big"
+    parts, total, at = [content[:128]], 128, 128
+    while at < len(content):
+        kind, size = (int.from_bytes(content[i : i + 4], order) for i in (at, at + 4))
+        end = at + 8 + size
+        if kind not in (MATRIX, COMPRESSED) or end > len(content):
+            raise Malformed(f"no MATLAB file, or a broken one (no variable at byte {at})")
+        if kind == MATRIX:
+            parts.append(content[at:end])
+        else:
+            try:
+                unpack = zlib.decompressobj()
+                parts.append(unpack.decompress(content[at + 8 : end], MOST + 1 - total))
+            except zlib.error as error:
+                raise Malformed(f"a broken MATLAB file ({error})") from None
+            if total + len(parts[-1]) > MOST:
+                raise Malformed(f"more than {MOST} bytes")
+            if int.from_bytes(parts[-1][:4], order) != MATRIX or not unpack.eof or unpack.unused_data:
+                raise Malformed(f"a broken MATLAB file at byte {at}")
+        total, at = total + len(parts[-1]), end
+    return b"".join(parts)
 
 
 def bits(content: bytes) -> np.ndarray:
@@ -80,9 +116,10 @@ def characters(content: bytes) -> np.ndarray:
 
 def chardata(content: bytes) -> np.ndarray:
     r"""Images of OMNIGLOT as Burda et al. made them, grey levels in [0, 1]: training images, then test images."""
-    images = np.concatenate(matlab(content, "data", "testdata"), -1).T
-    if images.ndim != 2 or images.shape[1] != 784 or images.dtype.kind not in "uif":
+    parts = matlab(content, "data", "testdata")
+    if any(part.ndim != 2 or len(part) != 784 or not part.size or part.dtype.kind not in "uif" for part in parts):
         raise Malformed("no images of 784 pixels")
+    images = np.concatenate(parts, -1).T
     if not (images.min() >= 0 and images.max() <= 1):
         raise Malformed("grey levels outside of 0 to 1")
     return images.reshape(-1, 28, 28).transpose(0, 2, 1).astype(np.float32)  # columns first in MATLAB
