@@ -293,6 +293,22 @@ def test_results_hold_what_was_run_and_nothing_else(tmp_path, monkeypatch, capsy
     assert str(tmp_path) not in text
 
 
+def test_nothing_from_runs_becomes_markup_in_results(tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    hostile = "</td><script>alert(1)</script>|[x](javascript:alert(1))"
+    made = [make_run(tmp_path / "runs", *HOOPER, rows=losses(9.0, 0.004), seed=seed) for seed in (1, 2)]
+    about = json.loads((made[0] / "environment.json").read_text())
+    about |= {"device": hostile, "commit": hostile, "python": hostile, "versions": {"torch": hostile}}
+    (made[0] / "environment.json").write_text(json.dumps(about))
+    config = yaml.safe_load((made[1] / "config.yaml").read_text()) | {"batch_size": hostile}
+    (made[1] / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "runs"), "--results", str(tmp_path / "RESULTS.md")])
+    report.main()
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.count(r"\<script\>alert(1)") >= 4
+    assert not re.findall(r"(?<!\\)<script|(?<!\\)\[x|(?<!\\)\|\\\[x", text)
+
+
 def test_the_report_has_them_too(tmp_path, monkeypatch, capsys):
     for seed, loss in ((1, 0.00426), (2, 0.0043)):
         make_run(tmp_path, *HOOPER, rows=losses(9.0, loss), seed=seed)

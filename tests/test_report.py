@@ -3,7 +3,9 @@
 import html.parser
 import json
 import math
+import re
 import sys
+import xml.etree.ElementTree
 
 import numpy as np
 import pandas as pd
@@ -517,12 +519,16 @@ def test_nothing_from_runs_becomes_markup(tmp_path):
     """Names, settings, texts, reasons and commands that would be HTML stay text, within the embedded data as well."""
     for seed in (1, 2):
         settings = {"estimator.mode": HOSTILE if seed == 1 else "plain", "estimator.other": "'\"&"}
+        settings |= {"name": HOSTILE, "notes": HOSTILE, "wandb.tags": [HOSTILE], "wandb.group": HOSTILE}
         place = run(tmp_path, "arsm", seed, settings=settings, more={f"gradient/logits/{'variance'}": 1.0})
     about = {"command": ["run.py", HOSTILE], "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}, "code": {HOSTILE: "1"}}
     (place / "environment.json").write_text(json.dumps(about))
     (place / "texts.csv").write_text(f"a,b\n{HOSTILE},{HOSTILE}\n")
-    failed = run(tmp_path, "nvil", 1, None)
+    (place / "<img src=x onerror=alert(1)>.csv").write_text(f"a,b\n{HOSTILE},{HOSTILE}\n")
+    failed = run(tmp_path, "nvil", 1, None, name="<img src=x onerror=alert(1)>")
     (failed / "failed.txt").write_text(HOSTILE)
+    named = run(tmp_path, "named") / "config.yaml"
+    named.write_text(named.read_text().replace("estimator: named", f"estimator: {json.dumps(HOSTILE)}"))
     elsewhere = run(tmp_path, "arsm", name="elsewhere") / "config.yaml"
     elsewhere.write_text(elsewhere.read_text().replace("task: dvae", "task: ../../outside<"))
     with (failed / "metrics.jsonl").open("a") as file:
@@ -537,9 +543,42 @@ def test_nothing_from_runs_becomes_markup(tmp_path):
     assert not [name for name, _ in found.attributes if name.startswith("on")]
     data = json.loads(found.data)
     assert any(HOSTILE in label for task in data["tasks"] for label in task["label"])
+    assert any(label == HOSTILE for task in data["tasks"] for label in task["label"]), "of an estimator"
     assert not [
         value for name, value in found.attributes if name in ("src", "href") and not value.startswith(("data:", "#"))
     ]
+
+
+def test_nothing_from_runs_is_more_than_text_in_tables_and_pictures(tmp_path):
+    """No HTML, link, cell, line or command of theirs in Markdown and LaTeX, no element in SVG."""
+    text = HOSTILE + "|[x](javascript:alert(1))\n\n# head\\input{/etc/passwd}$_^&%~`*"
+    for seed in (1, 2):
+        for mode in (text, "plain"):
+            run(tmp_path, "arsm", seed, settings={"estimator.mode": mode}, name=f"key{mode == 'plain'}")
+    write([tmp_path], tmp_path / "to", [], [])
+    table = (tmp_path / "to/dvae.md").read_text()
+    assert "onerror" in table
+    assert not re.findall(r"(?<!\\)[<>\[\]`]", table)
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert len(table.splitlines()) == 4
+    table = (tmp_path / "to/dvae.tex").read_text()
+    assert r"\textbackslash{}input\{/etc/passwd\}\$\_\^{}\&\%\textasciitilde{}" in table
+    assert len(table.splitlines()) == 8
+    picture = xml.etree.ElementTree.parse(tmp_path / "to/dvae.svg")
+    assert "onerror" in "".join(picture.getroot().itertext())
+    for element in picture.iter():
+        assert element.tag.rpartition("}")[2] in (
+            "svg",
+            "g",
+            "path",
+            "rect",
+            "text",
+            "line",
+            "defs",
+            "clipPath",
+            "style",
+        )
+        assert not [name for name in element.attrib if name.startswith("on") or name.endswith("href")]
 
 
 def test_a_page_embeds_aggregates_and_words(tmp_path):

@@ -1,0 +1,157 @@
+"""Weights & Biases as its server sees it, healthy and not, and what of the account's key is left behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_runs import SHORT, folders, rows_of
+from wandb_server import Server
+
+ROOT = Path(__file__).resolve().parents[1]
+KEY, OTHER = "5ec2e7c0ffee" * 3 + "abcd", "0ddba11decaf" * 3 + "dcba"  # by variable and by file, 40 characters each
+
+
+@pytest.fixture
+def surroundings(tmp_path):
+    """The environment of a user who is logged in, by variable and by file, to a server at an address."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def to(address):
+        (home / ".netrc").write_text(f"machine {address.partition('//')[2]}\n  login user\n  password {OTHER}\n")
+        (home / ".netrc").chmod(0o600)
+        found = {k: v for k, v in os.environ.items() if k not in ("WANDB_MODE", "WANDB_ERROR_REPORTING")}
+        return found | {"HOME": str(home), "WANDB_BASE_URL": address, "WANDB_API_KEY": KEY}
+
+    return to
+
+
+def run(where, environment, *arguments, script="run.py"):
+    """A script of the project as a user starts it; how it ended, and the seconds that it took."""
+    start = time.time()
+    command = [sys.executable, ROOT / script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=300)
+    return done, time.time() - start
+
+
+def upload(where, environment, printed):
+    """Runs the command that a run has printed."""
+    command = printed.partition("(upload: ")[2].partition(")")[0]
+    assert command.startswith("wandb sync ")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = ["bash", "-c", command]
+    done = subprocess.run(command, cwd=where, env=environment | {"PATH": path}, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def figures(sent):
+    """Rows that a server has, as they were logged, without pictures."""
+    rows = [{k: v for k, v in row.items() if not k.startswith("_")} for row in sent]
+    return [row for row in rows if not any(isinstance(value, dict) for value in row.values())]
+
+
+def logged(folder):
+    """Rows in the files of a run."""
+    timings = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]
+    return [row | timing for row, timing in zip(rows_of(folder), timings, strict=True)]
+
+
+def lines_about_wandb(done):
+    """What a user reads about W&B beyond the summary of the run."""
+    found = (done.stdout + done.stderr).splitlines()
+    known = {line for line in found if line.startswith(("  ", "gumbel_softmax on dvae, seed")) or not line.strip()}
+    return [line for line in found if line not in known]
+
+
+def outcome(tmp_path, surroundings, behaviour, *, refusing=False):
+    """A run with a server of this behaviour, beside one without any: printed lines, and the seconds it took longer."""
+    alone, usual = run(tmp_path, surroundings("http://127.0.0.1:9"), *SHORT, "wandb.mode=disabled", "output=alone")
+    assert alone.returncode == 0, alone.stderr
+    with Server(behaviour) as server:
+        if refusing:
+            server.server_close()
+        done, seconds = run(tmp_path, surroundings(server.address), *SHORT)
+        assert done.returncode == 0, done.stderr
+        found = server.rows()
+    of = {name: folders(tmp_path / name)[0] for name in ("alone", "output")}
+    assert (of["output"] / "metrics.jsonl").read_bytes() == (of["alone"] / "metrics.jsonl").read_bytes()
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len(lines_about_wandb(done)) <= 1, lines_about_wandb(done)
+    with Server() as server:
+        if "upload" in done.stdout:
+            assert not found
+            upload(tmp_path, surroundings(server.address), done.stdout)
+            found = server.rows()
+    assert figures(found) == logged(of["output"])
+    return done, seconds - usual
+
+
+def once_rows_come(what):
+    """A server that is healthy until the first rows come: then it answers with a code, or does what it is told."""
+    begun = []
+
+    def behaviour(path):
+        if path.endswith("/file_stream"):
+            begun.append(path)
+        return (what() if callable(what) else what) if begun else None
+
+    return behaviour
+
+
+def test_a_healthy_server_gets_every_row(tmp_path, surroundings):
+    done, _ = outcome(tmp_path, surroundings, lambda path: None)
+    assert done.stdout.splitlines()[-1] == "  W&B          online"
+    assert not lines_about_wandb(done)
+
+
+def test_a_server_that_refuses_rows_in_the_middle(tmp_path, surroundings):
+    done, _ = outcome(tmp_path, surroundings, once_rows_come(403))
+    assert "W&B          incomplete (upload: wandb sync --include-online output/dvae" in done.stdout
+    assert "W&B stopped (ConnectionError: the server refused rows); output/dvae" in done.stderr
+
+
+# ---------------------------------------------------------------- the key
+
+
+def kept_below(folder):
+    """Every file below a folder, and its content."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_key_is_nowhere(tmp_path, surroundings):
+    """After runs offline, online and failed, a sweep, a measurement and a report; in files, output and errors."""
+    work = tmp_path / "work"
+    work.mkdir()
+    sweep = ["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "wandb.mode=offline"]
+    said = []
+    with Server() as server:
+        environment = surroundings(server.address)
+
+        def script(name, *arguments, code=0):
+            done, _ = run(work, environment, *arguments, script=name)
+            assert done.returncode == code, done.stderr
+            said.append(done.stdout + done.stderr)
+
+        script("run.py", *SHORT)
+        assert "W&B          online" in said[-1]
+        script("run.py", "-m", *SHORT, *sweep)
+        script("run.py", *SHORT, "seed=3", "optimizer.lr=1e30", "wandb.mode=online", code=1)
+        (online,) = [f for f in folders(work) if f.name.startswith("0-")]
+        script("measure.py", online, "measure.draws=2", "measure.rivals=[]")
+        script("report.py", "output")
+        script("report.py", "output", "--results", "RESULTS.md")
+        del environment["WANDB_API_KEY"]
+        script("run.py", *SHORT, "seed=4")
+        assert "W&B          online" in said[-1], "by the key in the file"
+        assert server.rows()
+    kept = kept_below(work)
+    names = {path.name for path in kept}
+    assert {"metrics.jsonl", "config.yaml", "failed.txt", "report.html", "RESULTS.md", "measured.csv"} <= names
+    assert {"debug.log", "debug-internal.log", "debug-core.log"} <= names
+    for key in (KEY, OTHER):
+        assert not [path for path, content in kept.items() if key.encode() in content]
+        assert not [text for text in said if key in text]
