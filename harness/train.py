@@ -278,7 +278,7 @@ def prepare(
         positive(lr=settings["lr"])
         if rate is not None:
             positive(estimator_lr=rate)
-        make = instantiate({**settings, "_partial_": True})
+        make = instantiate({**settings, "_partial_": True, "_convert_": "all"})
         optimizer = make(groups)
     except Exception as error:
         raise Refused(f"optimizer: {one_line(innermost(error))}") from error
