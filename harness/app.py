@@ -1,5 +1,6 @@
 r"""The command line: composes the config, refuses what is wrong in one line, runs, and sums up."""
 
+import contextlib
 import json
 import os
 import re
@@ -29,10 +30,10 @@ from harness.gradients import forked_random
 from harness.measuring import asked_for
 from harness.options import Refused
 from harness.pause import REQUEUE, Pause, Stopped, end_with_parent
-from harness.shared import CHECKPOINT, FAILED, FINISHED
+from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
 from harness.sweep import THIS_PROCESS, Sweep
 from harness.tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
-from harness.train import SHOW, NotFinite, State, prepare, train
+from harness.train import SHOW, NotFinite, State, Unreadable, prepare, train
 from hydra_plugins.rows import jobs
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -106,7 +107,7 @@ def job(cfg: DictConfig) -> float | None:
         return one_of_many(cfg)
     try:
         run(cfg)
-    except (Refused, NotFinite) as error:
+    except (Refused, NotFinite, NotWritten) as error:
         if not debugging():
             fail(error)
         raise
@@ -147,7 +148,7 @@ def one_of_many(cfg: DictConfig) -> float | None:
         outcome = {"status": "running elsewhere", "reason": str(error)}
     except Exception as error:
         outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {options.one_line(error)}"}
-        if not isinstance(error, Refused):
+        if not isinstance(error, Refused | NotWritten):
             path = sweep.folder / f"job-{number}.traceback.txt"
             path.write_text(traceback.format_exc())
             outcome["traceback"] = str(path)
@@ -185,8 +186,8 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     fill_in_names(config, labels, list(HydraConfig.get().overrides.task), sweep.about() if sweep else None)
     place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, options.key_of(config))
     before = [] if cfg.fresh else runs_of(*place)
-    if before and (before[-1] / FINISHED).is_file():
-        return finished_before(before[-1], code)
+    if before and (summary := summary_of(before[-1])):
+        return finished_before(before[-1], code, labels, summary)
     device = options.device_of(cfg)
     torch.manual_seed(cfg.seed)
     task = options.build(cfg, "task", labels["task"])
@@ -196,14 +197,18 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     with locked(folder) as free:
         if not free:
             raise Elsewhere(f"another process works on {folder}")
-        if (folder / FINISHED).is_file():  # by that other process, just now
-            return finished_before(folder, code)
+        if summary := summary_of(folder):  # by that other process, just now
+            return finished_before(folder, code, labels, summary)
         sizes = go_on_from(folder, state, code, cfg.retry)
         tracker = Tracker(folder, config, labels, device, code, sizes)
+        saved = state.step
 
         def save():
-            if state.window.isfinite().all():  # else the next row says so, and the last checkpoint stays
-                state.save(folder / CHECKPOINT, tracker.sizes())
+            nonlocal saved
+            if state.is_finite():  # else the next row says so, and the last checkpoint stays
+                with writing(folder):
+                    state.save(folder, tracker.sizes())
+                saved = state.step
 
         exit_code = 1
         try:
@@ -220,25 +225,41 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
                 **figures,
             }
             tracker.finish(summary)
+            (folder / CHECKPOINT_BEFORE).unlink(missing_ok=True)
             exit_code = 0
         except Stopped:
             print(f"\ninterrupted after step {state.step}; the same command goes on in {folder}", file=sys.stderr)
             raise
+        except NotWritten as error:
+            kept = f"what was saved at step {saved} is kept, and the same command goes on from there"
+            gone = "the run's folder is gone, and what was in it is lost; the same command begins anew"
+            raise NotWritten(f"{error} (at step {state.step}); {kept if folder.is_dir() else gone}") from error
         except Exception:
-            (folder / FAILED).write_text(traceback.format_exc())
+            with contextlib.suppress(OSError):
+                (folder / FAILED).write_text(traceback.format_exc())
             raise
         finally:
             tracker.close(exit_code)
-    print_summary(folder, tracker.mode)
+    print_summary(folder, labels, summary, tracker.mode)
     return "done", folder
 
 
-def finished_before(folder: Path, code: dict[str, str]) -> tuple[str, Path]:
+def summary_of(folder: Path) -> dict | None:
+    r"""Final figures of a finished run; None if it has not finished, or has lost them or rows since."""
+    try:
+        found = json.loads((folder / FINISHED).read_text())
+        whole = all(size_of(folder / name) >= size for name, size in found.get("sizes", {}).items())
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+    return found if whole else None
+
+
+def finished_before(folder: Path, code: dict[str, str], labels: dict, summary: dict) -> tuple[str, Path]:
     r"""Shows a finished run again, unless other code would be behind it now."""
     if changed := changed_since(folder, code):
         raise Refused(f"{folder} was finished by other code ({changed}): fresh=true runs it again")
     print(f"finished already: {folder} (fresh=true runs it again, in a new folder)")
-    print_summary(folder)
+    print_summary(folder, labels, summary)
     return "finished before", folder
 
 
@@ -246,34 +267,49 @@ def go_on_from(folder: Path, state: State, code: dict[str, str], retry: bool) ->
     r"""Restores the state of an unfinished run; the sizes of its files then, or None if it has no checkpoint yet.
 
     Raises:
-        Refused: If the code has changed since, or the run has failed and is not to be retried.
+        Refused: If the code has changed since, a failed run is not to be retried, or no checkpoint can be read.
     """
-    saved = (folder / CHECKPOINT).is_file()
+    saved = [path for name in (CHECKPOINT, CHECKPOINT_BEFORE) if (path := folder / name).is_file()]
     if saved and (changed := changed_since(folder, code)):
         raise Refused(f"{folder} was begun by other code ({changed}): fresh=true begins anew")
     if (folder / FAILED).is_file():
         if not retry:
-            reason = (folder / FAILED).read_text().strip().splitlines()[-1]
+            text = (folder / FAILED).read_text(errors="replace").strip().splitlines()
+            reason = text[-1] if text else "its reason is lost"
             where = "goes on from its last checkpoint" if saved else "begins it again"
             raise Refused(f"{folder} has failed before ({reason}): retry=true {where}")
         (folder / FAILED).unlink()
-    if not saved:
-        return None
-    sizes = state.load(folder / CHECKPOINT)
-    print(f"going on from step {state.step} in {folder}")
-    return sizes
+    problems = []
+    for path in saved:
+        try:
+            sizes = state.load(path)
+            if short := [name for name, size in sizes.items() if size_of(folder / name) < size]:
+                raise Unreadable(f"{path} is newer than what is left of {short[0]}")
+        except Unreadable as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            print(f"{problems[0]}: the one before it is taken", file=sys.stderr)
+        print(f"going on from step {state.step} in {folder}")
+        return sizes
+    if problems:
+        raise Refused(f"{'; '.join(problems)}: it cannot go on, and fresh=true begins anew")
+    return None
 
 
-def print_summary(folder: Path, mode: str | None = None) -> None:
+def size_of(path: Path) -> int:
+    r"""Bytes of a file, 0 if it is not there."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = None) -> None:
     r"""One screen about a finished run."""
-    config, summary = OmegaConf.load(folder / "config.yaml"), OmegaConf.load(folder / FINISHED)
-    labels = config.choices
-    rate = summary.steps / max(summary.seconds, 1e-9)
+    rate = summary["steps"] / max(summary["seconds"], 1e-9)
     lines = [
-        f"{labels.estimator} on {labels.task}, seed {labels.seed}",
-        f"  parameters   {summary.parameters:,} of the model, {summary.estimator_parameters:,} of the estimator",
-        f"  training     {summary.steps:,} steps in {summary.seconds:.1f} s ({rate:.0f} per second), "
-        f"{summary.evaluations / summary.steps:g} evaluations of the objective per example and step",
+        f"{labels['estimator']} on {labels['task']}, seed {labels['seed']}",
+        f"  parameters   {summary['parameters']:,} of the model, {summary['estimator_parameters']:,} of the estimator",
+        f"  training     {summary['steps']:,} steps in {summary['seconds']:.1f} s ({rate:.0f} per second), "
+        f"{summary['evaluations'] / summary['steps']:g} evaluations of the objective per example and step",
         *(f"  {name:<12} {value:.5g}" for name, value in summary.items() if name.startswith("test/")),
         f"  folder       {folder}",
     ]
@@ -290,7 +326,7 @@ def debugging() -> bool:
 
 def refusal(error: BaseException) -> str | None:
     r"""The one line for what a user got wrong, or None if the program is at fault."""
-    if isinstance(error, Refused | NotFinite):
+    if isinstance(error, Refused | NotFinite | NotWritten):
         return str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -347,7 +383,7 @@ def known_keys() -> list[str]:
 def fail(error: BaseException) -> None:
     r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what is refused."""
     print(f"error: {refusal(error)}", file=sys.stderr)
-    sys.exit(1 if isinstance(error, NotFinite) else 2)
+    sys.exit(1 if isinstance(error, NotFinite | NotWritten) else 2)
 
 
 def ends_sweep(error: BaseException) -> bool:

@@ -1,8 +1,9 @@
 r"""The training loop, and everything it needs to go on from."""
 
-import os
+import contextlib
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from estimators.base import Estimator, positive
 from harness.gradients import forked_random
 from harness.measuring import Measuring, fit
 from harness.options import Refused, build, innermost, one_line
+from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, write_whole
 from tasks.base import Problem, Task
 
 TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; measuring has its own
@@ -23,6 +25,19 @@ TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; mea
 
 class NotFinite(ArithmeticError):
     r"""The loss became infinite or NaN; the text names step, estimator and tensor."""
+
+
+class Unreadable(Refused):
+    r"""A file is no checkpoint of this run."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    r"""Within it, whatever a broken file leads to is raised as :class:`Unreadable`."""
+    try:
+        yield
+    except Exception as error:
+        raise Unreadable(f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:120]})") from error
 
 
 class Batches:
@@ -124,25 +139,46 @@ class State:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.window.device)
 
-    def save(self, path: Path, sizes: dict[str, int]) -> None:
-        r"""Writes a checkpoint that is either whole or not there; it loads with ``weights_only=True``.
+    def is_finite(self) -> bool:
+        r"""Whether losses since the last row and all parameters are finite: else there is nothing to go on from."""
+        parts = (self.window, *self.task.parameters(), *self.estimator.parameters())
+        return all(bool(part.isfinite().all()) for part in parts)
+
+    def save(self, folder: Path, sizes: dict[str, int]) -> None:
+        r"""Writes a checkpoint that is either whole or not there, and keeps the one before it.
 
         Arguments:
-            path: Of the file.
+            folder: The run's.
             sizes: Bytes of the files that have been written so far, by name; kept with the checkpoint.
         """
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            torch.save({"state": self.state_dict(), "sizes": sizes}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        content = io.BytesIO()
+        torch.save({"state": self.state_dict(), "sizes": sizes}, content)
+        if (folder / CHECKPOINT).is_file():
+            (folder / CHECKPOINT).replace(folder / CHECKPOINT_BEFORE)
+        write_whole(folder / CHECKPOINT, content.getbuffer())
 
     def load(self, path: Path) -> dict[str, int]:
-        r"""Goes on from a checkpoint; the sizes that were kept with it."""
-        found = torch.load(path, map_location=self.window.device, weights_only=True)
-        self.load_state_dict(found["state"])
-        return found["sizes"]
+        r"""Goes on from a checkpoint; the sizes that were kept with it.
+
+        Raises:
+            Unreadable: If the file is damaged, or of something else.
+        """
+        with reading(path):
+            found = torch.load(path, map_location=self.window.device, weights_only=True)
+            self.load_state_dict(found["state"])
+            return {str(name): int(size) for name, size in found["sizes"].items()}
+
+    def load_parameters(self, path: Path) -> None:
+        r"""Takes over parameters and running state of task and estimator, and the step, from a checkpoint.
+
+        Raises:
+            Unreadable: If the file is damaged, or of something else.
+        """
+        with reading(path):
+            found = torch.load(path, map_location=self.window.device, weights_only=True)["state"]
+            self.task.load_state_dict(found["task"])
+            self.estimator.load_state_dict(found["estimator"])
+            self.step = int(found["step"])
 
 
 def prepare(

@@ -169,7 +169,7 @@ class CategoricalVAE(Task):
         x = self.held_out(split)
         logits = self.logits(self.features(x))
         draws = self.draws[split]
-        # Made beforehand: small tensors kept from every draw would lie between the large ones that the next could reuse.
+        # Made beforehand: small tensors kept from every draw would lie between large ones that the next could reuse.
         nats, weight = logits.new_empty(2, draws, len(x))
         for i in range(draws):
             z = sampling.draw(logits, 1)
