@@ -169,12 +169,13 @@ class CategoricalVAE(Task):
     def evaluate(self, split):
         x = self.held_out(split)
         logits = self.logits(self.features(x))
-        nats, weight, draws = [], [], self.draws[split]
-        for _ in range(draws):
+        draws = self.draws[split]
+        # Made beforehand: small tensors kept from every draw would lie between the large ones that the next could reuse.
+        nats, weight = logits.new_empty(2, draws, len(x))
+        for i in range(draws):
             z = sampling.draw(logits, 1)
-            nats.append(self.reconstruction(z, x)[0])
-            weight.append(self.weighted(-nats[-1], logits, z.squeeze(0), 0))
-        nats, weight = torch.stack(nats), torch.stack(weight)
+            nats[i] = self.reconstruction(z, x)[0]
+            weight[i] = self.weighted(-nats[i], logits, z.squeeze(0), 0)
         reconstruction = nats.mean()
         kl = (-nats - weight).mean() if self.nested else self.divergence(logits).mean()
         bound = (weight.logsumexp(0) - math.log(draws)).mean()
