@@ -1,19 +1,21 @@
 r"""The training loop, and everything it needs to go on from."""
 
 import contextlib
+import inspect
 import io
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from estimators.base import Estimator, positive
+from estimators.base import Estimator, is_number, positive
 from harness.gradients import forked_random
 from harness.measuring import Measuring, fit
 from harness.options import Refused, build, innermost, one_line
@@ -102,7 +104,8 @@ class State:
 
     Attributes:
         task, estimator, optimizer, batches, measuring: Each with a ``state_dict`` of its own.
-        window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device.
+        window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device; no more than
+            there are steps.
         schedule: The factor of the model's learning rate, given the share of the steps that is done.
         step: Optimiser steps done.
         evaluations: Rows on which the objective was evaluated so far, per example.
@@ -213,6 +216,7 @@ def prepare(
     if learned := list(estimator.parameters()):
         groups.append({"params": learned, **({} if rate is None else {"lr": rate})})
     try:
+        check_kinds(settings)
         positive(lr=settings["lr"])
         if rate is not None:
             positive(estimator_lr=rate)
@@ -228,9 +232,33 @@ def prepare(
 
     of_rival = lambda learned: make([{"params": learned, **({} if rate is None else {"lr": rate})}])
     measuring = Measuring(cfg, task, estimator, training_batches, reference or {}, rivals or {}, of_rival, device)
-    window = torch.zeros(cfg.log_every, 2, device=device)
+    window = torch.zeros(min(cfg.log_every, cfg.steps), 2, device=device)
     torch.manual_seed(cfg.seed)
     return State(task, estimator, optimizer, batches, measuring, window, schedule)
+
+
+def check_kinds(settings: dict) -> None:
+    r"""Refuses options of an optimiser, beside its rates, that are not of the kind of its class's own defaults.
+
+    Raises:
+        TypeError: Naming the option, and the default as an example.
+    """
+    for name, parameter in inspect.signature(get_class(settings["_target_"])).parameters.items():
+        value, default = settings.get(name, parameter.default), parameter.default
+        if name != "lr" and isinstance(default, int | float | tuple) and not alike(value, default):
+            example = str(list(default) if isinstance(default, tuple) else default).lower()
+            raise TypeError(f"{name} must be finite and of the kind of {example}, got {value!r}")
+
+
+def alike(value: object, default: bool | float | tuple) -> bool:
+    r"""Whether a value is a truth value, a finite number, or a list of as many of them, like the default."""
+    if isinstance(default, tuple):
+        return value is default or (
+            isinstance(value, list) and len(value) == len(default) and all(map(alike, value, default))
+        )
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return is_number(value) and math.isfinite(value)
 
 
 def train(
@@ -259,6 +287,12 @@ def train(
     def due(every):
         return state.step in (0, steps) or (every > 0 and state.step % every == 0)
 
+    def figures(split):
+        found = {f"{split}/{k}": v for k, v in task.evaluate(split).items()}
+        if bad := [name for name, value in found.items() if not math.isfinite(value)]:
+            raise not_finite(state, f"{bad[0]} after step {state.step}")
+        return found
+
     def row():
         found = {}
         if state.step and (state.step % log_every == 0 or state.step == steps):
@@ -267,7 +301,7 @@ def train(
             found |= {f"gradient/{k}": v for k, v in state.measuring.along().items()}
         if due(valid_every):
             with forked_random(device, seed, state.step, EVALUATE):
-                found |= {f"valid/{k}": v for k, v in task.evaluate("valid").items()}
+                found |= figures("valid")
         if measure_every and due(measure_every):
             statistics, taken = state.measuring.take(state.step)
             found |= {f"gradient/{k}": v for k, v in statistics.items()}
@@ -320,7 +354,7 @@ def train(
                 step()
             progress.update()
     with forked_random(device, seed, state.step, TEST):
-        tested = {f"test/{k}": v for k, v in task.evaluate("test").items()}
+        tested = figures("test")
     log(state.step, tested, {"cost/seconds": state.seconds})
     return tested
 
@@ -339,10 +373,15 @@ def mean_loss(state: State, log_every: int) -> float:
     first = int(bad.any(-1).int().argmax())
     step = state.step - count + first + 1
     names = " and ".join(name for name, is_bad in zip(("cost", "penalty"), bad[first], strict=True) if is_bad)
+    raise not_finite(state, f"the {names} of step {step}")
+
+
+def not_finite(state: State, what: str) -> NotFinite:
+    r"""An exception that names what is not finite, and the parameters that are not."""
     broken = [name for name, p in state.task.named_parameters() if not p.isfinite().all()]
     tail = f"; by step {state.step} so are the parameters {', '.join(broken)}" if broken else ""
     estimator, task = type(state.estimator).__name__, type(state.task).__name__
-    raise NotFinite(
-        f"the {names} of step {step} is not finite (estimator {estimator}, task {task}){tail}: "
+    return NotFinite(
+        f"{what} is not finite (estimator {estimator}, task {task}){tail}: "
         "lower optimizer.lr, or rerun with debug=fast to find the operation"
     )

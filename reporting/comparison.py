@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from harness import memory, options
-from harness.app import CONFIGS, fail, refusal
+from harness.app import CONFIGS, FULL_ERROR, fail
 from harness.gradients import WHERE
 from harness.measuring import asked_for
 from harness.options import Refused
@@ -150,7 +150,7 @@ def main() -> None:
             memory.keep_freed_memory()
             rows = pd.DataFrame(compare(cfg, chosen, folder))
         except Exception as error:
-            if refusal(error) is None:
+            if FULL_ERROR:
                 raise
             fail(error)
     to = folder or Path(cfg.output) / "measured" / chosen["task"]
