@@ -1,6 +1,7 @@
 r"""The contract between an estimator and whatever it is used on, and the few ideas that estimators share."""
 
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -220,12 +221,22 @@ def check_logits(logits: Tensor) -> None:
 
 
 def at_least(minimum: int, **option: int) -> int:
-    r"""The one option given by name; ValueError below ``minimum``, TypeError if it is no integer, naming it."""
+    r"""The one option given by name; TypeError if no integer, ValueError below ``minimum`` or above ``sys.maxsize``."""
     ((name, value),) = option.items()
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         kind = ValueError if isinstance(value, int | float) else TypeError
         raise kind(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    if value > sys.maxsize:
+        raise ValueError(f"{name} must be at most {sys.maxsize}, got {value}")
     return value
+
+
+def all_at_least(minimum: int, **option: Sequence[int]) -> list[int]:
+    r"""The one option given by name, a list of integers; raises as :func:`at_least` does for one, naming the option."""
+    ((name, values),) = option.items()
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{name} must be a list of integers of at least {minimum}, got {values!r}")
+    return [at_least(minimum, **{f"each of {name}": value}) for value in values]
 
 
 def positive(**option: float) -> float:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import sampling
-from estimators.base import Estimator, RunningMean, at_least, check_logits, graft, one_of
+from estimators.base import Estimator, RunningMean, all_at_least, check_logits, graft, one_of
 
 
 class Baseline(nn.Module):
@@ -19,7 +19,7 @@ class Baseline(nn.Module):
 
     def __init__(self, widths: Sequence[int]):
         super().__init__()
-        self.widths = [at_least(1, widths=width) for width in widths]
+        self.widths = all_at_least(1, widths=widths)
         self.scalar = nn.Parameter(torch.zeros(()))
         self.network = nn.Sequential()  # until there are features
 

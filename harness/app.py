@@ -1,5 +1,6 @@
 r"""The command line: composes the config, refuses what is wrong in one line, runs, and sums up."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import hydra
 import torch
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
@@ -29,13 +31,14 @@ from harness.gradients import forked_random
 from harness.measuring import asked_for
 from harness.options import Refused
 from harness.pause import REQUEUE, Pause, Stopped, end_with_parent
-from harness.shared import CHECKPOINT, FAILED, FINISHED
+from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
 from harness.sweep import THIS_PROCESS, Sweep
 from harness.tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
-from harness.train import SHOW, NotFinite, State, prepare, train
+from harness.train import SHOW, NotFinite, State, Unreadable, prepare, train
 from hydra_plugins.rows import jobs
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
+QUOTES = "text with special characters needs quotes within quotes, as in 'notes=\"a (b)\"'"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
@@ -50,8 +53,8 @@ class CheckSweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         loader, sweeper = GlobalHydra.instance().config_loader(), config.hydra.sweeper
-        parser, asked = OverridesParser.create(loader), list(config.hydra.overrides.task)
-        trials = sweeper.get("n_trials")
+        parser, asked = OverridesParser.create(loader), as_asked(config.hydra)
+        trials, arguments = sweeper.get("n_trials"), sys.argv[1:]
         try:
             check_plugins(config.hydra)
             overrides = parser.parse_overrides(asked)
@@ -66,9 +69,7 @@ class CheckSweep(Callback):
                     del cfg["hydra"]  # as for a job
                 options.check(cfg)
         except Exception as error:  # Hydra would only warn
-            if refusal(error) is None:
-                raise
-            fail(error)
+            fail(error, arguments)
         varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
         CheckSweep.sweep = Sweep(Path(config.hydra.sweep.dir))
         CheckSweep.sweep.begin(trials or len(batch), varied, searching=bool(trials))
@@ -97,6 +98,11 @@ def ends(override: Override) -> str:
     return override.input_line
 
 
+def as_asked(cfg: DictConfig) -> list[str]:
+    r"""The overrides of the command line, or of a job, as they were written."""
+    return OmegaConf.to_container(cfg.overrides.task, resolve=False)
+
+
 def job(cfg: DictConfig) -> float | None:
     r"""One run, or one of a sweep, which goes on with the others whatever becomes of this one.
 
@@ -106,21 +112,21 @@ def job(cfg: DictConfig) -> float | None:
         return one_of_many(cfg)
     try:
         run(cfg)
-    except (Refused, NotFinite) as error:
-        if not debugging():
-            fail(error)
-        raise
     except Stopped as error:
         sys.exit(128 + error.number)
     except KeyboardInterrupt:  # before or after training
         sys.exit(130)
+    except Exception as error:
+        if not debugging():
+            fail(error)
+        raise
     return None
 
 
 def one_of_many(cfg: DictConfig) -> float | None:
     r"""A job of a sweep: its outcome is noted, and nothing is raised; the merit of a trial that ended well."""
     sweep, number = Sweep(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().job.num
-    about, overrides, merit = sweep.about(), list(HydraConfig.get().overrides.task), None
+    about, overrides, merit = sweep.about(), as_asked(HydraConfig.get()), None
     if about["process"] != THIS_PROCESS:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the sweep's process as well
         sys.argv = about["command"]
@@ -147,7 +153,7 @@ def one_of_many(cfg: DictConfig) -> float | None:
         outcome = {"status": "running elsewhere", "reason": str(error)}
     except Exception as error:
         outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {options.one_line(error)}"}
-        if not isinstance(error, Refused):
+        if not isinstance(error, Refused | NotWritten):
             path = sweep.folder / f"job-{number}.traceback.txt"
             path.write_text(traceback.format_exc())
             outcome["traceback"] = str(path)
@@ -182,11 +188,11 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     chosen = HydraConfig.get().runtime.choices
     labels = {"task": Path(chosen["task"]).name, "estimator": Path(chosen["estimator"]).name, "seed": cfg.seed}
     config, code = options.plain(cfg), options.code_of(cfg)
-    fill_in_names(config, labels, list(HydraConfig.get().overrides.task), sweep.about() if sweep else None)
+    fill_in_names(config, labels, as_asked(HydraConfig.get()), sweep.about() if sweep else None)
     place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, options.key_of(config))
     before = [] if cfg.fresh else runs_of(*place)
-    if before and (before[-1] / FINISHED).is_file():
-        return finished_before(before[-1], code)
+    if before and (summary := summary_of(before[-1])):
+        return finished_before(before[-1], code, labels, summary)
     device = options.device_of(cfg)
     torch.manual_seed(cfg.seed)
     task = options.build(cfg, "task", labels["task"])
@@ -196,14 +202,18 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     with locked(folder) as free:
         if not free:
             raise Elsewhere(f"another process works on {folder}")
-        if (folder / FINISHED).is_file():  # by that other process, just now
-            return finished_before(folder, code)
+        if summary := summary_of(folder):  # by that other process, just now
+            return finished_before(folder, code, labels, summary)
         sizes = go_on_from(folder, state, code, cfg)
         tracker = Tracker(folder, config, labels, device, code, sizes)
+        saved = state.step
 
         def save():
-            if state.window.isfinite().all():  # else the next row says so, and the last checkpoint stays
-                state.save(folder / CHECKPOINT, tracker.sizes())
+            nonlocal saved
+            if state.is_finite():  # else the next row says so, and the last checkpoint stays
+                with writing(folder):
+                    state.save(folder, tracker.sizes())
+                saved = state.step
 
         exit_code = 1
         try:
@@ -220,25 +230,42 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
                 **figures,
             }
             tracker.finish(summary)
+            (folder / CHECKPOINT_BEFORE).unlink(missing_ok=True)
             exit_code = 0
         except Stopped:
             print(f"\ninterrupted after step {state.step}; the same command goes on in {folder}", file=sys.stderr)
             raise
-        except Exception:
-            (folder / FAILED).write_text(traceback.format_exc())
+        except NotWritten as error:
+            kept = f"what was saved at step {saved} is kept, and the same command goes on from there"
+            gone = "the run's folder is gone, and what was in it is lost; the same command begins anew"
+            raise NotWritten(f"{error} (at step {state.step}); {kept if folder.is_dir() else gone}") from error
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                (folder / FAILED).write_text(traceback.format_exc())
+                error.add_note(f"traceback: {folder / FAILED}")
             raise
         finally:
             tracker.close(exit_code)
-    print_summary(folder, tracker.mode)
+    print_summary(folder, labels, summary, tracker.mode)
     return "done", folder
 
 
-def finished_before(folder: Path, code: dict[str, str]) -> tuple[str, Path]:
+def summary_of(folder: Path) -> dict | None:
+    r"""Final figures of a finished run; None if it has not finished, or has lost them or rows since."""
+    try:
+        found = json.loads((folder / FINISHED).read_text())
+        whole = all(size_of(folder / name) >= size for name, size in found.get("sizes", {}).items())
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+    return found if whole else None
+
+
+def finished_before(folder: Path, code: dict[str, str], labels: dict, summary: dict) -> tuple[str, Path]:
     r"""Shows a finished run again, unless other code would be behind it now."""
     if changed := changed_since(folder, code):
         raise Refused(f"{folder} was finished by other code ({changed}): fresh=true runs it again")
     print(f"finished already: {folder} (fresh=true runs it again, in a new folder)")
-    print_summary(folder)
+    print_summary(folder, labels, summary)
     return "finished before", folder
 
 
@@ -246,40 +273,51 @@ def go_on_from(folder: Path, state: State, code: dict[str, str], cfg: DictConfig
     r"""Restores the state of an unfinished run; the sizes of its files then, or None if it has no checkpoint yet.
 
     Raises:
-        Refused: If the code has changed since, the run has failed and is not to be retried, or its checkpoint is no
-            such, or knows more rows or steps than there are.
+        Refused: If the code has changed since, a failed run is not to be retried, or no checkpoint can be read.
     """
-    saved = (folder / CHECKPOINT).is_file()
+    saved = [path for name in (CHECKPOINT, CHECKPOINT_BEFORE) if (path := folder / name).is_file()]
     if saved and (changed := changed_since(folder, code)):
         raise Refused(f"{folder} was begun by other code ({changed}): fresh=true begins anew")
     if (folder / FAILED).is_file():
         if not cfg.retry:
-            reason = (folder / FAILED).read_text().strip().splitlines()[-1]
+            text = (folder / FAILED).read_text(errors="replace").strip().splitlines()
+            reason = text[-1] if text else "its reason is lost"
             where = "goes on from its last checkpoint" if saved else "begins it again"
             raise Refused(f"{folder} has failed before ({reason}): retry=true {where}")
         (folder / FAILED).unlink()
-    if not saved:
-        return None
-    sizes = state.load(folder / CHECKPOINT)
-    there = {name: (folder / name).stat().st_size for name in Tracker.FILES if (folder / name).is_file()}
-    if sizes.keys() != set(Tracker.FILES) or state.step > cfg.steps:
-        raise Refused(f"{folder / CHECKPOINT} is no checkpoint of this run: fresh=true begins anew")
-    if short := [name for name in Tracker.FILES if there.get(name, -1) < sizes[name]]:
-        raise Refused(f"{folder / short[0]} lacks rows that {CHECKPOINT} counts on: fresh=true begins anew")
-    print(f"going on from step {state.step} in {folder}")
-    return sizes
+    problems = []
+    for path in saved:
+        try:
+            sizes = state.load(path)
+            if sizes.keys() != set(Tracker.FILES) or state.step > cfg.steps:
+                raise Unreadable(f"{path} is no checkpoint of this run")
+            if short := [name for name, size in sizes.items() if size_of(folder / name) < size]:
+                raise Unreadable(f"{path} is newer than what is left of {short[0]}")
+        except Unreadable as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            print(f"{problems[0]}: the one before it is taken", file=sys.stderr)
+        print(f"going on from step {state.step} in {folder}")
+        return sizes
+    if problems:
+        raise Refused(f"{'; '.join(problems)}: it cannot go on, and fresh=true begins anew")
+    return None
 
 
-def print_summary(folder: Path, mode: str | None = None) -> None:
+def size_of(path: Path) -> int:
+    r"""Bytes of a file, 0 if it is not there."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = None) -> None:
     r"""One screen about a finished run."""
-    config, summary = OmegaConf.load(folder / "config.yaml"), OmegaConf.load(folder / FINISHED)
-    labels = config.choices
-    rate = summary.steps / max(summary.seconds, 1e-9)
+    rate = summary["steps"] / max(summary["seconds"], 1e-9)
     lines = [
-        f"{labels.estimator} on {labels.task}, seed {labels.seed}",
-        f"  parameters   {summary.parameters:,} of the model, {summary.estimator_parameters:,} of the estimator",
-        f"  training     {summary.steps:,} steps in {summary.seconds:.1f} s ({rate:.0f} per second), "
-        f"{summary.evaluations / summary.steps:g} evaluations of the objective per example and step",
+        f"{labels['estimator']} on {labels['task']}, seed {labels['seed']}",
+        f"  parameters   {summary['parameters']:,} of the model, {summary['estimator_parameters']:,} of the estimator",
+        f"  training     {summary['steps']:,} steps in {summary['seconds']:.1f} s ({rate:.0f} per second), "
+        f"{summary['evaluations'] / summary['steps']:g} evaluations of the objective per example and step",
         *(f"  {name:<12} {value:.5g}" for name, value in summary.items() if name.startswith("test/")),
         f"  folder       {folder}",
     ]
@@ -296,17 +334,64 @@ def debugging() -> bool:
     return FULL_ERROR or any(argument.startswith("debug=") for argument in sys.argv)
 
 
-def refusal(error: BaseException) -> str | None:
-    r"""The one line for what a user got wrong, or None if the program is at fault."""
-    if isinstance(error, Refused | NotFinite):
+def check_arguments(arguments: list[str]) -> None:
+    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
+    flags, reader = get_args_parser(), OverridesParser.create()
+
+    def refuse(text: str):
+        raise Refused(f"{text}; python run.py --help lists what there is")
+
+    flags.error = refuse
+    for text in flags.parse_args(arguments).overrides:
+        try:
+            override = reader.parse_override(text)
+            value = override.value()
+        except HydraException as error:
+            raise Refused(unreadable(text, options.one_line(error))) from error
+        group = override.key_or_group
+        if not group:
+            raise Refused(f"{text}: the name of the option is missing: NAME{text}")
+        if (CONFIGS / group).is_dir() and not override.is_delete():
+            known = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
+            for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+                if not isinstance(choice, str | dict | QuotedString | Glob):
+                    raise Refused(f"{text}: the name of one choice is expected; there are: {', '.join(known)}")
+
+
+def unreadable(text: str, reason: str) -> str:
+    r"""Why an override cannot be read, for people: Hydra's own ``reason`` is its parser's."""
+    if "=" not in text:
+        return f"{text}: a value is missing: {text}=VALUE"
+    if found := re.search(r"evaluating .*?: (.*)|token recognition (error at: .*)", reason):
+        return f"{text} cannot be read: {found[1] or found[2]}; {QUOTES}"
+    return f"{text} cannot be read; {QUOTES}"
+
+
+def refusal(error: BaseException, arguments: list[str] | None = None) -> str | None:
+    r"""The one line for what a user got wrong, or None if the program is at fault.
+
+    Arguments:
+        error: What was raised.
+        arguments: Overrides of which it came; None: those of the command line.
+    """
+    if isinstance(error, Refused | NotFinite | NotWritten):
         return str(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
         return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not in_a_job(error):
-        return composition_error(options.one_line(error), options.one_line(options.innermost(error)))
+        found = options.one_line(error), options.one_line(options.innermost(error))
+        return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
     return None
+
+
+def fault(error: BaseException) -> str:
+    r"""One line for what is no refusal: what was raised, in which line, and how to see the traceback."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    notes = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"{type(error).__name__}: {options.one_line(error)[:300]} ({where}); {notes[-1]}"
 
 
 def in_a_job(error: BaseException) -> bool:
@@ -314,25 +399,41 @@ def in_a_job(error: BaseException) -> bool:
     return any(frame.name == job.__name__ for frame in traceback.extract_tb(error.__traceback__))
 
 
-def composition_error(text: str, cause: str) -> str:
-    r"""Hydra's complaint about an override, with what would be accepted."""
-    if match := re.match(r"Could not override '([^']+)'", text):
-        if match[1] == "data":
-            return "data: this task takes none"
-        known, key = known_keys(), match[1]
+def composition_error(text: str, cause: str, arguments: list[str]) -> str:
+    r"""Hydra's complaint about one of the overrides ``arguments``, with what would be accepted."""
+    if match := re.match(r"(?:In '(.+)': )?Could not override '([^']+)'", text):
+        if match[2] == "data":
+            return "data: this task takes none" + f", but {match[1]} chooses some".replace("/", "=") * bool(match[1])
+        known, key = known_keys(arguments), match[2]
         group = key.split(".")[0]
         takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
         hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
-        return f"{key} is no option{options.nearest(key, known)}; {hint}"
+        choice = next((a for a in reversed(arguments) if a.startswith(f"{group}=")), None)
+        if choice and choice not in sys.argv:
+            hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it"
+        elif (CONFIGS / group).is_dir() and {"-m", "--multirun"} & set(sys.argv):
+            more = f"with -m say {group}=NAME too, and of several of them {key}=choice(VALUE)"
+            if key in known:
+                return f"{key} is no option of the config that the jobs vary: {more}"
+            hint += f"; {more}"
+        alike = [k for k in known if ("." in k) >= ("." in key)]
+        return f"{key} is no option{options.nearest(key, alike)}; {hint}"
     if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):
-        return f"{match[2]}={match[3]}: {options.expected(match[2]) or cause}"
+        key, parent = match[2], match[2].rpartition(".")[0]
+        if not options.expected(key) and (accepted := options.expected(parent)):
+            return f"{key} is no option; {parent}: {accepted}"
+        if cause == "Cannot merge DictConfig with ListConfig":
+            cause = "a list such as [64,32] is expected"
+        return f"{key}={match[3]}: {options.expected(key) or cause}"
     return text.split(" See https")[0]
 
 
-def known_keys() -> list[str]:
-    r"""Every option, with dots, of the config with the first choice of each group on the command line."""
+def known_keys(arguments: list[str]) -> list[str]:
+    r"""Every option, with dots, of the config with the first choice of each group among the overrides."""
     groups = [
-        a.split(",")[0] for a in sys.argv[1:] if re.fullmatch(r"(estimator|task|data|optimizer|schedule)=[\w/,]+", a)
+        a.split(",")[0]
+        for a in arguments
+        if re.fullmatch(r"(experiment|estimator|task|data|optimizer|schedule)=[\w/,]+", a)
     ]
     GlobalHydra.instance().clear()  # within a sweep it is in the way; the program ends with the complaint
     for chosen in (groups, []):
@@ -352,10 +453,13 @@ def known_keys() -> list[str]:
     return list(walk(cfg, ""))
 
 
-def fail(error: BaseException) -> None:
-    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what is refused."""
-    print(f"error: {refusal(error)}", file=sys.stderr)
-    sys.exit(1 if isinstance(error, NotFinite) else 2)
+def fail(error: BaseException, arguments: list[str] | None = None) -> None:
+    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what :func:`refusal` knows."""
+    refused = refusal(error, arguments)
+    if refused is None and FULL_ERROR:
+        traceback.print_exception(error)
+    print(f"error: {refused or fault(error)}", file=sys.stderr)
+    sys.exit(1 if refused is None or isinstance(error, NotFinite | NotWritten) else 2)
 
 
 def ends_sweep(error: BaseException) -> bool:
@@ -381,6 +485,7 @@ def main() -> None:
     CheckSweep.sweep = None
     try:
         try:
+            check_arguments(sys.argv[1:])
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
         except BaseException as error:
             if not ends_sweep(error):
@@ -391,6 +496,6 @@ def main() -> None:
         if CheckSweep.sweep and (code := CheckSweep.sweep.sum_up()):
             sys.exit(code)
     except Exception as error:
-        if FULL_ERROR or refusal(error) is None or (debugging() and in_a_job(error)):
+        if FULL_ERROR or (debugging() and in_a_job(error)):
             raise
         fail(error)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import Tensor
 
 from estimators.base import Estimator
 from harness.gradients import RunningVariance, forked_random, frozen, measure, noises, truth_of
-from harness.options import Refused, build, estimators_known, plain_value
+from harness.options import Refused, build, estimators_known, innermost, one_line, plain_value
 from tasks.base import Problem, Task
 
 MEASURE, FIT, LEARN, NOISES, TRUTH = 1, 5, 6, 7, 8  # purposes of forked random streams
@@ -29,7 +30,10 @@ def configured(entry: str | dict) -> tuple[str, Estimator]:
     settings = [f"{key}={value}" for key, value in settings.items()]
     loader = GlobalHydra.instance().config_loader()
     overrides = [f"estimator={name}", *(f"estimator.{setting}" for setting in settings)]
-    cfg = loader.load_configuration("config", overrides, RunMode.RUN, from_shell=False)
+    try:
+        cfg = loader.load_configuration("config", overrides, RunMode.RUN, from_shell=False)
+    except HydraException as error:
+        raise Refused(f"measure: {name} with {', '.join(settings)}: {one_line(innermost(error))}") from error
     return (f"{name}({','.join(settings)})" if settings else name), build(cfg, "estimator", name)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,9 +16,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from harness.shared import NOT_RESULTS, Refused, nearest
+
+MOST = {"threads": 1024}  # values of options; of other integers, what a machine's word holds
 
 
 class Device(Enum):
@@ -159,6 +163,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         Refused: With the option, its value and what is accepted.
     """
+    check_interpolations(cfg)
     check_names(cfg)
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
@@ -166,9 +171,11 @@ def check(cfg: DictConfig) -> None:
     lowest |= {"checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
     lowest |= {"measure.reference_draws": 0, "measure.batches": 0, "measure.rival_steps": 0}
     for key, low in lowest.items():
-        if (value := OmegaConf.select(cfg, key)) < low:
+        if not low <= (value := OmegaConf.select(cfg, key)):
             kind = "a number" if isinstance(value, float) else "an integer"
             raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
+        if isinstance(value, int) and value > (most := MOST.get(key, sys.maxsize)):
+            raise Refused(f"{key} must be at most {most}, got {value}")
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     check_measure(cfg.measure)
@@ -187,6 +194,16 @@ def check(cfg: DictConfig) -> None:
             raise Refused(f"wandb.tags must be 1 to 64 characters long each, got {tag!r}")
     if cfg.device == Device.cuda and not torch.cuda.is_available():
         raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+
+
+def check_interpolations(cfg: DictConfig) -> None:
+    r"""Refuses ``${...}`` that stands for nothing, or for itself."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise Refused(f"{error.full_key or 'an option'}: {one_line(error)}") from error
+    except RecursionError as error:
+        raise Refused("an option stands for something that it is itself a part of: ${...}") from error
 
 
 def check_measure(cfg: DictConfig) -> None:
@@ -328,5 +345,5 @@ def innermost(error: BaseException) -> BaseException:
 
 def one_line(error: BaseException) -> str:
     r"""The first paragraph of an exception's text in one line."""
-    text = " ".join(str(error).strip().split("\n\n")[0].split())
-    return text or type(error).__name__
+    paragraph = str(error).strip().split("\n\n")[0].split("\n    full_key: ")[0]  # the rest is OmegaConf's internals
+    return " ".join(paragraph.split()) or type(error).__name__

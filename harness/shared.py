@@ -1,8 +1,13 @@
 r"""What those who write runs and those who read them share; nothing here takes long to import."""
 
+import contextlib
 import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
-FINISHED, FAILED, CHECKPOINT = "summary.json", "failed.txt", "state.pt"  # files in a run's folder
+# Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
+FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
@@ -10,6 +15,34 @@ NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", 
 
 class Refused(ValueError):
     r"""A request that is refused before any work starts; its text is the one line that the user sees."""
+
+
+class NotWritten(OSError):
+    r"""A file of a run could not be written; the text says which, and why."""
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    r"""Within it, an error of the system is raised as :class:`NotWritten`."""
+    try:
+        yield
+    except OSError as error:
+        raise NotWritten(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    r"""Writes a file that is either whole and on disk or not there."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()  # it takes the room that others may need
+        raise
 
 
 def nearest(word: str, known: list[str], prefix: str = "") -> str:

@@ -28,7 +28,7 @@ class Sweep:
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.begun = folder, None
         self.told, self.over = "", threading.Event()
 
     def begin(self, jobs: int, varied: Iterable[str], searching: bool) -> None:
@@ -40,8 +40,9 @@ class Sweep:
             searching: Whether the jobs are the trials of a search.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        about = {"jobs": jobs, "began": time.time(), "process": THIS_PROCESS, "command": sys.argv}
-        write_json(self.folder / "sweep.json", about | {"varied": sorted(varied), "searching": searching})
+        self.begun = {"jobs": jobs, "began": time.time(), "process": THIS_PROCESS, "command": sys.argv}
+        self.begun |= {"varied": sorted(varied), "searching": searching}
+        write_json(self.folder / "sweep.json", self.begun)
 
         def ask_to_stop(number, frame):
             if self.stopping():  # asked a second time
@@ -60,11 +61,12 @@ class Sweep:
 
     def stop(self, number: int) -> None:
         r"""Asks all jobs to save and end, because of a signal."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # it may have been deleted since
         (self.folder / STOP).write_text(signal.Signals(number).name)
 
     def about(self) -> dict:
         r"""What :meth:`begin` noted: ``began`` in seconds since 1970, ``process`` and ``command`` of the sweep's."""
-        return json.loads((self.folder / "sweep.json").read_text())
+        return self.begun or json.loads((self.folder / "sweep.json").read_text())
 
     def known(self) -> bool:
         r"""Whether :meth:`begin` was called for this folder."""
@@ -76,6 +78,7 @@ class Sweep:
 
     def note(self, job: int, overrides: list[str], outcome: dict) -> None:
         r"""Notes what has become of a job: its ``status`` is ``running`` or one of ``ENDED``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / f"job-{job}.json", {"job": job, "overrides": overrides, **outcome})
 
     def tell(self) -> None:

@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
-from harness.shared import FINISHED, NOT_RESULTS, Refused
+from harness.shared import FINISHED, NOT_RESULTS, Refused, write_whole, writing
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
@@ -62,7 +62,8 @@ def locked(folder: Path, patience: float = 10) -> Iterator[bool]:
     """
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=patience)
+        with writing(folder):
+            lock.acquire(timeout=patience)
     except Timeout:
         yield False
         return
@@ -76,8 +77,15 @@ def changed_since(folder: Path, code: dict[str, str]) -> str:
     r"""Files of the code that makes results that are not what they were when the run of ``folder`` began, in words.
 
     Empty if there are none.
+
+    Raises:
+        Refused: If it cannot be told.
     """
-    before = json.loads((folder / "environment.json").read_text()).get("code", {})
+    path = folder / "environment.json"
+    try:
+        before = dict(json.loads(path.read_text())["code"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Refused(f"{path} cannot be read, and nothing else tells by which code: fresh=true begins anew") from None
     changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
     return ", ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
 
@@ -145,10 +153,8 @@ def shortened(value: str) -> str:
 
 
 def write_json(path: Path, content: dict) -> None:
-    r"""Writes a file that is either whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    r"""Writes a file that is either whole and on disk or not there."""
+    write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 class Tracker:
@@ -166,6 +172,9 @@ class Tracker:
         code: Hashes of the code that makes the results, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
             made again. None for a new run.
+
+    Its methods, and making one, raise:
+        NotWritten: If a file cannot be written.
     """
 
     FILES = ("metrics.jsonl", "timings.jsonl")
@@ -180,27 +189,31 @@ class Tracker:
         sizes: dict[str, int] | None = None,
     ):
         self.folder = folder
-        if sizes is None:
-            (folder / "config.yaml").write_text(yaml.safe_dump({"choices": labels, **config}, sort_keys=False))
-            write_json(folder / "environment.json", {**environment(device), "code": code})
-        for name in self.FILES:
-            with (folder / name).open("ab") as file:
-                file.truncate((sizes or {}).get(name, 0))
-        self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
+        with writing(folder):
+            kept = yaml.safe_dump({"choices": labels, **config}, sort_keys=False)
+            write_whole(folder / "config.yaml", kept.encode())
+            if sizes is None:
+                write_json(folder / "environment.json", {**environment(device), "code": code})
+            for name in self.FILES:
+                with (folder / name).open("ab") as file:
+                    file.truncate((sizes or {}).get(name, 0))
+            self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
         self.wandb, self.mode = start_wandb(folder, config, labels)
 
     def sizes(self) -> dict[str, int]:
         r"""Bytes of the files of rows so far, which are on disk when this returns."""
-        for file in (self.metrics, self.timings):
-            os.fsync(file.fileno())
-        return {name: (self.folder / name).stat().st_size for name in self.FILES}
+        with writing(self.folder):
+            for file in (self.metrics, self.timings):
+                os.fsync(file.fileno())
+            return {name: (self.folder / name).stat().st_size for name in self.FILES}
 
     def log(self, step: int, row: dict, timings: dict[str, float]) -> None:
         r"""One row after ``step`` optimiser steps, and seconds: of training so far, and of what was measured."""
         timing = {name: float(f"{seconds:.4g}") for name, seconds in timings.items()}
-        for file, content in ((self.metrics, row), (self.timings, timing)):
-            file.write(json.dumps({"step": step, **content}, allow_nan=False) + "\n")
-            file.flush()
+        with writing(self.folder):
+            for file, content in ((self.metrics, row), (self.timings, timing)):
+                file.write(json.dumps({"step": step, **content}, allow_nan=False) + "\n")
+                file.flush()
         self.to_wandb(lambda run: run.log({"step": step, **row, **timing}))
 
     def keep(self, examples: dict[str, list[dict[str, str]] | torch.Tensor]) -> None:
@@ -209,7 +222,7 @@ class Tracker:
             if isinstance(rows, torch.Tensor):
                 self.keep_picture(name, rows)
                 continue
-            with (self.folder / f"{name}.csv").open("w", newline="") as file:
+            with writing(self.folder), (self.folder / f"{name}.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
@@ -219,18 +232,21 @@ class Tracker:
         r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
         grey = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
         path = self.folder / f"{name}.png"
-        imsave(path, grey, cmap="gray", vmin=0, vmax=1)
+        with writing(self.folder):
+            imsave(path, grey, cmap="gray", vmin=0, vmax=1)
         self.to_wandb(lambda run: run.log({name: as_picture(path)}))
 
     def finish(self, summary: dict) -> None:
-        r"""Marks the run as finished, with its final figures."""
-        write_json(self.folder / FINISHED, summary)
+        r"""Marks the run as finished, with its final figures and :meth:`sizes`."""
+        with writing(self.folder):
+            write_json(self.folder / FINISHED, {**summary, "sizes": self.sizes()})
         self.to_wandb(lambda run: run.summary.update(summary))
 
     def close(self, exit_code: int) -> None:
         r"""Closes the files, and W&B with what has reached it."""
-        self.metrics.close()
-        self.timings.close()
+        for file in (self.metrics, self.timings):
+            with contextlib.suppress(OSError):  # of rows that could not be written, which was said
+                file.close()
         self.to_wandb(lambda run: finish_wandb(run, exit_code))
 
     def to_wandb(self, action) -> None:

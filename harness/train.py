@@ -1,25 +1,29 @@
 r"""The training loop, and everything it needs to go on from."""
 
+import contextlib
 import copy
+import inspect
+import io
 import math
-import os
+import operator
 import pickletools
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from estimators.base import Estimator, positive
+from estimators.base import Estimator, is_number, positive
 from harness.gradients import forked_random
 from harness.measuring import Measuring, fit
 from harness.options import Refused, build, innermost, one_line
+from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, write_whole
 from tasks.base import Problem, Task
 
 TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; measuring has its own
@@ -27,6 +31,19 @@ TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; mea
 
 class NotFinite(ArithmeticError):
     r"""The loss became infinite or NaN; the text names step, estimator and tensor."""
+
+
+class Unreadable(Refused):
+    r"""A file is no checkpoint of this run."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    r"""Within it, whatever a broken file leads to is raised as :class:`Unreadable`."""
+    try:
+        yield
+    except Exception as error:
+        raise Unreadable(f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:120]})") from error
 
 
 class Batches:
@@ -98,11 +115,13 @@ class State:
 
     Attributes:
         task, estimator, optimizer, batches, measuring: Each with a ``state_dict`` of its own.
-        window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device.
+        window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device; no more than
+            there are steps.
         schedule: The factor of the model's learning rate, given the share of the steps that is done.
         step: Optimiser steps done.
         evaluations: Rows on which the objective was evaluated so far, per example.
         seconds: Of training so far, measuring and evaluating left out.
+        form: What a checkpoint must look like: the state before the first was read.
     """
 
     task: Task
@@ -115,6 +134,7 @@ class State:
     step: int = 0
     evaluations: int = 0
     seconds: float = 0.0
+    form: dict | None = None
 
     PARTS = ("task", "estimator", "optimizer", "batches", "measuring")
     NUMBERS = ("step", "evaluations", "seconds")
@@ -135,38 +155,54 @@ class State:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.window.device)
 
-    def save(self, path: Path, sizes: dict[str, int]) -> None:
-        r"""Writes a checkpoint that is either whole or not there; it loads with ``weights_only=True``.
+    def is_finite(self) -> bool:
+        r"""Whether losses since the last row and all parameters are finite: else there is nothing to go on from."""
+        parts = (self.window, *self.task.parameters(), *self.estimator.parameters())
+        return all(bool(part.isfinite().all()) for part in parts)
+
+    def save(self, folder: Path, sizes: dict[str, int]) -> None:
+        r"""Writes a checkpoint that is either whole or not there, and keeps the one before it.
 
         Arguments:
-            path: Of the file.
+            folder: The run's.
             sizes: Bytes of the files that have been written so far, by name; kept with the checkpoint.
         """
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            torch.save({"state": self.state_dict(), "sizes": sizes}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        content = io.BytesIO()
+        torch.save({"state": self.state_dict(), "sizes": sizes}, content)
+        if (folder / CHECKPOINT).is_file():
+            (folder / CHECKPOINT).replace(folder / CHECKPOINT_BEFORE)
+        write_whole(folder / CHECKPOINT, content.getbuffer())
 
     def load(self, path: Path) -> dict[str, int]:
         r"""Goes on from a checkpoint; the sizes that were kept with it.
 
         Raises:
-            Refused: If it is damaged, or of another run.
+            Unreadable: If the file is damaged, or of something else.
         """
-        found = read_checkpoint(path, self.window.device)
-        try:
-            check_form(found["state"], self.state_dict(), "state")
+        with reading(path):
+            found = read_checkpoint(path, self.window.device)
+            self.form = self.form or self.state_dict()
+            check_form(found["state"], self.form, "state")
             self.load_state_dict(found["state"])
             for optimizer in (self.optimizer, *self.measuring.rivals.optimizers.values()):
                 check_optimizer(optimizer)
             for name, number in {**found["sizes"], **{n: getattr(self, n) for n in self.NUMBERS}}.items():
                 if type(number) not in (int, type(getattr(self, name, 0))) or not 0 <= number < math.inf:
                     raise ValueError(f"{name} is {number}")
-        except Exception as error:  # torch raises whatever a wrong state leads to
-            raise no_checkpoint(path, error) from None
-        return found["sizes"]
+            return found["sizes"]
+
+    def load_parameters(self, path: Path) -> None:
+        r"""Takes over parameters and running state of task and estimator, and the step, from a checkpoint.
+
+        Raises:
+            Unreadable: If the file is damaged, or of something else.
+        """
+        with reading(path):
+            found = read_checkpoint(path, self.window.device)["state"]
+            for part in ("task", "estimator"):
+                check_form(found[part], getattr(self, part).state_dict(), part)
+                getattr(self, part).load_state_dict(found[part])
+            self.step = operator.index(found["step"])
 
 
 # All that is called when a checkpoint is read: anything else that torch admits could take memory without having it.
@@ -179,28 +215,19 @@ def read_checkpoint(path: Path, device: torch.device) -> dict:
     The file may come from anyone. Nothing in it is run, and no more memory is taken than it has bytes.
 
     Raises:
-        Refused: If it is no such file.
+        Exception: Of any kind, if it is no such file.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-                raise ValueError("it unpacks to more than it has")
-            (name,) = (name for name in archive.namelist() if name.lower().endswith("data.pkl"))
-            called = {what for code, what, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
-        if others := sorted(what for what in called - REBUILT if not what.endswith("Storage")):
-            raise ValueError(f"it calls {', '.join(others)}")
-        found = torch.load(path, map_location=device, weights_only=True)
-        if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("state", "sizes")):
-            raise ValueError("it has no state, or no sizes")
-        return found
-    except Exception as error:  # zipfile and torch raise whatever a broken file leads to
-        raise no_checkpoint(path, error) from None
-
-
-def no_checkpoint(path: Path, error: Exception) -> Refused:
-    r"""The refusal of a file, with what can be done."""
-    why = one_line(error).split(". ")[0][:200]
-    return Refused(f"{path} is damaged, or no checkpoint of this run ({why}): fresh=true begins anew")
+    with zipfile.ZipFile(path) as archive:
+        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+            raise ValueError("it unpacks to more than it has")
+        (name,) = (name for name in archive.namelist() if name.lower().endswith("data.pkl"))
+        called = {what for code, what, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
+    if others := sorted(what for what in called - REBUILT if not what.endswith("Storage")):
+        raise ValueError(f"it calls {', '.join(others)}")
+    found = torch.load(path, map_location=device, weights_only=True)
+    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("state", "sizes")):
+        raise ValueError("it has no state, or no sizes")
+    return found
 
 
 def check_form(found: object, expected: object, where: str) -> None:
@@ -275,6 +302,7 @@ def prepare(
     if learned := list(estimator.parameters()):
         groups.append({"params": learned, **({} if rate is None else {"lr": rate})})
     try:
+        check_kinds(settings)
         positive(lr=settings["lr"])
         if rate is not None:
             positive(estimator_lr=rate)
@@ -290,9 +318,33 @@ def prepare(
 
     of_rival = lambda learned: make([{"params": learned, **({} if rate is None else {"lr": rate})}])
     measuring = Measuring(cfg, task, estimator, training_batches, reference or {}, rivals or {}, of_rival, device)
-    window = torch.zeros(cfg.log_every, 2, device=device)
+    window = torch.zeros(min(cfg.log_every, cfg.steps), 2, device=device)
     torch.manual_seed(cfg.seed)
     return State(task, estimator, optimizer, batches, measuring, window, schedule)
+
+
+def check_kinds(settings: dict) -> None:
+    r"""Refuses options of an optimiser, beside its rates, that are not of the kind of its class's own defaults.
+
+    Raises:
+        TypeError: Naming the option, and the default as an example.
+    """
+    for name, parameter in inspect.signature(get_class(settings["_target_"])).parameters.items():
+        value, default = settings.get(name, parameter.default), parameter.default
+        if name != "lr" and isinstance(default, int | float | tuple) and not alike(value, default):
+            example = str(list(default) if isinstance(default, tuple) else default).lower()
+            raise TypeError(f"{name} must be finite and of the kind of {example}, got {value!r}")
+
+
+def alike(value: object, default: bool | float | tuple) -> bool:
+    r"""Whether a value is a truth value, a finite number, or a list of as many of them, like the default."""
+    if isinstance(default, tuple):
+        return value is default or (
+            isinstance(value, list) and len(value) == len(default) and all(map(alike, value, default))
+        )
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return is_number(value) and math.isfinite(value)
 
 
 def train(
@@ -321,6 +373,12 @@ def train(
     def due(every):
         return state.step in (0, steps) or (every > 0 and state.step % every == 0)
 
+    def figures(split):
+        found = {f"{split}/{k}": v for k, v in task.evaluate(split).items()}
+        if bad := [name for name, value in found.items() if not math.isfinite(value)]:
+            raise not_finite(state, f"{bad[0]} after step {state.step}")
+        return found
+
     def row():
         found = {}
         if state.step and (state.step % log_every == 0 or state.step == steps):
@@ -329,7 +387,7 @@ def train(
             found |= {f"gradient/{k}": v for k, v in state.measuring.along().items()}
         if due(valid_every):
             with forked_random(device, seed, state.step, EVALUATE):
-                found |= {f"valid/{k}": v for k, v in task.evaluate("valid").items()}
+                found |= figures("valid")
         if measure_every and due(measure_every):
             statistics, taken = state.measuring.take(state.step)
             found |= {f"gradient/{k}": v for k, v in statistics.items()}
@@ -382,7 +440,7 @@ def train(
                 step()
             progress.update()
     with forked_random(device, seed, state.step, TEST):
-        tested = {f"test/{k}": v for k, v in task.evaluate("test").items()}
+        tested = figures("test")
     log(state.step, tested, {"cost/seconds": state.seconds})
     return tested
 
@@ -401,10 +459,15 @@ def mean_loss(state: State, log_every: int) -> float:
     first = int(bad.any(-1).int().argmax())
     step = state.step - count + first + 1
     names = " and ".join(name for name, is_bad in zip(("cost", "penalty"), bad[first], strict=True) if is_bad)
+    raise not_finite(state, f"the {names} of step {step}")
+
+
+def not_finite(state: State, what: str) -> NotFinite:
+    r"""An exception that names what is not finite, and the parameters that are not."""
     broken = [name for name, p in state.task.named_parameters() if not p.isfinite().all()]
     tail = f"; by step {state.step} so are the parameters {', '.join(broken)}" if broken else ""
     estimator, task = type(state.estimator).__name__, type(state.task).__name__
-    raise NotFinite(
-        f"the {names} of step {step} is not finite (estimator {estimator}, task {task}){tail}: "
+    return NotFinite(
+        f"{what} is not finite (estimator {estimator}, task {task}){tail}: "
         "lower optimizer.lr, or rerun with debug=fast to find the operation"
     )

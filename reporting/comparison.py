@@ -1,7 +1,6 @@
 r"""Estimators side by side at given parameters: ``measure.py``."""
 
 import math
-import operator
 import os
 import sys
 from pathlib import Path
@@ -16,11 +15,12 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from harness import memory, options
-from harness.app import CONFIGS, fail, refusal
+from harness.app import CONFIGS, FULL_ERROR, fail
 from harness.gradients import WHERE
 from harness.measuring import asked_for
 from harness.options import Refused
-from harness.train import check_form, no_checkpoint, prepare, read_checkpoint
+from harness.shared import CHECKPOINT, NotWritten, writing
+from harness.train import prepare
 from reporting.biases import Comparison, points_of, relative_biases
 from reporting.charts import bias_picture
 from reporting.looks import looks
@@ -53,16 +53,19 @@ def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | 
     if not any(o.startswith("measure.reference_draws=") for o in overrides):
         cfg.measure.reference_draws = REFERENCE_DRAWS
     if folder is not None:
-        if not all((folder / name).is_file() for name in ("config.yaml", "state.pt")):
-            raise Refused(f"{folder}: no folder of a finished run (config.yaml and state.pt)")
+        if not all((folder / name).is_file() for name in ("config.yaml", CHECKPOINT)):
+            raise Refused(f"{folder}: no folder of a finished run (config.yaml and {CHECKPOINT})")
         if other := [o for o in overrides if not o.startswith(WITH_FOLDER)]:
             raise Refused(f"{other[0]}: beside a run's folder only measure, device and threads can be given")
-        saved = yaml.safe_load((folder / "config.yaml").read_text())
-        chosen = saved.pop("choices")
-        check_targets(saved, folder)
-        for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
-            cfg[key] = saved[key]
-        if saved["data"] is not None:
+        try:
+            saved = yaml.safe_load((folder / "config.yaml").read_text())
+            chosen = {key: str(saved["choices"][key]) for key in ("task", "estimator")}
+            for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
+                cfg[key] = saved[key]
+        except (ValueError, KeyError, TypeError, yaml.YAMLError):
+            raise Refused(f"{folder / 'config.yaml'} cannot be read, or is not a run's") from None
+        check_targets([saved.get(key) for key in ("task", "estimator", "optimizer", "data")], folder)
+        if saved.get("data") is not None:
             cfg.data = saved["data"]
             cfg.task.setdefault("data", saved["data"])  # it is said once, at the top
     options.check(cfg)
@@ -79,6 +82,8 @@ def check_targets(config: object, folder: Path) -> None:
     if isinstance(config, list):
         for entry in config:
             check_targets(entry, folder)
+    if isinstance(config, str) and "${" in config:  # saved configs are resolved
+        raise Refused(f"{folder / 'config.yaml'}: {config} is no value")
     if not isinstance(config, dict):
         return
     if (target := config.get("_target_")) is not None:
@@ -102,14 +107,7 @@ def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> lis
     estimator = options.build(cfg, "estimator", chosen["estimator"])
     state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     if folder is not None:
-        saved = read_checkpoint(folder / "state.pt", device)["state"]
-        try:
-            for part, own in {"task": state.task, "estimator": state.estimator}.items():
-                check_form(saved[part], own.state_dict(), part)
-                own.load_state_dict(saved[part])
-            state.step = operator.index(saved["step"])
-        except Exception as error:  # torch raises whatever a wrong state leads to
-            raise no_checkpoint(folder / "state.pt", error) from None
+        state.load_parameters(folder / CHECKPOINT)
     found, seconds = state.measuring.take(state.step)
     rows = []
     for name in [None, *state.measuring.rivals.estimators]:
@@ -181,20 +179,29 @@ def main() -> None:
             memory.keep_freed_memory()
             rows = pd.DataFrame(compare(cfg, chosen, folder))
         except Exception as error:
-            if refusal(error) is None:
+            if FULL_ERROR:
                 raise
             fail(error)
     to = folder or Path(cfg.output) / "measured" / chosen["task"]
+    try:
+        with writing(to):
+            show(rows, chosen["task"], to)
+    except NotWritten as error:
+        fail(error)
+
+
+def show(rows: pd.DataFrame, task: str, to: Path) -> None:
+    r"""Prints the tables, and writes all figures and the pictures to a folder."""
     to.mkdir(parents=True, exist_ok=True)
     rows.to_csv(to / "measured.csv", index=False)
     written = [to / "measured.csv"]
     (truth,) = [(c.removeprefix("truth/"), int(rows[c].iloc[0])) for c in rows if c.startswith("truth/")] or [(None, 0)]
     against = {None: "no truth", "exact": "the exact gradient"}.get(truth[0], f"{truth[1]} draws of {truth[0]}")
     for where, of_one in rows.groupby("where", sort=False):
-        print(f"\n{chosen['task']}, step {rows.step[0]}: {WHAT[where]}; truth: {against}\n")
+        print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {against}\n")
         print(table(of_one).to_string())
         if "bias2" in of_one and of_one.true_norm.notna().all():
             written.append(to / f"measured_{where}.png")
-            title = f"{chosen['task']}, step {rows.step[0]}: {WHAT[where]}; truth: {against}"
+            title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {against}"
             picture(of_one, title, written[-1])
     print("".join(f"\n{path}" for path in written))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from estimators.base import at_least
+from estimators.base import all_at_least, at_least
 from tasks.base import Problem, Task
 from tasks.data import Images, images_only
 from tasks.vae import perceptron
@@ -44,6 +44,7 @@ class Routing(Task):
         data: Images | None = None,
     ):
         super().__init__()
+        all_at_least(1, router_widths=router_widths), all_at_least(1, expert_widths=expert_widths)
         self.data = images_only(data)
         if self.data.labels is None:
             raise ValueError("data must have labels, these images have none")

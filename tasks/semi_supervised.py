@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from estimators import sampling
-from estimators.base import at_least, is_number, one_of
+from estimators.base import all_at_least, at_least, is_number, one_of
 from tasks.base import Problem, Task
 from tasks.data import Images, images_only
 from tasks.dvae import bernoulli_nats
@@ -54,6 +54,7 @@ class SemiSupervised(Task):
         data: Images | None = None,
     ):
         super().__init__()
+        all_at_least(1, widths=widths)
         self.data = images_only(data)
         if self.data.labels is None:
             raise ValueError("data must have labels, these images have none")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import sampling
-from estimators.base import at_least
+from estimators.base import all_at_least, at_least
 from tasks.base import Problem, Task
 from tasks.data import Images, images_only
 from tasks.dvae import bernoulli_nats, grid, is_square
@@ -52,6 +52,7 @@ class Structured(Task):
         test_samples: int | None = None,
     ):
         super().__init__()
+        all_at_least(1, widths=widths)
         self.data = images_only(data)
         self.K, self.C = at_least(1, variables=variables), at_least(1, categories=categories)
         self.nested = at_least(1, layers=layers) - 1

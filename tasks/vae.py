@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from estimators import sampling
-from estimators.base import at_least, is_number, log_prob, one_of, share
+from estimators.base import all_at_least, at_least, is_number, log_prob, one_of, share
 from tasks.base import Problem, Task
 
 
@@ -73,6 +73,7 @@ class CategoricalVAE(Task):
     ):
         super().__init__()
         self.K, self.C = at_least(1, variables=variables), at_least(1, categories=categories)
+        all_at_least(1, encoder_widths=encoder_widths), all_at_least(1, decoder_widths=decoder_widths)
         self.sampled = one_of(("analytic", "sampled"), kl=kl) == "sampled"
         self.draws = draws_of(bound_samples, test_samples)
         self.pinned = one_of([True, False], pinned=pinned)
@@ -169,7 +170,7 @@ class CategoricalVAE(Task):
         x = self.held_out(split)
         logits = self.logits(self.features(x))
         draws = self.draws[split]
-        # Made beforehand: small tensors kept from every draw would lie between the large ones that the next could reuse.
+        # Made beforehand: small tensors kept from every draw would lie between large ones that the next could reuse.
         nats, weight = logits.new_empty(2, draws, len(x))
         for i in range(draws):
             z = sampling.draw(logits, 1)

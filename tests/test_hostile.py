@@ -106,7 +106,7 @@ CRAFTED = {
     ),
     "more rows than there are": (
         lambda good: saved(torch.load(io.BytesIO(good)) | {"sizes": {"metrics.jsonl": 10**9, "timings.jsonl": 3}}),
-        "metrics.jsonl lacks rows that state.pt counts on",
+        "state.pt is newer than what is left of metrics.jsonl",
     ),
     "more steps than there are": (
         lambda good: saved(with_changed(torch.load(io.BytesIO(good)), ["state", "step"], lambda _: 21)),
@@ -135,15 +135,17 @@ def test_a_crafted_checkpoint_is_refused(command, measured, tmp_path, unfinished
     before = peak()
     code, _, err = command(*RUN, f"output={place}")
     assert code == 2
-    assert re.fullmatch(rf"error: {re.escape(str(folder))}/.*{line}.*: fresh=true begins anew\n", err), err
+    assert re.fullmatch(
+        rf"error: {re.escape(str(folder))}/.*{line}.*: it cannot go on, and fresh=true begins anew\n", err
+    ), err
     assert peak() - before < 200
     assert not (tmp_path / "harmed").exists()
     assert (folder / "metrics.jsonl").read_bytes() == kept["rows"]
-    if "sizes" in line or "rows" in line or "checkpoint" in line:
+    if any(word in line for word in ("sizes", "newer", "checkpoint")):
         return  # which only going on needs
     code, _, err = measured(folder, "measure.rivals=[]")
     assert code == 2
-    assert err.startswith(f"error: {folder}/state.pt is damaged, or no checkpoint of this run (")
+    assert err.startswith(f"error: {folder}/state.pt cannot be read (")
     assert err.count("\n") == 1
     assert not (tmp_path / "harmed").exists()
 
@@ -203,7 +205,7 @@ def good(tmp_path_factory):
     state, cfg = started(*WITH_RIVALS)
     train(state, cfg, lambda *_: None)
     path = tmp_path_factory.mktemp("good") / "state.pt"
-    state.save(path, {"metrics.jsonl": 3})
+    state.save(path.parent, {"metrics.jsonl": 3})
     assert started(*WITH_RIVALS)[0].load(path) == {"metrics.jsonl": 3}
     return torch.load(path)
 
@@ -217,10 +219,21 @@ def test_a_state_of_another_form_is_refused(tmp_path, good, where, change):
     torch.save(with_changed(good, where, change), path)
     state, _ = started(*WITH_RIVALS)
     before = peak()
-    line = rf"^{path} is damaged, or no checkpoint of this run \(.*\): fresh=true begins anew$"
+    line = rf"^{path} cannot be read \(.*\)$"
     with pytest.raises(Refused, match=line):
         state.load(path)
     assert peak() - before < 200
+
+
+def test_a_wrong_state_leaves_nothing_in_the_way_of_a_good_one(tmp_path, good):
+    """That of the checkpoint before it, which is tried next."""
+    state, _ = started(*WITH_RIVALS)
+    for where in ("exp_avg", "exp_avg_sq"):
+        torch.save(with_changed(good, ["state", *MOMENTS, where], lambda _: torch.zeros(2, 2)), tmp_path / "bad.pt")
+        with pytest.raises(Refused, match="optimiser's exp_avg"):
+            state.load(tmp_path / "bad.pt")
+    torch.save(good, tmp_path / "good.pt")
+    assert state.load(tmp_path / "good.pt") == {"metrics.jsonl": 3}
 
 
 @pytest.mark.parametrize("optimizer", sorted(p.stem for p in (ROOT / "configs/optimizer").glob("*.yaml")))
@@ -228,7 +241,7 @@ def test_checkpoints_of_every_optimiser_are_read(tmp_path, optimizer):
     choice = [*RUN, f"optimizer={optimizer}", "optimizer.lr=1e-4", "measure.every=0", "valid.every=0"]
     state, cfg = started(*choice)
     train(state, cfg, lambda *_: None)
-    state.save(tmp_path / "state.pt", {"metrics.jsonl": 3})
+    state.save(tmp_path, {"metrics.jsonl": 3})
     assert started(*choice)[0].load(tmp_path / "state.pt") == {"metrics.jsonl": 3}
 
 
@@ -237,7 +250,13 @@ def test_a_run_s_config_calls_nothing_else(command, measured, tmp_path, monkeypa
     assert command(*RUN)[0] == 0
     (folder,) = folders(tmp_path)
     good = (folder / "config.yaml").read_text()
-    for target in ("os.system", "subprocess.getoutput", "tasks.data.os.system", "harness.tracking.ROOT.unlink"):
+    for target in (
+        "os.system",
+        "${oc.env:HOME}",
+        "subprocess.getoutput",
+        "tasks.data.os.system",
+        "harness.tracking.ROOT.unlink",
+    ):
         for was in ("tasks.dvae.DiscreteVAE", "tasks.data.embedded_digits", "estimators.NVIL", "torch.optim.Adam"):
             assert f"_target_: {was}\n" in good
             (folder / "config.yaml").write_text(good.replace(f"_target_: {was}\n", f"_target_: {target}\n"))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -200,7 +201,7 @@ def test_a_restored_state_continues_bit_for_bit(estimator):
 def test_a_state_loads_without_pickle(tmp_path):
     state, cfg = started("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT)
     train(state, cfg, lambda *_: None)
-    state.save(tmp_path / "state.pt", {"metrics.jsonl": 3})
+    state.save(tmp_path, {"metrics.jsonl": 3})
     assert state.estimator.temperature.steps == 20
     again, _ = started("estimator=gumbel_softmax", "estimator.rate=0.1", *SHORT)
     assert again.load(tmp_path / "state.pt") == {"metrics.jsonl": 3}
@@ -220,7 +221,7 @@ def test_a_learned_baseline_has_its_size_before_the_first_step(tmp_path, task, g
     train(state, cfg, lambda *_: None)
     assert all(not torch.equal(a, b) for a, b in zip(before, state.estimator.parameters(), strict=True))
     assert state.estimator.running.weight > 0
-    state.save(tmp_path / "state.pt", {"metrics.jsonl": 3})
+    state.save(tmp_path, {"metrics.jsonl": 3})
     again, _ = started(*choice)
     assert again.load(tmp_path / "state.pt") == {"metrics.jsonl": 3}
     for a, b in zip(state.estimator.parameters(), again.estimator.parameters(), strict=True):
@@ -366,16 +367,17 @@ def test_a_run_that_dies_goes_on_to_the_same_bytes(command, tmp_path, monkeypatc
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_is_retried_on_request(command, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError("no space left")
+    def senseless(*_):
+        raise ArithmeticError("no sense")
 
     with monkeypatch.context() as broken:
-        broken.setattr(State, "save", full)
-        with pytest.raises(OSError, match="no space left"):
-            command(*SHORT, "wandb.mode=disabled")
+        broken.setattr(State, "save", senseless)
+        code, _, err = command(*SHORT, "wandb.mode=disabled")
+    assert code == 1
+    assert re.fullmatch(r"error: ArithmeticError: no sense \(test_runs.py:\d+\); traceback: (.*)/failed.txt\n", err)
     code, _, err = command(*SHORT, "wandb.mode=disabled")
     assert code == 2
-    assert "has failed before (OSError: no space left): retry=true begins it again" in err
+    assert "has failed before (ArithmeticError: no sense): retry=true begins it again" in err
     assert command(*SHORT, "wandb.mode=disabled", "retry=true")[0] == 0
     (folder,) = folders(tmp_path)
     assert not (folder / "failed.txt").exists()
@@ -435,6 +437,27 @@ def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
     assert "encoder.0.weight" in err
     (folder,) = folders(tmp_path)
     assert [row["step"] for row in rows_of(folder)] == [0], "what was measured before is kept"
+
+
+def test_a_figure_that_is_not_finite_stops_the_run(command, tmp_path):
+    code, _, err = command("optimizer=sgd", "optimizer.lr=1e30", "steps=1", *SMALL, "measure.every=0")
+    assert code == 1
+    assert err.startswith("error: valid/elbo after step 1 is not finite (estimator GumbelSoftmax, task DiscreteVAE)")
+
+
+def test_rows_further_apart_than_the_run_is_long_take_no_memory(command):
+    assert command(*SHORT, "wandb.mode=disabled", "log_every=9223372036854775807")[0] == 0
+
+
+def test_a_bug_is_one_line_with_where_it_is(command, monkeypatch):
+    monkeypatch.setattr(options, "code_of", lambda cfg: 1 / 0)
+    code, _, err = command(*SHORT)
+    assert code == 1
+    line = r"error: ZeroDivisionError: division by zero \(test_runs.py:\d+\); HYDRA_FULL_ERROR=1 shows the traceback\n"
+    assert re.fullmatch(line, err)
+    monkeypatch.setattr(app, "FULL_ERROR", True)
+    with pytest.raises(ZeroDivisionError):
+        command(*SHORT)
 
 
 # ---------------------------------------------------------------- measuring alone
@@ -557,6 +580,20 @@ WRONG_OPTIONS = [
     (["measure.rivals=[renforce]"], "measure.rivals: renforce does not exist (did you mean reinforce?); there are: ar"),
     (["measure.rivals=arsm"], "measure.rivals must be all, or a list such as [arsm,{reinforce:{samples:4}}], got arsm"),
     (["measure.reference=rmax"], "measure.reference: rmax does not exist (did you mean reinmax?); there are: ar"),
+    (["wandb.tags=[${.nope}]"], "wandb.tags[0]: TypeError raised while resolving interpolation"),
+    (["steps=${nope}"], "steps: Interpolation key 'nope' not found"),
+    (["notes=${oc.env:NOPE}"], 'notes: KeyError raised while resolving interpolation: "Environment'),
+    (["estimator.temperature=${estimator}"], "estimator.temperature: Interpolation to parent node detected"),
+    (["seed=9223372036854775808"], "seed must be at most 9223372036854775807, got 9223372036854775808"),
+    (["threads=2000"], "threads must be at most 1024, got 2000"),
+    (["checkpoint_every=nan"], "checkpoint_every must be a number of at least 0, got nan"),
+    (["device.x=cpu"], "device.x is no option; device: one of auto, cpu, cuda is expected"),
+    (["notes.x=null"], "notes.x is no option; notes: text is expected"),
+    (["task.encoder_widths={}"], "task.encoder_widths={}: a list such as [64,32] is expected"),
+    (["optimizer=1"], "optimizer=1: the name of one choice is expected; there are: adam, adamw, radam, rmsprop, sgd"),
+    (["schedule=null"], "schedule=null: the name of one choice is expected; there are: constant, warmup_cosine"),
+    (["task=[toy,1]"], "task=[toy,1]: the name of one choice is expected; there are: dvae, generation"),
+    (["experiment=yin2019_vae", "task=toy"], "data: this task takes none, but experiment=yin2019_vae chooses some"),
     pytest.param(
         ["device=cuda"],
         "device=cuda: no CUDA device was found; accepted here: auto, cpu",
@@ -599,13 +636,27 @@ WRONG_ARGUMENTS = [
         ["estimator=reweighted_wake_sleep", "task=text"],
         "ReweightedWakeSleep: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing",
     ),
+    (["measure.rivals=[{reinforce:{nope:0}}]"], "measure: reinforce with nope=0: Key 'nope' is not in struct"),
+    (["task.encoder_widths=64"], "task=dvae: encoder_widths must be a list of integers of at least 1, got 64"),
+    (["task.decoder_widths=[a]"], "task=dvae: each of decoder_widths must be an integer of at least 1, got 'a'"),
+    (["task=toy", "task.variables=9223372036854775808"], "task=toy: variables must be at most 9223372036854775807"),
+    (["optimizer.betas=[0.9]"], "optimizer: betas must be finite and of the kind of [0.9, 0.999], got [0.9]"),
+    (["optimizer=rmsprop", "optimizer.eps=fast"], "optimizer: eps must be finite and of the kind of 1e-08, got 'fast'"),
+    (["optimizer=sgd", "optimizer.momentum=nan"], "optimizer: momentum must be finite and of the kind of 0, got nan"),
     (["optimizer.lr=fast"], "optimizer: lr must be a number above 0, got 'fast'"),
     (["batch_size=5000"], "batch_size must be at most the 1297 training examples, got 5000"),
     (["task.variables=0"], "task=dvae: variables must be an integer of at least 1, got 0"),
     (["task=text", "task.categories=0"], "task=text: categories must be an integer of at least 1, got 0"),
     (["task.variables=two"], "task=dvae: variables must be an integer of at least 1, got 'two'; it takes: variables"),
 ]
-UNREADABLE = [(["seed"], "missing EQUAL"), (["=3"], "override must be a string or a list")]
+UNREADABLE = [
+    (["seed"], "error: seed: a value is missing: seed=VALUE"),
+    (["=3"], "error: =3: the name of the option is missing: NAME=3"),
+    (["notes=(a"], "error: notes=(a cannot be read; text with special characters needs quotes within quotes, as in"),
+    (["notes=é"], "error: notes=é cannot be read: error at: 'é'; text with special characters needs quotes within"),
+    (["notes=f(x)"], "error: notes=f(x) cannot be read: Unknown function 'f' Available: bool,choice"),
+    (["--stepz"], "error: unrecognized arguments: --stepz; python run.py --help lists what there is"),
+]
 
 
 def named(value):
@@ -644,6 +695,26 @@ def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
     assert line in err
     assert "Traceback" not in err
     assert not folders(tmp_path)
+
+
+def test_an_option_that_not_all_rows_of_an_experiment_take(command):
+    code, _, err = command("-m", "experiment=yin2019_figure1", "estimator.samples=2")
+    assert code == 2
+    assert (
+        "estimator.samples is no option (did you mean estimator.limit?); estimator takes: limit; with -m say"
+        in err
+        in err
+    )
+    code, _, err = command("-m", "experiment=yin2019_figure1", "estimator.samples=choice(2)")
+    assert code == 2
+    assert "estimator takes: limit, with estimator=arsm, which is among the jobs: estimator=NAME chooses those" in err
+    code, _, err = command("-m", "estimator=reinforce,carms", "estimator.samples=2")
+    assert code == 2
+    assert (
+        "samples is no option of the config that the jobs vary: with -m say estimator=NAME too, and of several" in err
+    )
+    code, _, err = command("-m", "estimator=reinforce,carms", "estimator.samples=choice(2)", *SHORT)
+    assert code == 0, err
 
 
 def test_one_wrong_job_in_a_sweep(command, tmp_path):

@@ -113,7 +113,7 @@ def test_training_images_are_binarised_anew_and_held_out_ones_are_not():
     [
         ({"variables": 0}, "variables must be an integer of at least 1, got 0"),
         ({"kl": "exact"}, "kl must be one of analytic, sampled, got 'exact'"),
-        ({"decoder_widths": [0]}, "width must be an integer of at least 1, got 0"),
+        ({"decoder_widths": [0]}, "each of decoder_widths must be an integer of at least 1, got 0"),
         ({"bound_samples": 0}, "bound_samples must be an integer of at least 1"),
     ],
 )
