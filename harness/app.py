@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import memory, options
+from harness.checkpoints import Unreadable
 from harness.gradients import forked_random
 from harness.measuring import asked_for
 from harness.options import Refused
@@ -34,7 +35,7 @@ from harness.pause import REQUEUE, Pause, Stopped, end_with_parent
 from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
 from harness.sweep import THIS_PROCESS, Sweep
 from harness.tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
-from harness.train import SHOW, NotFinite, State, Unreadable, prepare, train
+from harness.train import SHOW, NotFinite, State, prepare, train
 from hydra_plugins.rows import jobs
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"

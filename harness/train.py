@@ -1,15 +1,11 @@
 r"""The training loop, and everything it needs to go on from."""
 
-import contextlib
-import copy
 import inspect
 import io
 import math
 import operator
-import pickletools
 import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from estimators.base import Estimator, is_number, positive
+from harness.checkpoints import check_form, check_optimizer, contents, reading
 from harness.gradients import forked_random
 from harness.measuring import Measuring, fit
 from harness.options import Refused, build, innermost, one_line
@@ -31,19 +28,6 @@ TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; mea
 
 class NotFinite(ArithmeticError):
     r"""The loss became infinite or NaN; the text names step, estimator and tensor."""
-
-
-class Unreadable(Refused):
-    r"""A file is no checkpoint of this run."""
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    r"""Within it, whatever a broken file leads to is raised as :class:`Unreadable`."""
-    try:
-        yield
-    except Exception as error:
-        raise Unreadable(f"{path} cannot be read ({type(error).__name__}: {one_line(error)[:120]})") from error
 
 
 class Batches:
@@ -180,7 +164,7 @@ class State:
             Unreadable: If the file is damaged, or of something else.
         """
         with reading(path):
-            found = read_checkpoint(path, self.window.device)
+            found = contents(path, self.window.device)
             self.form = self.form or self.state_dict()
             check_form(found["state"], self.form, "state")
             self.load_state_dict(found["state"])
@@ -198,76 +182,11 @@ class State:
             Unreadable: If the file is damaged, or of something else.
         """
         with reading(path):
-            found = read_checkpoint(path, self.window.device)["state"]
+            found = contents(path, self.window.device)["state"]
             for part in ("task", "estimator"):
                 check_form(found[part], getattr(self, part).state_dict(), part)
                 getattr(self, part).load_state_dict(found[part])
             self.step = operator.index(found["step"])
-
-
-# All that is called when a checkpoint is read: anything else that torch admits could take memory without having it.
-REBUILT = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
-
-
-def read_checkpoint(path: Path, device: torch.device) -> dict:
-    r"""What :meth:`State.save` wrote: ``state`` and ``sizes``.
-
-    The file may come from anyone. Nothing in it is run, and no more memory is taken than it has bytes.
-
-    Raises:
-        Exception: Of any kind, if it is no such file.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-            raise ValueError("it unpacks to more than it has")
-        (name,) = (name for name in archive.namelist() if name.lower().endswith("data.pkl"))
-        called = {what for code, what, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
-    if others := sorted(what for what in called - REBUILT if not what.endswith("Storage")):
-        raise ValueError(f"it calls {', '.join(others)}")
-    found = torch.load(path, map_location=device, weights_only=True)
-    if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("state", "sizes")):
-        raise ValueError("it has no state, or no sizes")
-    return found
-
-
-def check_form(found: object, expected: object, where: str) -> None:
-    r"""Compares keys, types, and shapes of tensors; what is empty before training may have grown.
-
-    Raises:
-        ValueError: Naming the first that is another.
-    """
-    rate = where.endswith(".lr") and type(found) in (int, float)
-    same = rate or type(found) is type(expected)
-    if same and isinstance(expected, Tensor):
-        held = found.untyped_storage().nbytes() // found.element_size()
-        grown = expected.dim() == 1 and not expected.numel() and found.dim() == 1
-        same = found.numel() <= held and (grown or found.shape == expected.shape) and found.dtype == expected.dtype
-    elif same and isinstance(expected, dict):
-        same = not expected or found.keys() == expected.keys()
-        for key in expected if same else ():
-            check_form(found[key], expected[key], f"{where}.{key}")
-    elif same and isinstance(expected, list | tuple):
-        same = len(found) == len(expected)
-        for n, (ours, theirs) in enumerate(zip(found, expected, strict=False)):
-            check_form(ours, theirs, f"{where}.{n}")
-    if not same:
-        raise ValueError(f"{where} is another")
-
-
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    r"""Whether an optimiser can go on from its state, which has no form before the first step: a copy of it tries.
-
-    Raises:
-        Exception: Of any kind, if it cannot.
-    """
-    for parameter, own in optimizer.state.items():
-        for name, value in own.items():
-            if isinstance(value, Tensor) and value.shape not in ((), parameter.shape):
-                raise ValueError(f"the optimiser's {name} has the shape {list(value.shape)}")
-    trial = copy.deepcopy(optimizer)
-    for parameter in (p for group in trial.param_groups for p in group["params"]):
-        parameter.grad = torch.zeros_like(parameter)
-    trial.step()
 
 
 def prepare(
