@@ -67,6 +67,12 @@ def lines_about_wandb(done):
     return [line for line in found if line not in known]
 
 
+def files_with_a_key(folder):
+    """Files below a folder that hold one of the user's keys."""
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".netrc"}
+    return [path for path, content in files.items() if KEY.encode() in content or OTHER.encode() in content]
+
+
 def outcome(tmp_path, surroundings, behaviour, *, refusing=False):
     """A run with a server of this behaviour, beside one without any: printed lines, and the seconds it took longer."""
     alone, usual = run(tmp_path, surroundings("http://127.0.0.1:9"), *SHORT, "wandb.mode=disabled", "output=alone")
@@ -80,6 +86,8 @@ def outcome(tmp_path, surroundings, behaviour, *, refusing=False):
     of = {name: folders(tmp_path / name)[0] for name in ("alone", "output")}
     assert (of["output"] / "metrics.jsonl").read_bytes() == (of["alone"] / "metrics.jsonl").read_bytes()
     assert "Traceback" not in done.stdout + done.stderr
+    assert not files_with_a_key(tmp_path)
+    assert KEY not in done.stdout + done.stderr
     assert len(lines_about_wandb(done)) <= 1, lines_about_wandb(done)
     with Server() as server:
         if "upload" in done.stdout:
@@ -112,46 +120,3 @@ def test_a_server_that_refuses_rows_in_the_middle(tmp_path, surroundings):
     done, _ = outcome(tmp_path, surroundings, once_rows_come(403))
     assert "W&B          incomplete (upload: wandb sync --include-online output/dvae" in done.stdout
     assert "W&B stopped (ConnectionError: the server refused rows); output/dvae" in done.stderr
-
-
-# ---------------------------------------------------------------- the key
-
-
-def kept_below(folder):
-    """Every file below a folder, and its content."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_the_key_is_nowhere(tmp_path, surroundings):
-    """After runs offline, online and failed, a sweep, a measurement and a report; in files, output and errors."""
-    work = tmp_path / "work"
-    work.mkdir()
-    sweep = ["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "wandb.mode=offline"]
-    said = []
-    with Server() as server:
-        environment = surroundings(server.address)
-
-        def script(name, *arguments, code=0):
-            done, _ = run(work, environment, *arguments, script=name)
-            assert done.returncode == code, done.stderr
-            said.append(done.stdout + done.stderr)
-
-        script("run.py", *SHORT)
-        assert "W&B          online" in said[-1]
-        script("run.py", "-m", *SHORT, *sweep)
-        script("run.py", *SHORT, "seed=3", "optimizer.lr=1e30", "wandb.mode=online", code=1)
-        (online,) = [f for f in folders(work) if f.name.startswith("0-")]
-        script("measure.py", online, "measure.draws=2", "measure.rivals=[]")
-        script("report.py", "output")
-        script("report.py", "output", "--results", "RESULTS.md")
-        del environment["WANDB_API_KEY"]
-        script("run.py", *SHORT, "seed=4")
-        assert "W&B          online" in said[-1], "by the key in the file"
-        assert server.rows()
-    kept = kept_below(work)
-    names = {path.name for path in kept}
-    assert {"metrics.jsonl", "config.yaml", "failed.txt", "report.html", "RESULTS.md", "measured.csv"} <= names
-    assert {"debug.log", "debug-internal.log", "debug-core.log"} <= names
-    for key in (KEY, OTHER):
-        assert not [path for path, content in kept.items() if key.encode() in content]
-        assert not [text for text in said if key in text]
