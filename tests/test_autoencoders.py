@@ -1,11 +1,13 @@
 """Autoencoders of one and two layers, learned priors and pinned logits, against enumeration."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
 from matplotlib.image import imread
-from test_runs import SHORT, command, composed, errors, folders, rows_of, started  # noqa: F401
+from test_runs import ROOT, SHORT, command, composed, errors, folders, rows_of, started  # noqa: F401
 
 from estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThroughGumbelSoftmax
 from harness.gradients import forked_random, measure
@@ -312,3 +314,34 @@ def test_the_schedule_is_the_model_s(optimizer):
     state.optimizer.step = lambda: used.append([g["lr"] for g in state.optimizer.param_groups]) or step()
     train(state, cfg, lambda *_: None)
     assert used == [[cfg.optimizer.lr * WarmupCosine()(n / 20), 0.5] for n in range(20)]
+
+
+MANY_DRAWS = """
+import torch
+from harness.memory import keep_freed_memory
+from tasks.data import Images
+from tasks.dvae import DiscreteVAE
+
+keep_freed_memory()
+images = torch.rand(2000, 784)
+model = DiscreteVAE(2, 3, [], [], data=Images(images[:10], images[:10], images, "none"))
+
+
+def megabytes():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+model.draws["test"] = 2
+model.evaluate("test")
+few = megabytes()
+model.draws["test"] = 60
+model.evaluate("test")
+print(megabytes() - few)
+"""
+
+
+def test_a_bound_of_many_draws_takes_the_memory_of_few():
+    """Of which each draw has 6 MB, and leaves behind 16 kB."""
+    done = subprocess.run([sys.executable, "-c", MANY_DRAWS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60

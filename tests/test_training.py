@@ -59,3 +59,34 @@ def test_no_value_is_read_between_rows(task):
             train(state, cfg, lambda *_: None)
         counts.append(len(reads.found))
     assert counts[0] == counts[1], f"{counts[1] - counts[0]} reads in four more steps: {reads.found}"
+
+
+@pytest.mark.parametrize("estimator", ["st_gumbel_softmax", "reinforce", "arsm"])
+@pytest.mark.parametrize("task", TASKS)
+def test_logits_of_ten_thousand_leave_losses_finite(task, estimator):
+    """In one layer after the other, of encoders and decoders; where logits are parameters themselves, there.
+
+    The encoder of a Gaussian style has no logits: the scale of exp(10,000) is none.
+    """
+    state, _ = started(f"estimator={estimator}", f"task={task}", *TASKS[task][0], "batch_size=8", "measure.every=0")
+    model, batch = state.task, state.task.batch(torch.arange(8), torch.Generator())
+
+    def check():
+        problem = model.problem(batch)
+        cost = state.estimator(problem.logits, problem.objective, problem.context, problem.log_q)
+        loss = (cost + problem.penalty).mean()
+        assert loss.isfinite()
+        for gradient in torch.autograd.grad(loss, list(model.parameters()), allow_unused=True):
+            assert gradient is None or gradient.isfinite().all()
+
+    named = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
+    layers = [layer for name, layer in named if (task, name.split(".")[0]) != ("semi_supervised", "encoder")]
+    for layer in layers:
+        extreme = layer.register_forward_hook(lambda _, inputs, out: out + 1e4 * (2 * (out > 0).float() - 1))
+        check()
+        extreme.remove()
+    if not layers:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(1e4 * torch.randn_like(parameter).sign())
+        check()

@@ -24,13 +24,13 @@ FILES = {
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FILES.items() for name in names])
-def test_a_file_cut_off_at_every_length(cases, kind, name, capsys):  # noqa: F811
+def test_a_file_cut_off_at_every_length(cases, kind, name, capfd):  # noqa: F811
     """Of long files, at 200 lengths."""
     sizes = []
     cases(kind, lambda folder: sizes.append((folder / name).stat().st_size))
     lengths = range(sizes[0]) if sizes[0] <= SMALL else sorted(random.Random(0).sample(range(sizes[0]), 200))
     codes = [cases(kind, cut(name, length))[0] for length in lengths]
-    with capsys.disabled():
+    with capfd.disabled():
         print(
             f"\n{kind}, {name}: {len(codes)} lengths, {codes.count(0)} went on, {len(codes) - codes.count(0)} said why"
         )
