@@ -24,7 +24,8 @@ REQUEUE = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR
 class Pause:
     r"""Called between steps: saves now and then and at the last, and saves and raises :class:`Stopped` when asked to.
 
-    That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for.
+    That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for, and after the
+    last step, in the evaluation on the test, neither is the first.
 
     In a job of Slurm, SIGTERM announces that Slurm may end the job, and start it again if it was pre-empted rather than
     cancelled. So it saves and goes on for as long as it may: had it ended by itself, it would not be started again.
@@ -37,7 +38,7 @@ class Pause:
 
     def __init__(self, save: Callable[[], None], every: float, stopping: Callable[[], bool]):
         self.save, self.every, self.stopping = save, every, stopping
-        self.number = None
+        self.number, self.all_saved = None, False
         self.look = self.due = time.monotonic()
 
     def __enter__(self):
@@ -61,6 +62,8 @@ class Pause:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
+        if self.all_saved:
+            raise Stopped(number)
 
     def __call__(self, last: bool) -> None:
         now = time.monotonic()
@@ -70,7 +73,7 @@ class Pause:
                 self.number = self.number or signal.SIGTERM
         if last or self.number is not None or now >= self.due:
             self.save()
-            self.due = time.monotonic() + self.every
+            self.due, self.all_saved = time.monotonic() + self.every, last
         if self.number is not None:
             raise Stopped(self.number)
 

@@ -191,16 +191,16 @@ def z_scores(moments, truth):
     return torch.where(deviation < 1e-9, 0.0, deviation / error.clamp(min=1e-300))
 
 
-def assert_mean(run, truths, what, against=None):
+def assert_mean(run, truths, what, against=None, seed=0, rounds=(DRAWS, 10 * DRAWS)):
     """z-tests the mean of ``run(M) -> list of [M, coordinates]`` against ``truths`` in every coordinate.
 
     On a failure ten times more draws are added, never a new seed. ``against(M)`` is another random way to the
     truth, in the place of exact ones. Comparisons whose truth is None are left out.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     ours = [Moments() for _ in run(1)]
     theirs = [Moments() for _ in ours] if against else truths
-    for draws in (DRAWS, 10 * DRAWS):
+    for draws in rounds:
         for _ in range(draws // DRAWS):
             for m, r in zip(ours, run(DRAWS), strict=True):
                 m.add(r)

@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_runs import command, errors, folders, measured, started  # noqa: F401
+from test_runs import SMALL, command, errors, folders, measured, started  # noqa: F401
 from test_sweeps import JOBLIB
 
 from harness import tracking
@@ -236,6 +237,21 @@ def test_the_folder_of_a_sweep_is_deleted(command, tmp_path, launcher):  # noqa:
     assert "Traceback" not in err
     assert process.returncode in (0, 1), err
     assert len(list(tmp_path.rglob("summary.json"))) == 3
+
+
+def test_the_last_evaluation_is_not_waited_for(tmp_path):
+    arguments = [*SMALL, "estimator=reinforce", "steps=5", "measure.every=0", "task.bound_samples=2"]
+    script = [sys.executable, str(ROOT / "run.py"), *arguments, "task.test_samples=100000", "wandb.mode=disabled"]
+    process = subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not any(len((f / "metrics.jsonl").read_bytes().splitlines()) == 2 for f in folders(tmp_path)):
+        assert time.time() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "interrupted after step 5; the same command goes on in" in err
+    assert "Traceback" not in err
 
 
 # ---------------------------------------------------------------- numbers that are none
