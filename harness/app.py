@@ -3,7 +3,6 @@ r"""The command line: composes the config, refuses what is wrong in one line, ru
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import traceback
@@ -13,18 +12,15 @@ from pathlib import Path
 
 import hydra
 import torch
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
 
 from harness import memory, options
 from harness.checkpoints import Unreadable
@@ -32,15 +28,13 @@ from harness.gradients import forked_random
 from harness.measuring import asked_for
 from harness.options import Refused
 from harness.pause import REQUEUE, Pause, Stopped, end_with_parent
+from harness.refusals import CONFIGS, FULL_ERROR, check_arguments, debugging, fail, in_a_job, refusal
 from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
 from harness.sweep import THIS_PROCESS, Sweep
 from harness.tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
-from harness.train import SHOW, NotFinite, State, prepare, train
+from harness.train import SHOW, State, prepare, train
 from hydra_plugins.rows import jobs
 
-FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
-QUOTES = "text with special characters needs quotes within quotes, as in 'notes=\"a (b)\"'"
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
@@ -328,139 +322,6 @@ def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = 
         )
         lines.append(f"  W&B          {mode}" + (f" (upload: {sync.format(folder / 'wandb')})" if sync else ""))
     print("\n".join(lines), flush=True)
-
-
-def debugging() -> bool:
-    r"""Whether tracebacks are asked for: by Hydra's own variable, or by debug=fast."""
-    return FULL_ERROR or any(argument.startswith("debug=") for argument in sys.argv)
-
-
-def check_arguments(arguments: list[str]) -> None:
-    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
-    flags, reader = get_args_parser(), OverridesParser.create()
-
-    def refuse(text: str):
-        raise Refused(f"{text}; python run.py --help lists what there is")
-
-    flags.error = refuse
-    for text in flags.parse_args(arguments).overrides:
-        try:
-            override = reader.parse_override(text)
-            value = override.value()
-        except HydraException as error:
-            raise Refused(unreadable(text, options.one_line(error))) from error
-        group = override.key_or_group
-        if not group:
-            raise Refused(f"{text}: the name of the option is missing: NAME{text}")
-        if (CONFIGS / group).is_dir() and not override.is_delete():
-            known = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
-            for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
-                if not isinstance(choice, str | dict | QuotedString | Glob):
-                    raise Refused(f"{text}: the name of one choice is expected; there are: {', '.join(known)}")
-
-
-def unreadable(text: str, reason: str) -> str:
-    r"""Why an override cannot be read, for people: Hydra's own ``reason`` is its parser's."""
-    if "=" not in text:
-        return f"{text}: a value is missing: {text}=VALUE"
-    if found := re.search(r"evaluating .*?: (.*)|token recognition (error at: .*)", reason):
-        return f"{text} cannot be read: {found[1] or found[2]}; {QUOTES}"
-    return f"{text} cannot be read; {QUOTES}"
-
-
-def refusal(error: BaseException, arguments: list[str] | None = None) -> str | None:
-    r"""The one line for what a user got wrong, or None if the program is at fault.
-
-    Arguments:
-        error: What was raised.
-        arguments: Overrides of which it came; None: those of the command line.
-    """
-    if isinstance(error, Refused | NotFinite | NotWritten):
-        return str(error)
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        known = sorted(error.options)
-        return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
-    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not in_a_job(error):
-        found = options.one_line(error), options.one_line(options.innermost(error))
-        return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
-    return None
-
-
-def fault(error: BaseException) -> str:
-    r"""One line for what is no refusal: what was raised, in which line, and how to see the traceback."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    notes = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
-    where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"{type(error).__name__}: {options.one_line(error)[:300]} ({where}); {notes[-1]}"
-
-
-def in_a_job(error: BaseException) -> bool:
-    r"""Whether the exception left a run, rather than the composition of its config."""
-    return any(frame.name == job.__name__ for frame in traceback.extract_tb(error.__traceback__))
-
-
-def composition_error(text: str, cause: str, arguments: list[str]) -> str:
-    r"""Hydra's complaint about one of the overrides ``arguments``, with what would be accepted."""
-    if match := re.match(r"(?:In '(.+)': )?Could not override '([^']+)'", text):
-        if match[2] == "data":
-            return "data: this task takes none" + f", but {match[1]} chooses some".replace("/", "=") * bool(match[1])
-        known, key = known_keys(arguments), match[2]
-        group = key.split(".")[0]
-        takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
-        hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
-        choice = next((a for a in reversed(arguments) if a.startswith(f"{group}=")), None)
-        if choice and choice not in sys.argv:
-            hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it"
-        elif (CONFIGS / group).is_dir() and {"-m", "--multirun"} & set(sys.argv):
-            more = f"with -m say {group}=NAME too, and of several of them {key}=choice(VALUE)"
-            if key in known:
-                return f"{key} is no option of the config that the jobs vary: {more}"
-            hint += f"; {more}"
-        alike = [k for k in known if ("." in k) >= ("." in key)]
-        return f"{key} is no option{options.nearest(key, alike)}; {hint}"
-    if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):
-        key, parent = match[2], match[2].rpartition(".")[0]
-        if not options.expected(key) and (accepted := options.expected(parent)):
-            return f"{key} is no option; {parent}: {accepted}"
-        if cause == "Cannot merge DictConfig with ListConfig":
-            cause = "a list such as [64,32] is expected"
-        return f"{key}={match[3]}: {options.expected(key) or cause}"
-    return text.split(" See https")[0]
-
-
-def known_keys(arguments: list[str]) -> list[str]:
-    r"""Every option, with dots, of the config with the first choice of each group among the overrides."""
-    groups = [
-        a.split(",")[0]
-        for a in arguments
-        if re.fullmatch(r"(experiment|estimator|task|data|optimizer|schedule)=[\w/,]+", a)
-    ]
-    GlobalHydra.instance().clear()  # within a sweep it is in the way; the program ends with the complaint
-    for chosen in (groups, []):
-        try:
-            with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                cfg = hydra.compose("config", chosen)
-            break
-        except HydraException:  # a choice from a folder of the user's own
-            continue
-
-    def walk(node, prefix):
-        for key in node:
-            yield f"{prefix}{key}"
-            if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
-                yield from walk(node[key], f"{prefix}{key}.")
-
-    return list(walk(cfg, ""))
-
-
-def fail(error: BaseException, arguments: list[str] | None = None) -> None:
-    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what :func:`refusal` knows."""
-    refused = refusal(error, arguments)
-    if refused is None and FULL_ERROR:
-        traceback.print_exception(error)
-    print(f"error: {refused or fault(error)}", file=sys.stderr)
-    sys.exit(1 if refused is None or isinstance(error, NotFinite | NotWritten) else 2)
 
 
 def ends_sweep(error: BaseException) -> bool:

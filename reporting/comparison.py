@@ -15,10 +15,10 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from harness import memory, options
-from harness.app import CONFIGS, FULL_ERROR, fail
 from harness.gradients import WHERE
 from harness.measuring import asked_for
 from harness.options import Refused
+from harness.refusals import CONFIGS, FULL_ERROR, fail
 from harness.shared import CHECKPOINT, NotWritten, writing
 from harness.train import prepare
 from reporting.biases import Comparison, points_of, relative_biases
