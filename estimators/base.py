@@ -234,7 +234,7 @@ def at_least(minimum: int, **option: int) -> int:
 def all_at_least(minimum: int, **option: Sequence[int]) -> list[int]:
     r"""The one option given by name, a list of integers; raises as :func:`at_least` does for one, naming the option."""
     ((name, values),) = option.items()
-    if not isinstance(values, list | tuple):
+    if not isinstance(values, Sequence) or isinstance(values, str):
         raise TypeError(f"{name} must be a list of integers of at least {minimum}, got {values!r}")
     return [at_least(minimum, **{f"each of {name}": value}) for value in values]
 

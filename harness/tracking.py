@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
-from harness.shared import FINISHED, NOT_RESULTS, Refused, write_whole, writing
+from harness.shared import FINISHED, NOT_RESULTS, NotWritten, Refused, write_whole, writing
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
@@ -62,11 +62,12 @@ def locked(folder: Path, patience: float = 10) -> Iterator[bool]:
     """
     lock = FileLock(folder / "lock")
     try:
-        with writing(folder):
-            lock.acquire(timeout=patience)
-    except Timeout:
+        lock.acquire(timeout=patience)
+    except Timeout:  # an OSError too, but not one of writing
         yield False
         return
+    except OSError as error:
+        raise NotWritten(f"{folder / 'lock'}: {error.strerror or error}") from error
     try:
         yield True
     finally:

@@ -21,7 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import app, options, tracking
+from harness import app, options, refusals, tracking
 from harness.measuring import asked_for
 from harness.train import State, prepare, train
 from reporting import comparison
@@ -455,7 +455,8 @@ def test_a_bug_is_one_line_with_where_it_is(command, monkeypatch):
     assert code == 1
     line = r"error: ZeroDivisionError: division by zero \(test_runs.py:\d+\); HYDRA_FULL_ERROR=1 shows the traceback\n"
     assert re.fullmatch(line, err)
-    monkeypatch.setattr(app, "FULL_ERROR", True)
+    for module in (app, refusals):
+        monkeypatch.setattr(module, "FULL_ERROR", True)
     with pytest.raises(ZeroDivisionError):
         command(*SHORT)
 

@@ -39,8 +39,10 @@ def test_a_file_cut_off_at_every_length(cases, kind, name, capfd):  # noqa: F811
 def test_a_run_killed_at_fifty_moments(tmp_path):
     """Anywhere from its start to its last evaluation; every other time soon after it has gone on."""
     arguments = [*RUN, "steps=12000", "checkpoint_every=0.5", "task.bound_samples=20"]
-    assert finish(*arguments, where=tmp_path / "..")[0] == 0
-    whole = hashes(tmp_path / "..")
+    undisturbed, tmp_path = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir(), tmp_path.mkdir()
+    assert finish(*arguments, where=undisturbed)[0] == 0
+    whole = hashes(undisturbed)
     dice, kills = random.Random(0), 0
     while kills < KILLS:
         process = started(*arguments, where=tmp_path)
