@@ -27,6 +27,7 @@ def main() -> None:
         help="published values of your own",
     )
     parser.add_argument("--results", type=Path, metavar="FILE", help="write this page about experiments instead")
+    parser.add_argument("--leaderboard", type=Path, metavar="FILE", help="write this page about estimators instead")
     options = parser.parse_args()
     try:
         if absent := [str(folder) for folder in options.folders if not folder.is_dir()]:
@@ -35,6 +36,11 @@ def main() -> None:
             from reporting.reproduction import write_results
 
             print("\n".join(map(str, write_results(options.folders, options.results, options.published))))
+            return
+        if options.leaderboard:
+            from reporting.leaderboard import write_leaderboard
+
+            print("\n".join(map(str, write_leaderboard(options.folders, options.leaderboard))))
             return
         to = options.to or options.folders[0] / "report"
         text, written, notes = write(options.folders, to, options.only, options.by, options.published)

@@ -98,26 +98,34 @@ def of_rivals(group: Group, where: str) -> Comparison:
 
 
 def of_file(path: Path, notes: list[str]) -> list[Comparison]:
-    r"""What ``measure.py`` has saved, for the logits and for the encoder."""
+    r"""What ``measure.py`` has saved, for the logits and for the encoder, without what has no known bias."""
+    title = "gradient {}; all at one place, as measured in {}"
+    measured = measured_in(path, notes)
+    return [Comparison(title.format(PLACES[where], path), drawable(points)) for where, points in measured.items()]
+
+
+def measured_in(path: Path, notes: list[str]) -> dict[str, list[Point]]:
+    r"""All that ``measure.py`` has saved, by place; if the file cannot be read, a note and nothing."""
     try:
         rows = pd.read_csv(path)
-        points = {where: points_of(rows[rows["where"] == where]) for where in WHERE}
+        return {where: points_of(rows[rows["where"] == where]) for where in WHERE}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         notes.append(f"cannot be read: {path} ({type(error).__name__})")
-        return []
-    title = "gradient {}; all at one place, as measured in {}"
-    return [Comparison(title.format(PLACES[where], path), found) for where, found in points.items()]
+        return {}
 
 
 def points_of(rows: pd.DataFrame) -> list[Point]:
-    r"""The estimators that ``measure.py`` has measured in one place, without those whose bias is not known."""
+    r"""The estimators that ``measure.py`` has measured in one place; NaN where bias and deviation are not known."""
     bias, known = relative_biases(rows)
     deviation = np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float)
     columns = (bias, ~known, deviation, rows.evaluations.to_numpy(float), rows.seconds.to_numpy(float))
-    points = [
+    return [
         Point(name, name.partition("(")[0].strip(), float(b), bool(limit), float(d), float(cost), float(seconds))
         for name, b, limit, d, cost, seconds in zip(rows.estimator, *columns, strict=True)
     ]
+
+
+def drawable(points: list[Point]) -> list[Point]:
     return [point for point in points if math.isfinite(point.bias) and math.isfinite(point.deviation)]
 
 

@@ -21,7 +21,7 @@ from harness.options import Refused
 from harness.refusals import CONFIGS, FULL_ERROR, fail
 from harness.shared import CHECKPOINT, NotWritten, writing
 from harness.train import prepare
-from reporting.biases import Comparison, points_of, relative_biases
+from reporting.biases import Comparison, drawable, points_of, relative_biases
 from reporting.charts import bias_picture
 from reporting.looks import looks
 
@@ -150,7 +150,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     bias, resolved = relative_biases(rows)
     shown = {title: [text(row, name) for _, row in rows.iterrows()] for title, name in names.items()}
     shown["bias / |g|"] = [
-        b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}"
+        b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}" if limit else "0"
         for b, known, limit in zip(shown["bias / |g|"], resolved, bias, strict=True)
     ]
     shown["ms a draw"] = [f"{1e3 * seconds:.2g}" for seconds in rows.seconds]
@@ -159,7 +159,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     r"""Bias against standard deviation, both in units of the true gradient's norm: of one draw, and at equal cost."""
-    points = sorted(points_of(rows), key=lambda point: math.hypot(point.bias, point.deviation))
+    points = sorted(drawable(points_of(rows)), key=lambda point: math.hypot(point.bias, point.deviation))
     own = looks({point.label: point.estimator for point in points}, [])
     spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
     path.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))

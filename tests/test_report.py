@@ -22,6 +22,7 @@ from reporting.biases import comparisons
 from reporting.curves import curve_of, drawn
 from reporting.examples import exhibits
 from reporting.groups import chosen, grouped
+from reporting.leaderboard import write_leaderboard
 from reporting.looks import DASHES, SHAPES, looks
 from reporting.provenance import provenance
 from reporting.results import results_of
@@ -471,6 +472,37 @@ def test_bias_variance_and_cost_of_runs_rivals_and_measured_files(tmp_path):
     assert (at_arsm.points[1].deviation, at_arsm.points[1].limit) == (pytest.approx(2.0), True)
     assert [point.label for point in of_file.points] == ["a", "b"]
     assert any("cannot be read" in note and "measured.csv" in note for note in notes)
+
+
+def test_a_leaderboard_joins_ends_of_runs_and_what_was_measured(tmp_path, monkeypatch, capsys):
+    own = {"settings": {"experiment": "leaderboard_dvae"}}
+    for seed in (1, 2, 3):
+        run(tmp_path, "arsm", seed, -25.0 + 0.01 * seed, **own)
+        run(tmp_path, "vimco", seed, -27.0 + 0.01 * seed**2, **own)
+        run(tmp_path, "best|<b>", seed, -24.0 + 0.01 * seed, **own)
+    place = run(tmp_path, "best|<b>", 4, None, **own)
+    (place / "failed.txt").write_text("diverged")
+    figures = {"where": "logits", "variance": 16.0, "true_norm": 2.0, "bias2_error": 0.01, "seconds": 0.25}
+    rows = [
+        {"estimator": "arsm", "bias2": 1.0, "evaluations": 46, **figures},
+        {"estimator": "best|<b>", "bias2": 0.0, "evaluations": 1, **figures},
+        {"estimator": "vimco", "evaluations": 4, **figures},
+    ]
+    pd.DataFrame(rows).to_csv(place.parents[2] / "dvae/arsm/1-key/measured.csv")
+    page = tmp_path / "docs/leaderboard.md"
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--leaderboard", str(page)])
+    report.main()
+    assert "## dvae\n\nA leaderboard of our own" in page.read_text()
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| ")][2:]
+    assert lines == [
+        r"| best\|\<b\> | 3 of 4; 1 failed | **−23.980 ± 0.006** | < 0.071 | 2 | 1 | 2.5e+02 |",
+        "| arsm | 3 of 4; 1 missing | −24.980 ± 0.006 | 0.5 | 2 | 46 | 2.5e+02 |",
+        "| vimco | 3 of 4; 1 missing | −26.953 ± 0.023 | – | – | 4 | 2.5e+02 |",
+    ]
+    assert page.with_name("leaderboard_dvae.png").stat().st_size > 5000
+    (tmp_path / "none").mkdir()
+    with pytest.raises(Refused, match="no finished run below"):
+        write_leaderboard([tmp_path / "none"], page)
 
 
 def test_provenance_tells_what_differs(tmp_path):

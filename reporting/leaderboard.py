@@ -1,0 +1,129 @@
+r"""A leaderboard: what every estimator reaches on a task, beside bias, noise and cost of its gradients in one place."""
+
+import math
+from pathlib import Path
+
+import altair as alt
+import vl_convert
+
+from harness.shared import Refused
+from reporting.biases import Point, measured_in
+from reporting.charts import axis_of, picture, rounded
+from reporting.groups import grouped
+from reporting.published import experiment
+from reporting.reproduction import as_paragraphs, made, markdown
+from reporting.results import Results, results_of
+from reporting.runs import find
+from reporting.tables import NONE, about_runs, cell, in_markdown
+from reporting.writing import file_name
+
+WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
+COLOUR = "#0072B2"
+MEASURED = ("bias / norm", "deviation / norm", "ms a draw")
+HEAD = """\
+# Leaderboard
+
+Every estimator with its default settings and one learning rate for all: where it stands without being tuned, not how
+far it could get. Written by `make leaderboard` from runs and from `measure.py`, and by nothing else.
+
+The first figure of a table is the mean over seeds ± its standard error; bold is the best and what is not
+significantly worse (95 %). The others are about one gradient draw to the logits of one example, all estimators at the
+same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's norm, evaluations of
+the objective, and time. What an estimator learns is there as it begins. A dash says that a bias is not known: a bound
+has another gradient. Biases of a few millionths are rounding.
+"""
+
+
+def write_leaderboard(folders: list[Path], to: Path) -> list[Path]:
+    r"""Writes the page, and beside it a picture for each task; their paths, the page last.
+
+    Raises:
+        Refused: If there are no finished runs, or nothing can be written.
+    """
+    found = find(folders)
+    by_task = grouped(found.runs, [], sorted({run.estimator for run in found.runs}), found.notes)
+    every = {task: results_of(task, groups) for task, groups in by_task.items()}
+    every = {task: results for task, results in every.items() if results.shown}
+    if not every:
+        raise Refused(f"no finished run below {', '.join(map(str, folders))}")
+    parts, written = [HEAD], []
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        for task, results in every.items():
+            files = [measured_in(path, found.notes) for on, path in found.measured if on == task]
+            points = {point.label: point for file in files for point in file.get("logits", [])}
+            written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
+            written[-1].write_bytes(vl_convert.vegalite_to_png(drawing(results, points), scale=2))
+            parts.append(section(results, points, written[-1].name))
+        to.write_text("\n".join(parts))
+    except OSError as error:
+        raise Refused(f"--leaderboard {to}: {error.filename or to} cannot be written: {error.strerror}") from error
+    return [*written, to]
+
+
+def section(results: Results, points: dict[str, Point], picture_name: str) -> str:
+    r"""Settings, picture and table of a task."""
+    merit, runs = results.shown[0], [run for group in results.groups for run in group.finished]
+    names = sorted({run.config.get("experiment", "") for run in runs})
+    about = [as_paragraphs(found.about) for name in names if (found := experiment(name))]
+    titles = ["estimator", "runs", results.words(merit).with_unit, *MEASURED[:2], "evaluations a draw", MEASURED[2]]
+    rows = []
+    for group in results.groups:
+        found, point = cell(results, group, merit), points.get(group.label)
+        text = f"**{found.text}**" if found.marked else found.text
+        rows.append([in_markdown(group.label), about_runs(group), text, *measured(point)])
+    title = f"![{results.task}]({picture_name})\n"
+    return "\n".join([f"\n## {results.task}\n", *about, title, markdown(titles, rows), made(runs)])
+
+
+def measured(point: Point | None) -> list[str]:
+    if point is None:
+        return [NONE] * 4
+    bias = NONE if math.isnan(point.bias) else f"{'< ' * point.limit}{point.bias:.2g}" if point.bias else "0"
+    deviation = NONE if math.isnan(point.bias) else f"{point.deviation:.3g}"
+    return [bias, deviation, f"{point.evaluations:,.0f}", f"{1e3 * point.seconds:.2g}"]
+
+
+def drawing(results: Results, points: dict[str, Point]) -> dict:
+    r"""Figure of merit, bias, deviation and time, a panel each and a line for every estimator, for print."""
+    merit, shown = results.shown[0], [group for group in results.groups if group.finished]
+    order = [group.label for group in shown]
+    means = [(group, results.means[group.label].get(merit)) for group in shown]
+    ends = [(g.label, m.value, 0.0 if math.isnan(m.error) else m.error, False) for g, m in means if m is not None]
+    own = [points[label] for label in order if label in points]
+    figures = {
+        results.words(merit).with_unit: ends,
+        "bias / |true gradient|": [(p.label, p.bias, 0.0, p.limit) for p in own],
+        "standard deviation / |true gradient|": [(p.label, p.deviation, 0.0, False) for p in own],
+        "ms a draw": [(p.label, 1e3 * p.seconds, 0.0, False) for p in own],
+    }
+    charts = [panel(order, title, found, n) for n, (title, found) in enumerate(figures.items()) if found]
+    remark = "Bars: a standard error. Hollow: it lies below this. Empty: unknown, or 0."
+    return picture(charts, f"{results.task}: every estimator, untuned", len(charts), remark)
+
+
+def panel(order: list[str], title: str, figures: list[tuple[str, float, float, bool]], n: int) -> alt.LayerChart:
+    r"""A figure and its standard error for each label in this order; all but panel 0 have a logarithmic axis."""
+    rows, log = [], n > 0
+    for label, value, error, limit in figures:
+        if math.isfinite(value) and (value > 0 or not log):
+            ends = {"low": rounded(value - error), "high": rounded(value + error)}
+            rows.append({"label": label, "value": rounded(value), "limit": limit} | ends)
+    scale = alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False, nice=False, padding=8)
+    base = alt.Chart(alt.InlineData(rows))
+    y = alt.Y(
+        "label:N",
+        sort=order,
+        title=None,
+        scale=alt.Scale(domain=order),
+        axis=alt.Axis(grid=True, labels=n == 0, labelLimit=300, ticks=False),
+    )
+    x = lambda name: alt.X(f"{name}:Q", title=title, scale=scale, axis=axis_of(log))
+    bar = base.mark_rule(color=COLOUR, strokeWidth=1.5).encode(y=y, x=x("low"), x2="high:Q")
+    points = [
+        base.mark_point(size=45, filled=filled, color=COLOUR, opacity=1)
+        .transform_filter(which)
+        .encode(y=y, x=x("value"))
+        for which, filled in (("!datum.limit", True), ("datum.limit", False))
+    ]
+    return alt.layer(bar, *points).properties(width=WIDTH, height=ROW * len(order))
