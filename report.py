@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from harness.shared import Refused
+from reporting.runs import printable
 from reporting.writing import write
 
 
@@ -48,8 +49,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     for note in notes:
-        print(note, file=sys.stderr)
-    print(text)
+        print(printable(note), file=sys.stderr)
+    print(printable(text))
     print("".join(f"\n{path}" for path in written))
 
 

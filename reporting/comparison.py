@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 import vl_convert
-import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,6 +23,7 @@ from harness.train import prepare
 from reporting.biases import Comparison, drawable, points_of, relative_biases
 from reporting.charts import bias_picture
 from reporting.looks import looks
+from reporting.runs import saved_config
 
 RIVALS = [
     "reinforce",
@@ -58,11 +58,11 @@ def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | 
         if other := [o for o in overrides if not o.startswith(WITH_FOLDER)]:
             raise Refused(f"{other[0]}: beside a run's folder only measure, device and threads can be given")
         try:
-            saved = yaml.safe_load((folder / "config.yaml").read_text())
+            saved = saved_config(folder)
             chosen = {key: str(saved["choices"][key]) for key in ("task", "estimator")}
             for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
                 cfg[key] = saved[key]
-        except (ValueError, KeyError, TypeError, yaml.YAMLError):
+        except (ValueError, KeyError, TypeError):
             raise Refused(f"{folder / 'config.yaml'} cannot be read, or is not a run's") from None
         check_targets([saved.get(key) for key in ("task", "estimator", "optimizer", "data")], folder)
         if saved.get("data") is not None:

@@ -17,6 +17,7 @@ from harness.shared import FAILED, FINISHED
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged
+DEEPEST = 50  # levels of a config
 MANY = 64  # runs from which on several processes read them
 AXES = ("steps", "evaluations", "seconds")
 WHERE = ("logits", "encoder")
@@ -120,7 +121,7 @@ def refused_jobs(sweep: Path) -> list[str]:
     notes = []
     for path in sorted(sweep.glob("job-*.json")):
         with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
-            job = json.loads(path.read_text())
+            job = json_of(path)
             if job["status"] == "failed" and "traceback" not in job:
                 notes.append(f"never ran: {' '.join(job['overrides'])} ({job['reason']})")
     return notes
@@ -129,32 +130,62 @@ def refused_jobs(sweep: Path) -> list[str]:
 def read(folder: Path) -> Run | str:
     r"""The run of a folder, or a note that says why there is none."""
     try:
-        config = yaml.load((folder / "config.yaml").read_text(), LOADER)
-        choices = {key: str(config["choices"][key]) for key in ("task", "estimator", "seed")}
+        config = saved_config(folder)
+        choices = {key: text(config["choices"][key]) for key in ("task", "estimator", "seed")}
         run = Run(folder, flat(config) | choices, "unfinished", steps=int(config["steps"]))
     except OSError as error:
         return f"not a run: {folder} (config.yaml: {error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"not a run: {folder} (its config.yaml is not a run's)"
     rows = list(lines(folder / "metrics.jsonl", run.notes))
     run.step = int(max((row["step"] for row in rows), default=0))
     with contextlib.suppress(OSError, ValueError):
-        run.environment = as_dict(json.loads((folder / "environment.json").read_text()))
+        run.environment = json_of(folder / "environment.json")
     summary = judge(run)
     if run.finished:
         timings = list(lines(folder / "timings.jsonl", run.notes))
         last = {key: value for row in (*timings, *rows) for key, value in row.items()}
+        last, summary = ({k: v for k, v in found.items() if k == printable(k)} for found in (last, summary))
         run.figures = final_figures(last, summary)
         run.curves = curves_of(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
     return run
 
 
-def as_dict(value: object) -> dict:
-    r"""The value if it is a dictionary.
+def saved_config(folder: Path) -> dict:
+    r"""The config of a run, whoever made it: none that would take more memory than its file, or much of the stack.
 
     Raises:
+        OSError: If it cannot be read.
         ValueError: If it is none.
     """
+    content = (folder / "config.yaml").read_text()
+    try:
+        check_nesting(content)
+        return yaml.load(content, LOADER)
+    except yaml.YAMLError as error:
+        raise ValueError("no config") from error
+
+
+def check_nesting(content: str) -> None:
+    r"""ValueError if YAML is nested deeply, or names parts to have them again, which takes a line and doubles all."""
+    depth = 0
+    for event in yaml.parse(content, LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+            raise ValueError("nested too deeply, or parts named again")
+
+
+def json_of(path: Path) -> dict:
+    r"""The dictionary that a file holds.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it holds none.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
         raise ValueError("no dictionary")
     return value
@@ -163,7 +194,7 @@ def as_dict(value: object) -> dict:
 def judge(run: Run) -> dict:
     r"""Sets the status of a run, and its reason; the final figures, if it has any."""
     try:
-        summary = as_dict(json.loads((run.folder / FINISHED).read_text()))
+        summary = json_of(run.folder / FINISHED)
         run.status, run.made = "finished", (run.folder / FINISHED).stat().st_mtime
         return summary
     except FileNotFoundError:
@@ -172,7 +203,7 @@ def judge(run: Run) -> dict:
         run.notes.append(f"cannot be read, taken for unfinished: {run.folder / FINISHED}")
     if (run.folder / FAILED).is_file():
         text = (run.folder / FAILED).read_text(errors="replace").strip().splitlines()
-        run.status, run.reason = "failed", text[-1] if text else ""
+        run.status, run.reason = "failed", printable(text[-1]) if text else ""
     elif is_locked(run.folder / "lock"):
         run.status = "running"
     return {}
@@ -198,14 +229,19 @@ def flat(config: dict, prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             found |= {} if key == "choices" and not prefix else flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = text(value)
+            found[printable(f"{prefix}{key}")] = text(value)
     return found
 
 
 def text(value: object) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
-    return IN_WORDS[value] if value is None or isinstance(value, bool) else str(value)
+    return IN_WORDS[value] if value is None or isinstance(value, bool) else printable(str(value))
+
+
+def printable(content: str) -> str:
+    r"""A text from anyone without characters that steer a terminal, or that no picture can have."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in content)
 
 
 def lines(path: Path, notes: list[str]) -> Iterator[dict]:

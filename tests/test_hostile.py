@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import os
 import pickle
 import re
@@ -21,6 +22,7 @@ from test_runs import SHORT, command, errors, folders, measured, started  # noqa
 
 from harness.options import Refused
 from harness.train import train
+from reporting.runs import find
 from tasks import data
 from tasks.data import Malformed
 
@@ -269,6 +271,36 @@ def test_a_run_s_config_calls_nothing_else(command, measured, tmp_path, monkeypa
     (folder / "config.yaml").write_text(good.replace("_target_: estimators.NVIL\n", "_target_: mine.Mine\n"))
     shutil.copytree(folder, tmp_path / "copy")
     assert measured(tmp_path / "copy", "measure.rivals=[]")[0] == 0
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnopqrstuvwxyz")
+)
+DEEP = f"{'[' * 300_000}{']' * 300_000}"
+
+
+@pytest.mark.parametrize("more", [f"more: {DEEP}\n", BOMB, "more: &x [*x]\n"], ids=["deep", "doubling", "of itself"])
+def test_configs_that_grow_or_nest_without_end_are_refused(command, measured, tmp_path, more):  # noqa: F811
+    """In a process of its own such a file would end in a crash, of the stack or for want of memory."""
+    assert command(*RUN)[0] == 0
+    (folder,) = folders(tmp_path)
+    with (folder / "config.yaml").open("a") as file:
+        file.write(more)
+    found = find([tmp_path])
+    assert found.runs == []
+    assert found.notes == [f"not a run: {folder} (its config.yaml is not a run's)"]
+    code, _, err = measured(folder, "measure.rivals=[]")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "config.yaml cannot be read" in err
+
+
+def test_deep_json_is_none(command, tmp_path):  # noqa: F811
+    assert command(*RUN)[0] == 0
+    (folder,) = folders(tmp_path)
+    for name in ("environment.json", "summary.json"):
+        (folder / name).write_text(DEEP)
+    (run,) = find([tmp_path]).runs
+    assert (run.status, run.environment) == ("unfinished", {})
 
 
 # ---------------------------------------------------------------- data

@@ -613,6 +613,19 @@ def test_nothing_from_runs_is_more_than_text_in_tables_and_pictures(tmp_path):
         assert not [name for name in element.attrib if name.startswith("on") or name.endswith("href")]
 
 
+def test_nothing_from_runs_steers_a_terminal_or_breaks_a_picture(tmp_path, monkeypatch, capsys):
+    for mode in ("\x1b[2J\x07\x9b31m", "plain"):
+        odd = {"gradient/rivals/\x1b/logits/variance": 1.0, "valid/\x1b": 1.0, "test/\x1b": 1.0}
+        run(tmp_path, "arsm", settings={"estimator.mode": mode}, name=f"key{mode == 'plain'}", more=odd)
+        (run(tmp_path, "nvil", 1, None, name=f"key{mode == 'plain'}") / "failed.txt").write_text(mode)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
+    report.main()
+    shown = capsys.readouterr()
+    assert "?[2J??31m" in shown.out
+    assert "?[2J??31m" in shown.err
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown.out + shown.err)
+
+
 def test_a_page_embeds_aggregates_and_words(tmp_path):
     """Ten times the rows take little more space; titles are words, not keys."""
     sizes = []
