@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import altair as alt
+import numpy as np
 import vl_convert
 
 from harness.shared import Refused
@@ -19,6 +20,7 @@ from reporting.writing import file_name
 
 WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
 COLOUR = "#0072B2"
+FAR = 5  # times as far from the median as the best
 MEASURED = ("bias / norm", "deviation / norm", "ms a draw")
 HEAD = """\
 # Leaderboard
@@ -86,44 +88,56 @@ def measured(point: Point | None) -> list[str]:
 
 def drawing(results: Results, points: dict[str, Point]) -> dict:
     r"""Figure of merit, bias, deviation and time, a panel each and a line for every estimator, for print."""
-    merit, shown = results.shown[0], [group for group in results.groups if group.finished]
-    order = [group.label for group in shown]
-    means = [(group, results.means[group.label].get(merit)) for group in shown]
-    ends = [(g.label, m.value, 0.0 if math.isnan(m.error) else m.error, False) for g, m in means if m is not None]
+    merit, order = results.shown[0], [group.label for group in results.groups if group.finished]
+    means = {label: results.means[label][merit] for label in order if merit in results.means[label]}
     own = [points[label] for label in order if label in points]
     figures = {
-        results.words(merit).with_unit: ends,
+        results.words(merit).with_unit: [(label, m.value, np.nan_to_num(m.error), False) for label, m in means.items()],
         "bias / |true gradient|": [(p.label, p.bias, 0.0, p.limit) for p in own],
         "standard deviation / |true gradient|": [(p.label, p.deviation, 0.0, False) for p in own],
         "ms a draw": [(p.label, 1e3 * p.seconds, 0.0, False) for p in own],
     }
-    charts = [panel(order, title, found, n) for n, (title, found) in enumerate(figures.items()) if found]
+    edge = edge_of([mean.value for mean in means.values()])
+    charts = [
+        panel(order, title, found, None if n else edge) for n, (title, found) in enumerate(figures.items()) if found
+    ]
     remark = "Bars: a standard error. Hollow: it lies below this. Empty: unknown, or 0."
     return picture(charts, f"{results.task}: every estimator, untuned", len(charts), remark)
 
 
-def panel(order: list[str], title: str, figures: list[tuple[str, float, float, bool]], n: int) -> alt.LayerChart:
-    r"""A figure and its standard error for each label in this order; all but panel 0 have a logarithmic axis."""
-    rows, log = [], n > 0
+def edge_of(values: list[float]) -> float:
+    r"""Of values from the best to the worst, the last that is drawn to scale: a few bad ones would hide all others."""
+    beyond = FAR * abs(values[0] - float(np.median(values)))
+    return next((v for v in reversed(values) if abs(v - np.median(values)) <= beyond), values[-1])
+
+
+def panel(
+    order: list[str], title: str, figures: list[tuple[str, float, float, bool]], edge: float | None
+) -> alt.LayerChart:
+    r"""A figure and its standard error for each label in this order; what is worse than an edge is written there.
+
+    Without an edge the axis is logarithmic.
+    """
+    rows, log = [], edge is None
+    worse = 0 if log else np.sign(edge - figures[0][1])
     for label, value, error, limit in figures:
-        if math.isfinite(value) and (value > 0 or not log):
-            ends = {"low": rounded(value - error), "high": rounded(value + error)}
-            rows.append({"label": label, "value": rounded(value), "limit": limit} | ends)
+        if not math.isfinite(value) or (log and value <= 0):
+            continue
+        row = {"label": label, "value": rounded(value), "limit": limit, "note": ""}
+        row |= {"low": rounded(value - error), "high": rounded(value + error)}
+        if worse and worse * (value - edge) > 0:
+            text = f"{value:.3g}".replace("-", "−")
+            row |= dict.fromkeys(("value", "low", "high"), edge) | {"note": f"{text} →" if worse > 0 else f"← {text}"}
+        rows.append(row)
     scale = alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False, nice=False, padding=8)
-    base = alt.Chart(alt.InlineData(rows))
-    y = alt.Y(
-        "label:N",
-        sort=order,
-        title=None,
-        scale=alt.Scale(domain=order),
-        axis=alt.Axis(grid=True, labels=n == 0, labelLimit=300, ticks=False),
-    )
+    axis = alt.Axis(grid=True, labels=not log, labelLimit=300, ticks=False)
+    y = alt.Y("label:N", sort=order, title=None, scale=alt.Scale(domain=order), axis=axis)
     x = lambda name: alt.X(f"{name}:Q", title=title, scale=scale, axis=axis_of(log))
-    bar = base.mark_rule(color=COLOUR, strokeWidth=1.5).encode(y=y, x=x("low"), x2="high:Q")
+    base = alt.Chart(alt.InlineData(rows)).encode(y=y)
+    bar = base.mark_rule(color=COLOUR, strokeWidth=1.5).transform_filter("!datum.note").encode(x=x("low"), x2="high:Q")
     points = [
-        base.mark_point(size=45, filled=filled, color=COLOUR, opacity=1)
-        .transform_filter(which)
-        .encode(y=y, x=x("value"))
-        for which, filled in (("!datum.limit", True), ("datum.limit", False))
+        base.mark_point(size=45, filled=filled, color=COLOUR, opacity=1).transform_filter(which).encode(x=x("value"))
+        for which, filled in (("!datum.note && !datum.limit", True), ("datum.limit", False))
     ]
-    return alt.layer(bar, *points).properties(width=WIDTH, height=ROW * len(order))
+    beyond = base.mark_text(color=COLOUR, align="right" if worse > 0 else "left").encode(x=x("value"), text="note:N")
+    return alt.layer(bar, *points, beyond).properties(width=WIDTH, height=ROW * len(order))

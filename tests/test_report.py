@@ -22,7 +22,7 @@ from reporting.biases import comparisons
 from reporting.curves import curve_of, drawn
 from reporting.examples import exhibits
 from reporting.groups import chosen, grouped
-from reporting.leaderboard import write_leaderboard
+from reporting.leaderboard import edge_of, panel, write_leaderboard
 from reporting.looks import DASHES, SHAPES, looks
 from reporting.provenance import provenance
 from reporting.results import results_of
@@ -503,6 +503,17 @@ def test_a_leaderboard_joins_ends_of_runs_and_what_was_measured(tmp_path, monkey
     (tmp_path / "none").mkdir()
     with pytest.raises(Refused, match="no finished run below"):
         write_leaderboard([tmp_path / "none"], page)
+
+
+@pytest.mark.parametrize(
+    ("values", "edge"), [([-1.0, -2.0, -3.0, -90.0, -99.0], -3.0), ([0.1, 0.2, 0.3], 0.3), ([1.0], 1.0)]
+)
+def test_few_bad_figures_do_not_hide_the_others(values, edge):
+    assert edge_of(values) == edge
+    figures = [(label, value, 0.1, False) for label, value in zip("abcde", values, strict=False)]
+    (rows,) = panel(list("abcde"), "figure", figures, edge).to_dict()["datasets"].values()
+    assert [row["note"] for row in rows] == [f"← −{-v:.0f}" if v < -10 else "" for v in values]
+    assert [row["value"] for row in rows] == [edge if v < -10 else v for v in values]
 
 
 def test_provenance_tells_what_differs(tmp_path):
