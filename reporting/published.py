@@ -289,12 +289,11 @@ def at_step(value: Value) -> str:
 
 def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
     r"""Of runs that differ in more than seeds, those of one setting, and words about the choice."""
-    groups = defaultdict(list)
-    for run in once_a_seed(value, runs):
-        groups[identity(value, run)].append(run)
+    keys, groups = varied(value, runs), defaultdict(list)
+    for run in once_a_seed(keys, runs):
+        groups[identity(keys, run)].append(run)
     if len(groups) <= 1:
         return [run for group in groups.values() for run in group], []
-    keys = sorted({key for a in groups for key, _ in set(a) ^ set(next(iter(groups)))})
     if not value.choose:
         return [], [f"several settings fit, which differ in {', '.join(keys)}"]
     key = lambda group: mean_of([f for run in group if (f := last(run, value.choose["metric"])) is not None])
@@ -304,17 +303,29 @@ def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
     return best, [f"{chosen}, best of {len(groups)} by {value.choose['metric']}"]
 
 
-def once_a_seed(value: Value, runs: list[Run]) -> list[Run]:
+def once_a_seed(keys: list[str], runs: list[Run]) -> list[Run]:
     r"""Of runs that differ in nothing, the longest one, and of those the last."""
-    kept = {(identity(value, run), run.seed): run for run in sorted(runs, key=lambda run: (run.steps, run.made))}
+    kept = {(identity(keys, run), run.seed): run for run in sorted(runs, key=lambda run: (run.steps, run.made))}
     return list(kept.values())
 
 
-def identity(value: Value, run: Run) -> tuple:
-    r"""What the runs that are averaged share; for a value at a stated step, they may have gone on for longer or not."""
+def identity(keys: list[str], run: Run) -> tuple:
+    r"""What the runs that are averaged share."""
+    return tuple(run.config.get(key) for key in keys)
+
+
+def varied(value: Value, runs: list[Run]) -> list[str]:
+    r"""Keys of which runs have several values; for a value at a stated step, they may have gone on for longer or not.
+
+    That a run has no value says nothing: the option may have come since.
+    """
     free = ("seed", "steps") if value.step is not None else ("seed",)
-    skip = lambda key: key in free or key.split(".")[0] in NOT_RESULTS or key.startswith(WATCHING)
-    return tuple(sorted((key, content) for key, content in run.config.items() if not skip(key)))
+    found = defaultdict(set)
+    for run in runs:
+        for key, content in run.config.items():
+            if key not in free and key.split(".")[0] not in NOT_RESULTS and not key.startswith(WATCHING):
+                found[key].add(content)
+    return sorted(key for key, contents in found.items() if len(contents) > 1)
 
 
 def mean_of(numbers: list[float]) -> float | None:

@@ -150,6 +150,14 @@ def test_a_seed_counts_once(tmp_path):
     assert anywhere.notes == ("several settings fit, which differ in steps",)
 
 
+def test_runs_from_before_an_option_came_are_averaged_with_later_ones(tmp_path):
+    before, _ = (make_run(tmp_path, *HOOPER, rows=losses(0.00427), seed=seed) for seed in (1, 2))
+    config = yaml.safe_load((before / "config.yaml").read_text())
+    del config["estimator"]["temperature"]
+    (before / "config.yaml").write_text(yaml.safe_dump(config))
+    assert len(compare(value(metric="train/loss", where={"estimator": "reinmax"}), find([tmp_path]).runs).runs) == 2
+
+
 def test_how_closely_a_run_is_watched_is_no_setting(tmp_path):
     make_run(tmp_path, *HOOPER, "measure.every=0", "valid.every=1000", rows=losses(0.00427))
     assert beside(tmp_path).verdict == "agrees"
