@@ -33,6 +33,8 @@ def main() -> None:
     try:
         if absent := [str(folder) for folder in options.folders if not folder.is_dir()]:
             raise Refused(f"no such folder: {', '.join(absent)}")
+        if (options.results or options.leaderboard) and (options.only or options.by or options.to):
+            raise Refused("--only, --by and --to are for reports, not for --results or --leaderboard")
         if options.results:
             from reporting.reproduction import write_results
 
@@ -41,7 +43,9 @@ def main() -> None:
         if options.leaderboard:
             from reporting.leaderboard import write_leaderboard
 
-            print("\n".join(map(str, write_leaderboard(options.folders, options.leaderboard))))
+            written, notes = write_leaderboard(options.folders, options.leaderboard)
+            print("\n".join(map(printable, notes)), file=sys.stderr) if notes else None
+            print("\n".join(map(str, written)))
             return
         to = options.to or options.folders[0] / "report"
         text, written, notes = write(options.folders, to, options.only, options.by, options.published)

@@ -114,6 +114,13 @@ def measured_in(path: Path, notes: list[str]) -> dict[str, list[Point]]:
         return {}
 
 
+def truth_of(rows: pd.DataFrame) -> str:
+    r"""What biases were measured against."""
+    for name, draws in ((c.removeprefix("truth/"), rows[c].iloc[0]) for c in rows if c.startswith("truth/")):
+        return "the exact gradient" if name == "exact" else f"{int(draws)} draws of {name}"
+    return "none"
+
+
 def points_of(rows: pd.DataFrame) -> list[Point]:
     r"""The estimators that ``measure.py`` has measured in one place; NaN where bias and deviation are not known."""
     bias, known = relative_biases(rows)

@@ -20,7 +20,7 @@ from harness.options import Refused
 from harness.refusals import CONFIGS, FULL_ERROR, fail
 from harness.shared import CHECKPOINT, NotWritten, writing
 from harness.train import prepare
-from reporting.biases import Comparison, drawable, points_of, relative_biases
+from reporting.biases import Comparison, drawable, points_of, relative_biases, truth_of
 from reporting.charts import bias_picture
 from reporting.looks import looks
 from reporting.runs import saved_config
@@ -195,13 +195,11 @@ def show(rows: pd.DataFrame, task: str, to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     rows.to_csv(to / "measured.csv", index=False)
     written = [to / "measured.csv"]
-    (truth,) = [(c.removeprefix("truth/"), int(rows[c].iloc[0])) for c in rows if c.startswith("truth/")] or [(None, 0)]
-    against = {None: "no truth", "exact": "the exact gradient"}.get(truth[0], f"{truth[1]} draws of {truth[0]}")
     for where, of_one in rows.groupby("where", sort=False):
-        print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {against}\n")
+        print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}\n")
         print(table(of_one).to_string())
         if "bias2" in of_one and of_one.true_norm.notna().all():
             written.append(to / f"measured_{where}.png")
-            title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {against}"
+            title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}"
             picture(of_one, title, written[-1])
     print("".join(f"\n{path}" for path in written))

@@ -5,22 +5,23 @@ from pathlib import Path
 
 import altair as alt
 import numpy as np
+import pandas as pd
 import vl_convert
 
 from harness.shared import Refused
-from reporting.biases import Point, measured_in
+from reporting.biases import Point, measured_in, truth_of
 from reporting.charts import axis_of, picture, rounded
 from reporting.groups import grouped
 from reporting.published import experiment
 from reporting.reproduction import as_paragraphs, made, markdown
 from reporting.results import Results, results_of
-from reporting.runs import find
+from reporting.runs import Found, find
 from reporting.tables import NONE, about_runs, cell, in_markdown
 from reporting.writing import file_name
 
 WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
 COLOUR = "#0072B2"
-FAR = 5  # times as far from the median as the best
+FEW, FAR = 4, 4  # estimators of which none is cut off; times as far from the best as the median
 MEASURED = ("bias / norm", "deviation / norm", "ms a draw")
 HEAD = """\
 # Leaderboard
@@ -29,72 +30,108 @@ Every estimator with its default settings and one learning rate for all: where i
 far it could get. Written by `make leaderboard` from runs and from `measure.py`, and by nothing else.
 
 The first figure of a table is the mean over seeds ± its standard error; bold is the best and what is not
-significantly worse (95 %). The others are about one gradient draw to the logits of one example, all estimators at the
-same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's norm, evaluations of
-the objective, and time. What an estimator learns is there as it begins. A dash says that a bias is not known: a bound
-has another gradient. Biases of a few millionths are rounding.
+significantly worse (95 %), and ? a single run. The others are about one gradient draw to the logits of one example, all
+estimators at the same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's
+norm, evaluations of the objective, and time. What an estimator learns was trained for a hundred steps before. A dash:
+not measured or not defined, as the bias of bounds, whose gradient is another one. Biases of
+a few millionths are rounding.
 """
 
 
-def write_leaderboard(folders: list[Path], to: Path) -> list[Path]:
-    r"""Writes the page, and beside it a picture for each task; their paths, the page last.
+def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[str]]:
+    r"""Writes the page, and beside it a picture for each task; their paths, the page last, and notes.
 
     Raises:
         Refused: If there are no finished runs, or nothing can be written.
     """
     found = find(folders)
     by_task = grouped(found.runs, [], sorted({run.estimator for run in found.runs}), found.notes)
-    every = {task: results_of(task, groups) for task, groups in by_task.items()}
-    every = {task: results for task, results in every.items() if results.shown}
-    if not every:
-        raise Refused(f"no finished run below {', '.join(map(str, folders))}")
     parts, written = [HEAD], []
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        for task, results in every.items():
-            files = [measured_in(path, found.notes) for on, path in found.measured if on == task]
-            points = {point.label: point for file in files for point in file.get("logits", [])}
+        for task, groups in by_task.items():
+            results = results_of(task, groups)
+            if not ranked_by(results):
+                found.notes.append(f"left out: {task}, whose runs have no final figure that can be better or worse")
+                continue
+            points, about = measured_on(task, found)
             written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
             written[-1].write_bytes(vl_convert.vegalite_to_png(drawing(results, points), scale=2))
-            parts.append(section(results, points, written[-1].name))
+            parts.append(section(results, points, about, written[-1].name))
+        if not written:
+            raise Refused(
+                "".join(f"{n}\n" for n in found.notes) + f"no finished run below {', '.join(map(str, folders))}"
+            )
         to.write_text("\n".join(parts))
     except OSError as error:
         raise Refused(f"--leaderboard {to}: {error.filename or to} cannot be written: {error.strerror}") from error
-    return [*written, to]
+    return [*written, to], found.notes
 
 
-def section(results: Results, points: dict[str, Point], picture_name: str) -> str:
+def ranked_by(results: Results) -> str | None:
+    r"""The final figure by which estimators are ordered."""
+    return next((metric for metric in results.shown if results.words(metric).better), None)
+
+
+def measured_on(task: str, found: Found) -> tuple[dict[str, Point], str]:
+    r"""Estimators by name as measured in one place, that where there are most of them, and a sentence about it."""
+    files = [(measured_in(path, found.notes).get("logits", []), path) for on, path in found.measured if on == task]
+    points, path = max(files, key=lambda file: len(file[0]), default=([], None))
+    found.notes += [
+        f"left out, as fewer estimators were measured there: {other}" for _, other in files if other != path
+    ]
+    if not points:
+        return {}, ""
+    rows = pd.read_csv(path)
+    run = next((run for run in found.runs if run.folder == path.parent), None)
+    place = (
+        f"those that {run.estimator} with seed {run.seed} reached in {rows.step[0]:,} steps"
+        if run
+        else "the initial ones"
+    )
+    about = f"Gradients: parameters are {place}; {rows.draws[0]:,} draws, truth: {truth_of(rows)}.\n"
+    return {point.label: point for point in points}, in_markdown(about) + "\n"
+
+
+def section(results: Results, points: dict[str, Point], about: str, picture_name: str) -> str:
     r"""Settings, picture and table of a task."""
-    merit, runs = results.shown[0], [run for group in results.groups for run in group.finished]
+    merit, runs = ranked_by(results), [run for group in results.groups for run in group.finished]
     names = sorted({run.config.get("experiment", "") for run in runs})
-    about = [as_paragraphs(found.about) for name in names if (found := experiment(name))]
+    settings = [as_paragraphs(found.about) for name in names if (found := experiment(name))]
     titles = ["estimator", "runs", results.words(merit).with_unit, *MEASURED[:2], "evaluations a draw", MEASURED[2]]
     rows = []
     for group in results.groups:
-        found, point = cell(results, group, merit), points.get(group.label)
+        found = cell(results, group, merit)
         text = f"**{found.text}**" if found.marked else found.text
-        rows.append([in_markdown(group.label), about_runs(group), text, *measured(point)])
-    title = f"![{results.task}]({picture_name})\n"
-    return "\n".join([f"\n## {results.task}\n", *about, title, markdown(titles, rows), made(runs)])
+        rows.append([in_markdown(group.label), about_runs(group), text, *measured(points.get(group.label))])
+    task = in_markdown(results.task)
+    parts = [f"\n## {task}\n", *settings, about, f"![{task}]({picture_name})\n", markdown(titles, rows), made(runs)]
+    return "\n".join(part for part in parts if part)
 
 
 def measured(point: Point | None) -> list[str]:
+    r"""Cells about gradient draws."""
     if point is None:
         return [NONE] * 4
-    bias = NONE if math.isnan(point.bias) else f"{'< ' * point.limit}{point.bias:.2g}" if point.bias else "0"
-    deviation = NONE if math.isnan(point.bias) else f"{point.deviation:.3g}"
-    return [bias, deviation, f"{point.evaluations:,.0f}", f"{1e3 * point.seconds:.2g}"]
+    deviation = math.nan if math.isnan(point.bias) else point.deviation  # it would be over another gradient's norm
+    figures = (point.bias, deviation, point.evaluations, 1e3 * point.seconds)
+    bias, *others = (
+        NONE if not math.isfinite(x) else f"{float(f'{x:.3g}'):,g}" if x >= 0.01 else f"{x:.1g}" for x in figures
+    )
+    return ["< " * point.limit + bias if math.isfinite(point.bias) else NONE, *others]
 
 
 def drawing(results: Results, points: dict[str, Point]) -> dict:
     r"""Figure of merit, bias, deviation and time, a panel each and a line for every estimator, for print."""
-    merit, order = results.shown[0], [group.label for group in results.groups if group.finished]
+    merit, order = ranked_by(results), [group.label for group in results.groups if group.finished]
     means = {label: results.means[label][merit] for label in order if merit in results.means[label]}
     own = [points[label] for label in order if label in points]
     figures = {
         results.words(merit).with_unit: [(label, m.value, np.nan_to_num(m.error), False) for label, m in means.items()],
         "bias / |true gradient|": [(p.label, p.bias, 0.0, p.limit) for p in own],
-        "standard deviation / |true gradient|": [(p.label, p.deviation, 0.0, False) for p in own],
+        "standard deviation / |true gradient|": [
+            (p.label, p.deviation, 0.0, False) for p in own if not math.isnan(p.bias)
+        ],
         "ms a draw": [(p.label, 1e3 * p.seconds, 0.0, False) for p in own],
     }
     edge = edge_of([mean.value for mean in means.values()])
@@ -107,8 +144,10 @@ def drawing(results: Results, points: dict[str, Point]) -> dict:
 
 def edge_of(values: list[float]) -> float:
     r"""Of values from the best to the worst, the last that is drawn to scale: a few bad ones would hide all others."""
-    beyond = FAR * abs(values[0] - float(np.median(values)))
-    return next((v for v in reversed(values) if abs(v - np.median(values)) <= beyond), values[-1])
+    if len(values) < FEW:
+        return values[-1]
+    inner = abs(values[0] - values[len(values) // 2])
+    return next(v for v in reversed(values) if abs(v - values[0]) <= FAR * inner)
 
 
 def panel(
@@ -119,7 +158,7 @@ def panel(
     Without an edge the axis is logarithmic.
     """
     rows, log = [], edge is None
-    worse = 0 if log else np.sign(edge - figures[0][1])
+    worse = 0 if log else np.sign(figures[-1][1] - figures[0][1])
     for label, value, error, limit in figures:
         if not math.isfinite(value) or (log and value <= 0):
             continue

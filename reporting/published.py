@@ -2,6 +2,7 @@ r"""Published figures beside those of runs that were made under the published se
 
 import functools
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -180,7 +181,7 @@ class Experiment:
 def experiment(name: str) -> Experiment | None:
     r"""The experiment of this name; None if it is a user's own."""
     path = CONFIGS / f"experiment/{name}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(r"\w{1,99}", name) or not path.is_file():
         return None
     config = OmegaConf.load(path)
     OmegaConf.register_new_resolver("by_budget", lambda full, small: full, replace=True)
@@ -203,6 +204,7 @@ def experiment(name: str) -> Experiment | None:
     return Experiment(rows, said, defaults, params, "\n".join(head))
 
 
+@functools.cache
 def group_settings(group: str, choice: str) -> list[tuple[str, str]]:
     r"""Settings of a choice of a config group, as text by dotted key; without those that refer to others."""
     content = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml"))
@@ -299,7 +301,7 @@ def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
     key = lambda group: mean_of([f for run in group if (f := last(run, value.choose["metric"])) is not None])
     sign = 1 if value.choose["best"] == "lowest" else -1
     best = min(groups.values(), key=lambda group: sign * (key(group) if key(group) is not None else math.inf * sign))
-    chosen = ", ".join(f"{k}={best[0].config.get(k)}" for k in keys)
+    chosen = ", ".join(f"{k}={setting(best[0], k)}" for k in keys)
     return best, [f"{chosen}, best of {len(groups)} by {value.choose['metric']}"]
 
 
@@ -311,21 +313,28 @@ def once_a_seed(keys: list[str], runs: list[Run]) -> list[Run]:
 
 def identity(keys: list[str], run: Run) -> tuple:
     r"""What the runs that are averaged share."""
-    return tuple(run.config.get(key) for key in keys)
+    return tuple(setting(run, key) for key in keys)
 
 
 def varied(value: Value, runs: list[Run]) -> list[str]:
     r"""Keys of which runs have several values; for a value at a stated step, they may have gone on for longer or not.
 
-    That a run has no value says nothing: the option may have come since.
+    A run that lacks an option is older than it, and counts as having its default.
     """
     free = ("seed", "steps") if value.step is not None else ("seed",)
-    found = defaultdict(set)
-    for run in runs:
-        for key, content in run.config.items():
-            if key not in free and key.split(".")[0] not in NOT_RESULTS and not key.startswith(WATCHING):
-                found[key].add(content)
-    return sorted(key for key, contents in found.items() if len(contents) > 1)
+    keys = {key for run in runs for key in run.config}
+    keys = {k for k in keys if k not in free and k.split(".")[0] not in NOT_RESULTS and not k.startswith(WATCHING)}
+    return sorted(key for key in keys if len({setting(run, key) for run in runs}) > 1)
+
+
+def setting(run: Run, key: str) -> str | None:
+    r"""A value of a run's config; where it has none, that of the project's config of its task or estimator."""
+    group = key.partition(".")[0]
+    if key in run.config or group not in ("task", "estimator"):
+        return run.config.get(key)
+    choice = run.config[group]
+    known = re.fullmatch(r"\w{1,99}", choice) and (CONFIGS / group / f"{choice}.yaml").is_file()
+    return dict(group_settings(group, choice)).get(key) if known else None
 
 
 def mean_of(numbers: list[float]) -> float | None:

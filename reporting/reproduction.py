@@ -200,15 +200,15 @@ def made(runs: list[Run]) -> str:
 
 def circumstance(run: Run) -> str:
     about = run.environment
-    versions = about.get("versions", {})
+    versions = about["versions"] if isinstance(about.get("versions"), dict) else {}
     device = about.get("device", "an unknown device")
-    if device == "cpu" and "x86_64" in about.get("platform", ""):  # of early runs, which said no more
+    if device == "cpu" and "x86_64" in str(about.get("platform")):  # of early runs, which said no more
         device = "a processor (x86_64)"
     facts = [f"{run.steps:,} step{'s' * (run.steps > 1)}", f"on {device}"]
     facts += [f"{name} {versions[name]}" for name in ("torch",) if name in versions]
     facts += [f"Python {about['python']}"] if "python" in about else []
     changed = " with changes" * bool(about.get("changed_files"))
-    facts.append(f"commit {about['commit'][:10]}{changed}" if about.get("commit") else "no commit")
+    facts.append(f"commit {str(about['commit'])[:10]}{changed}" if about.get("commit") else "no commit")
     return ", ".join(facts)
 
 

@@ -135,7 +135,7 @@ def read(folder: Path) -> Run | str:
         run = Run(folder, flat(config) | choices, "unfinished", steps=int(config["steps"]))
     except OSError as error:
         return f"not a run: {folder} (config.yaml: {error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return f"not a run: {folder} (its config.yaml is not a run's)"
     rows = list(lines(folder / "metrics.jsonl", run.notes))
     run.step = int(max((row["step"] for row in rows), default=0))
@@ -162,7 +162,7 @@ def saved_config(folder: Path) -> dict:
     try:
         check_nesting(content)
         return yaml.load(content, LOADER)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, LookupError, AttributeError, TypeError, OverflowError) as error:  # what its tags may raise
         raise ValueError("no config") from error
 
 

@@ -84,8 +84,9 @@ def choices(group):
 
 @cache
 def content(group, choice):
-    path = CONFIGS / group / f"{choice}.yaml"
-    return OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    return (
+        OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml")) if choice in choices(group) else {}
+    )
 
 
 @cache

@@ -279,7 +279,11 @@ BOMB = "a: &a [x, x]\n" + "".join(
 DEEP = f"{'[' * 300_000}{']' * 300_000}"
 
 
-@pytest.mark.parametrize("more", [f"more: {DEEP}\n", BOMB, "more: &x [*x]\n"], ids=["deep", "doubling", "of itself"])
+@pytest.mark.parametrize(
+    "more",
+    [f"more: {DEEP}\n", BOMB, "more: &x [*x]\n", 'more: !!int ""\n'],
+    ids=["deep", "doubling", "of itself", "tag"],
+)
 def test_configs_that_grow_or_nest_without_end_are_refused(command, measured, tmp_path, more):  # noqa: F811
     """In a process of its own such a file would end in a crash, of the stack or for want of memory."""
     assert command(*RUN)[0] == 0

@@ -483,6 +483,7 @@ def test_a_leaderboard_joins_ends_of_runs_and_what_was_measured(tmp_path, monkey
     place = run(tmp_path, "best|<b>", 4, None, **own)
     (place / "failed.txt").write_text("diverged")
     figures = {"where": "logits", "variance": 16.0, "true_norm": 2.0, "bias2_error": 0.01, "seconds": 0.25}
+    figures |= {"step": 2000, "draws": 50, "truth/arsm": 70}
     rows = [
         {"estimator": "arsm", "bias2": 1.0, "evaluations": 46, **figures},
         {"estimator": "best|<b>", "bias2": 0.0, "evaluations": 1, **figures},
@@ -495,18 +496,43 @@ def test_a_leaderboard_joins_ends_of_runs_and_what_was_measured(tmp_path, monkey
     assert "## dvae\n\nA leaderboard of our own" in page.read_text()
     lines = [line for line in page.read_text().splitlines() if line.startswith("| ")][2:]
     assert lines == [
-        r"| best\|\<b\> | 3 of 4; 1 failed | **−23.980 ± 0.006** | < 0.071 | 2 | 1 | 2.5e+02 |",
-        "| arsm | 3 of 4; 1 missing | −24.980 ± 0.006 | 0.5 | 2 | 46 | 2.5e+02 |",
-        "| vimco | 3 of 4; 1 missing | −26.953 ± 0.023 | – | – | 4 | 2.5e+02 |",
+        r"| best\|\<b\> | 3 of 4; 1 failed | **−23.980 ± 0.006** | < 0.0707 | 2 | 1 | 250 |",
+        "| arsm | 3 of 4; 1 missing | −24.980 ± 0.006 | 0.5 | 2 | 46 | 250 |",
+        "| vimco | 3 of 4; 1 missing | −26.953 ± 0.023 | – | – | 4 | 250 |",
     ]
     assert page.with_name("leaderboard_dvae.png").stat().st_size > 5000
     (tmp_path / "none").mkdir()
     with pytest.raises(Refused, match="no finished run below"):
         write_leaderboard([tmp_path / "none"], page)
+    about = "parameters are those that arsm with seed 1 reached in 2,000 steps; 50 draws, truth: 70 draws of arsm."
+    assert about in page.read_text()
+    assert capsys.readouterr().err == ""
+    for other, content in ((1, "foreign\n"), (2, pd.DataFrame(rows[:1]).to_csv())):
+        (tmp_path / f"dvae/vimco/{other}-key/measured.csv").write_text(content)
+    report.main()
+    notes = capsys.readouterr().err
+    assert "cannot be read" in notes
+    assert f"left out, as fewer estimators were measured there: {tmp_path}/dvae/vimco/2-key/measured.csv" in notes
+    assert about in page.read_text()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--by", "seed"])
+    with pytest.raises(SystemExit):
+        report.main()
+    assert capsys.readouterr().err.startswith("error: --only, --by and --to are for reports")
+
+
+def test_tasks_without_a_ranking_are_left_out_of_the_leaderboard(tmp_path):
+    run(tmp_path, "arsm", task="x](http://y) <b>\n# head", elbo=-1.0)
+    run(tmp_path, "arsm", None, None, task="failed")
+    written, notes = write_leaderboard([tmp_path], tmp_path / "board.md")
+    assert len(written) == 2
+    assert [note for note in notes if note.startswith("left out: failed, whose runs")]
+    text = written[-1].read_text()
+    assert not re.findall(r"(?<!\\)<b|(?<!\\)\]\(http|^# head", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    ("values", "edge"), [([-1.0, -2.0, -3.0, -90.0, -99.0], -3.0), ([0.1, 0.2, 0.3], 0.3), ([1.0], 1.0)]
+    ("values", "edge"),
+    [([-1.0, -2.0, -3.0, -90.0, -99.0], -3.0), ([0.1, 0.2, 0.3], 0.3), ([1.0], 1.0), ([-1.0] * 4 + [-99.0], -1.0)],
 )
 def test_few_bad_figures_do_not_hide_the_others(values, edge):
     assert edge_of(values) == edge
