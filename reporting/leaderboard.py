@@ -118,7 +118,7 @@ def measured(point: Point | None) -> list[str]:
     bias, *others = (
         NONE if not math.isfinite(x) else f"{float(f'{x:.3g}'):,g}" if x >= 0.01 else f"{x:.1g}" for x in figures
     )
-    return ["< " * point.limit + bias if math.isfinite(point.bias) else NONE, *others]
+    return ["< " * (point.limit and point.bias > 0) + bias, *others]
 
 
 def drawing(results: Results, points: dict[str, Point]) -> dict:
