@@ -15,7 +15,8 @@ from test_runs import command, composed, errors  # noqa: F401
 import report
 from harness import options
 from harness.shared import Refused
-from reporting.published import Value, compare, facts, judged
+from reporting.published import Value, compare, experiment, facts, judged
+from reporting.reproduction import circumstance
 from reporting.runs import find, read
 
 HOOPER = ["experiment=hooper2026_polynomial", "task.power=2", "estimator=reinmax"]
@@ -315,6 +316,16 @@ def test_nothing_from_runs_becomes_markup_in_results(tmp_path, monkeypatch, caps
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.count(r"\<script\>alert(1)") >= 4
     assert not re.findall(r"(?<!\\)<script|(?<!\\)\[x|(?<!\\)\|\\\[x", text)
+
+
+def test_odd_facts_of_runs_break_no_results(tmp_path):
+    folder = make_run(tmp_path, *HOOPER, rows=losses(9.0, 0.004))
+    (folder / "environment.json").write_text(json.dumps({"versions": 5, "commit": 5, "platform": 5, "device": "cpu"}))
+    assert circumstance(read(folder)).endswith("on cpu, commit 5")
+    assert experiment("../optimizer/adam") is None
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(re.sub(r"(?m)^steps: .*", "steps: .inf", config))
+    assert "its config.yaml is not a run's" in read(folder)
 
 
 def test_the_report_has_them_too(tmp_path, monkeypatch, capsys):
