@@ -14,6 +14,7 @@ from harness.shared import Refused
 from reporting.charts import curve_rows, curves_picture
 from reporting.curves import curve_of
 from reporting.groups import Group, column, grouped
+from reporting.looks import looks
 from reporting.published import (
     AGREES,
     DIFFERS,
@@ -234,11 +235,12 @@ def absent(found: Experiment, full: list[Run]) -> str | None:
 def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
     r"""Draws the courses of an experiment's metrics, of the runs in full; None if there are none."""
     full = [with_courses(run, shown.get("curves", [])) for run in runs if run.finished and in_full(run)]
-    keys = [k for k in experiment(name).params if k != "seed" and len({run.config.get(k) for run in full}) > 1]
-    panels, looks = [], {}
+    split = [key for key in experiment(name).params if key != "seed" and not key.startswith(SEARCHED)]
+    keys = [key for key in split if len({run.config.get(key) for run in full}) > 1]
+    panels, shown_as = [], {}
     for combination in sorted({tuple(run.config.get(k) for k in keys) for run in full}):
         groups = groups_of([run for run in full if tuple(run.config.get(k) for k in keys) == combination])
-        looks |= {group.label: group.look for group in groups}
+        shown_as |= {group.label: group.estimator for group in groups}
         settings = ", ".join(f"{column(k)}={v}" for k, v in zip(keys, combination, strict=True))
         for metric in shown.get("curves", []):
             curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
@@ -246,7 +248,7 @@ def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
                 panels.append((words(metric, groups[0].task), rows, settings))
     if not panels:
         return None
-    path.write_bytes(vl_convert.vegalite_to_png(curves_picture(panels, shown["title"], looks), scale=2))
+    path.write_bytes(vl_convert.vegalite_to_png(curves_picture(panels, shown["title"], looks(shown_as, [])), scale=2))
     return path
 
 
