@@ -516,7 +516,7 @@ def test_measuring_a_config(measured, tmp_path):
     assert (tmp_path / "output/measured/dvae/measured_logits.png").is_file()
     code, out, err = measured("task=dvae", *sizes, "task.variables=8", "measure.reference_draws=0", "measure.rivals=[]")
     assert code == 0, err
-    assert "no truth" in out
+    assert "truth: none" in out
     assert "undefined" in out
 
 
