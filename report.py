@@ -35,27 +35,25 @@ def main() -> None:
             raise Refused(f"no such folder: {', '.join(absent)}")
         if (options.results or options.leaderboard) and (options.only or options.by or options.to):
             raise Refused("--only, --by and --to are for reports, not for --results or --leaderboard")
+        if options.leaderboard and (options.results or options.published):
+            raise Refused("--results and --published do not go with --leaderboard")
         if options.results:
             from reporting.reproduction import write_results
 
-            print("\n".join(map(str, write_results(options.folders, options.results, options.published))))
-            return
-        if options.leaderboard:
+            text, written, notes = "", write_results(options.folders, options.results, options.published), []
+        elif options.leaderboard:
             from reporting.leaderboard import write_leaderboard
 
-            written, notes = write_leaderboard(options.folders, options.leaderboard)
-            print("\n".join(map(printable, notes)), file=sys.stderr) if notes else None
-            print("\n".join(map(str, written)))
-            return
-        to = options.to or options.folders[0] / "report"
-        text, written, notes = write(options.folders, to, options.only, options.by, options.published)
+            text, (written, notes) = "", write_leaderboard(options.folders, options.leaderboard)
+        else:
+            to = options.to or options.folders[0] / "report"
+            text, written, notes = write(options.folders, to, options.only, options.by, options.published)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     for note in notes:
         print(printable(note), file=sys.stderr)
-    print(printable(text))
-    print("".join(f"\n{path}" for path in written))
+    print("\n".join([printable(text), "", *map(str, written)]).lstrip("\n"))
 
 
 if __name__ == "__main__":

@@ -115,6 +115,8 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
             hint += f"; {more}"
         alike = [k for k in known if ("." in k) >= ("." in key)]
         return f"{key} is no option{options.nearest(key, alike)}; {hint}"
+    if match := re.match(r"Could not append to config\. An item is already at '[^']*'.*?: '(.*?)' Or add", text):
+        return f"+{match[1]}: the option is there already, and is set without the +"
     if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):
         key, parent = match[2], match[2].rpartition(".")[0]
         if not options.expected(key) and (accepted := options.expected(parent)):

@@ -1,9 +1,12 @@
 r"""Charts as Vega-Lite specifications, which a page draws and of which pictures are made."""
 
+import io
 from collections.abc import Iterable
 
 import altair as alt
 import numpy as np
+import vl_convert
+from PIL import Image
 
 from reporting.biases import Comparison
 from reporting.curves import Curve
@@ -232,6 +235,13 @@ def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> 
         for equal, name in names.items()
     ]
     return picture(charts, title, 2, "Hollow with arrow: it lies below this. Grey arcs: equal root mean square error.")
+
+
+def as_png(spec: dict) -> bytes:
+    r"""A chart as a picture of twice its pixels, packed as tightly as PNG allows."""
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=2))).save(packed, "PNG", optimize=True)
+    return packed.getvalue()
 
 
 def configuration() -> dict:

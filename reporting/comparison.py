@@ -9,7 +9,6 @@ import hydra
 import numpy as np
 import pandas as pd
 import torch
-import vl_convert
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,7 +20,7 @@ from harness.refusals import CONFIGS, FULL_ERROR, fail
 from harness.shared import CHECKPOINT, NotWritten, writing
 from harness.train import prepare
 from reporting.biases import Comparison, drawable, points_of, relative_biases, truth_of
-from reporting.charts import bias_picture
+from reporting.charts import as_png, bias_picture
 from reporting.looks import looks
 from reporting.runs import saved_config
 
@@ -162,7 +161,7 @@ def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     points = sorted(drawable(points_of(rows)), key=lambda point: math.hypot(point.bias, point.deviation))
     own = looks({point.label: point.estimator for point in points}, [])
     spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
-    path.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    path.write_bytes(as_png(spec))
 
 
 def main() -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 import pandas as pd
-import vl_convert
 
 from harness.shared import Refused
 from reporting.biases import Point, measured_in, truth_of
-from reporting.charts import axis_of, picture, rounded
+from reporting.charts import as_png, axis_of, picture, rounded
 from reporting.groups import grouped
 from reporting.published import experiment
 from reporting.reproduction import as_paragraphs, made, markdown
@@ -22,7 +21,6 @@ from reporting.writing import file_name
 WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
 COLOUR = "#0072B2"
 FEW, FAR = 4, 4  # estimators of which none is cut off; times as far from the best as the median
-MEASURED = ("bias / norm", "deviation / norm", "ms a draw")
 HEAD = """\
 # Leaderboard
 
@@ -33,8 +31,8 @@ The first figure of a table is the mean over seeds ± its standard error; bold i
 significantly worse (95 %), and ? a single run. The others are about one gradient draw to the logits of one example, all
 estimators at the same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's
 norm, evaluations of the objective, and time. What an estimator learns was trained for a hundred steps before. A dash:
-not measured or not defined, as the bias of bounds, whose gradient is another one. Biases of
-a few millionths are rounding.
+not measured or not defined, as the bias of bounds, whose gradient is another one. Biases of a few millionths are
+rounding.
 """
 
 
@@ -56,7 +54,7 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
                 continue
             points, about = measured_on(task, found)
             written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
-            written[-1].write_bytes(vl_convert.vegalite_to_png(drawing(results, points), scale=2))
+            written[-1].write_bytes(as_png(drawing(results, points)))
             parts.append(section(results, points, about, written[-1].name))
         if not written:
             raise Refused(
@@ -84,12 +82,9 @@ def measured_on(task: str, found: Found) -> tuple[dict[str, Point], str]:
         return {}, ""
     rows = pd.read_csv(path)
     run = next((run for run in found.runs if run.folder == path.parent), None)
-    place = (
-        f"those that {run.estimator} with seed {run.seed} reached in {rows.step[0]:,} steps"
-        if run
-        else "the initial ones"
-    )
-    about = f"Gradients: parameters are {place}; {rows.draws[0]:,} draws, truth: {truth_of(rows)}.\n"
+    first = rows.iloc[0]
+    place = f"those of {run.estimator} with seed {run.seed} at step {first.get('step')}" if run else "the initial ones"
+    about = f"Gradients: parameters are {place}; {first.get('draws')} draws, truth: {truth_of(rows)}."
     return {point.label: point for point in points}, in_markdown(about) + "\n"
 
 
@@ -98,7 +93,8 @@ def section(results: Results, points: dict[str, Point], about: str, picture_name
     merit, runs = ranked_by(results), [run for group in results.groups for run in group.finished]
     names = sorted({run.config.get("experiment", "") for run in runs})
     settings = [as_paragraphs(found.about) for name in names if (found := experiment(name))]
-    titles = ["estimator", "runs", results.words(merit).with_unit, *MEASURED[:2], "evaluations a draw", MEASURED[2]]
+    titles = ["estimator", "runs", results.words(merit).with_unit]
+    titles += ["bias / norm", "deviation / norm", "evaluations a draw", "ms a draw"]
     rows = []
     for group in results.groups:
         found = cell(results, group, merit)

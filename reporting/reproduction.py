@@ -8,10 +8,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import vl_convert
 
 from harness.shared import Refused
-from reporting.charts import curve_rows, curves_picture
+from reporting.charts import as_png, curve_rows, curves_picture
 from reporting.curves import curve_of
 from reporting.groups import Group, column, grouped
 from reporting.looks import looks
@@ -248,7 +247,7 @@ def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
                 panels.append((words(metric, groups[0].task), rows, settings))
     if not panels:
         return None
-    path.write_bytes(vl_convert.vegalite_to_png(curves_picture(panels, shown["title"], looks(shown_as, [])), scale=2))
+    path.write_bytes(as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))
     return path
 
 

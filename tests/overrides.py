@@ -84,9 +84,8 @@ def choices(group):
 
 @cache
 def content(group, choice):
-    return (
-        OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml")) if choice in choices(group) else {}
-    )
+    known = choice in choices(group)
+    return OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml")) if known else {}
 
 
 @cache
@@ -284,7 +283,7 @@ def outcome(command, arguments):
         many = "-m" in arguments
         assert len(errors) == 1 or (many and errors), f"{len(errors)} lines of error:\n{err}"
         for line in errors:
-            assert len(line) <= LONGEST + len(" ".join(arguments)), f"{len(line)} characters: {line}"
+            assert len(line) <= LONGEST + many * len(" ".join(arguments)), f"{len(line)} characters: {line}"
             assert "fault of the program" not in line, line
             assert not re.search(r"(error|failed): \w+(Error|Exception): ", line), line
         return "refused"

@@ -15,6 +15,7 @@ from test_runs import command, composed, errors  # noqa: F401
 import report
 from harness import options
 from harness.shared import Refused
+from reporting import reproduction
 from reporting.published import Value, compare, experiment, facts, judged
 from reporting.reproduction import circumstance
 from reporting.runs import find, read
@@ -326,6 +327,25 @@ def test_odd_facts_of_runs_break_no_results(tmp_path):
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(re.sub(r"(?m)^steps: .*", "steps: .inf", config))
     assert "its config.yaml is not a run's" in read(folder)
+
+
+def test_an_estimator_has_one_look_in_all_panels_and_none_shares_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(reproduction, "curves_picture", lambda panels, _, looks: drawn.append((panels, looks)) or {})
+    monkeypatch.setattr(reproduction, "as_png", lambda spec: b"")
+    monkeypatch.setattr(reproduction, "in_full", lambda run: True)
+    for power, names in (("1.5", ["reinmax", "mve"]), ("2", ["reinmax", "st_gumbel_softmax"])):
+        for name in names:
+            rows = [{"step": step, "valid/gap": 1.0, "train/loss": 1.0} for step in (200, 10_000)]
+            make_run(
+                tmp_path, "experiment=hooper2026_polynomial", f"task.power={power}", f"estimator={name}", rows=rows
+            )
+    runs = find([tmp_path]).runs
+    reproduction.draw("hooper2026_polynomial", {"title": "", "curves": ["valid/gap"]}, runs, tmp_path / "picture.png")
+    ((panels, looks),) = drawn
+    assert len(panels) == 2
+    assert sorted(looks) == ["mve", "reinmax", "st_gumbel_softmax"]
+    assert len({look.colour for look in looks.values()}) == len({look.shape for look in looks.values()}) == 3
 
 
 def test_the_report_has_them_too(tmp_path, monkeypatch, capsys):

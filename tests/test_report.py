@@ -504,7 +504,7 @@ def test_a_leaderboard_joins_ends_of_runs_and_what_was_measured(tmp_path, monkey
     (tmp_path / "none").mkdir()
     with pytest.raises(Refused, match="no finished run below"):
         write_leaderboard([tmp_path / "none"], page)
-    about = "parameters are those that arsm with seed 1 reached in 2,000 steps; 50 draws, truth: 70 draws of arsm."
+    about = "Gradients: parameters are those of arsm with seed 1 at step 2000; 50 draws, truth: 70 draws of arsm."
     assert about in page.read_text()
     assert capsys.readouterr().err == ""
     for other, content in ((1, "foreign\n"), (2, pd.DataFrame(rows[:1]).to_csv())):
@@ -518,6 +518,10 @@ def test_a_leaderboard_joins_ends_of_runs_and_what_was_measured(tmp_path, monkey
     with pytest.raises(SystemExit):
         report.main()
     assert capsys.readouterr().err.startswith("error: --only, --by and --to are for reports")
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-2], "--published", "values.yaml"])
+    with pytest.raises(SystemExit):
+        report.main()
+    assert capsys.readouterr().err == "error: --results and --published do not go with --leaderboard\n"
 
 
 def test_tasks_without_a_ranking_are_left_out_of_the_leaderboard(tmp_path):

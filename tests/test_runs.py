@@ -545,6 +545,7 @@ WRONG_OPTIONS = [
     (["hydra/launcher=joblb"], "hydra/launcher=joblb does not exist (did you mean joblib?)"),
     (["debug=slow"], "debug=slow does not exist; there are: fast"),
     (["stepz=3"], "stepz is no option (did you mean steps?)"),
+    (["+steps=3"], "+steps=3: the option is there already, and is set without the +"),
     (["+stepz=3"], "stepz is no option (did you mean steps?)"),
     (["measure.evry=3"], "measure.evry is no option (did you mean measure.every?); measure takes: every, draws"),
     (["++measure.drws=3"], "measure.drws is no option (did you mean measure.draws?)"),
