@@ -73,7 +73,7 @@ CONTEXT = torch.tensor([[0.3, -1.0, 2.0], [1.0, 0.5, 0.0]], dtype=torch.float64)
 def nvil(mean=0.0, variance=0.0, **options):
     """An NVIL whose running mean and variance are these."""
     estimator = NVIL(**options)
-    estimator.running.total.copy_(torch.tensor([mean, variance]))
+    estimator.running.total.copy_(torch.tensor([mean, variance], dtype=torch.float64))
     estimator.running.weight.fill_(1.0)
     return estimator
 
