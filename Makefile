@@ -61,4 +61,4 @@ bench: .venv/installed  ## print speed figures, as ratios measured in one run
 	for name in overhead estimators libraries gradients; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 table: .venv/installed  ## rewrite the README's table of estimators from their classes
-	$(BIN)/python -m estimators README.md
+	$(BIN)/python -m hardmax.estimators README.md

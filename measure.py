@@ -7,7 +7,7 @@ The first measures at the parameters of a finished run, with ``measure``, ``devi
 the second at those that a run of this config starts from. Without measure.rivals nine others are measured as well.
 """
 
-from reporting.comparison import main
+from hardmax.reporting.comparison import main
 
 if __name__ == "__main__":
     main()

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.shared import Refused
-from reporting.runs import printable
-from reporting.writing import write
+from hardmax.harness.shared import Refused
+from hardmax.reporting.runs import printable
+from hardmax.reporting.writing import write
 
 
 def main() -> None:
@@ -38,11 +38,11 @@ def main() -> None:
         if options.leaderboard and (options.results or options.published):
             raise Refused("--results and --published do not go with --leaderboard")
         if options.results:
-            from reporting.reproduction import write_results
+            from hardmax.reporting.reproduction import write_results
 
             text, written, notes = "", write_results(options.folders, options.results, options.published), []
         elif options.leaderboard:
-            from reporting.leaderboard import write_leaderboard
+            from hardmax.reporting.leaderboard import write_leaderboard
 
             text, (written, notes) = "", write_leaderboard(options.folders, options.leaderboard)
         else:

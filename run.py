@@ -1,6 +1,6 @@
 """One experiment, or a sweep with -m: ``python run.py --help``."""
 
-from harness.app import main
+from hardmax.harness.app import main
 
 if __name__ == "__main__":
     main()

@@ -14,9 +14,7 @@ import numpy as np
 import torch
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-from estimators import (
+from hardmax.estimators import (
     DARN,
     IMLE,
     MVE,
@@ -33,7 +31,8 @@ from estimators import (
     StraightThroughGumbelSoftmax,
     sampling,
 )
-from estimators.exact import configurations, log_probabilities
+from hardmax.estimators.exact import configurations, log_probabilities
+from matplotlib import pyplot as plt
 
 K, C = 3, 4
 DRAWS, AT_ONCE = 400_000, 50_000

@@ -8,16 +8,16 @@ implementation can do without. Run it as ``python -m benchmarks.estimators``.
 """
 
 import statistics
-from pathlib import Path
 
 import torch
+from hardmax.estimators import sampling
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from benchmarks.shared import DecoderProblem, one_thread, take_turns
-from estimators import sampling
+from hardmax.paths import CONFIGS
 
-FOLDER = Path(__file__).resolve().parents[1] / "configs" / "estimator"
+FOLDER = CONFIGS / "estimator"
 TURNS = 30
 
 

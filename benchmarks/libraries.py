@@ -11,7 +11,6 @@ import math
 import statistics
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
@@ -19,8 +18,9 @@ from omegaconf import OmegaConf
 from torch.nn.functional import gumbel_softmax
 
 from benchmarks.shared import DecoderProblem, one_thread, take_turns
+from hardmax.paths import CONFIGS
 
-FOLDER = Path(__file__).resolve().parents[1] / "configs" / "estimator"
+FOLDER = CONFIGS / "estimator"
 TURNS = 50
 
 

@@ -4,11 +4,10 @@ import statistics
 import time
 
 import torch
-
-from estimators import Exact, GumbelSoftmax, Reinforce
-from harness import memory
-from tasks.data import Images
-from tasks.semi_supervised import SemiSupervised
+from hardmax.estimators import Exact, GumbelSoftmax, Reinforce
+from hardmax.harness import memory
+from hardmax.tasks.data import Images
+from hardmax.tasks.semi_supervised import SemiSupervised
 
 STEPS, TURNS, BATCH = 10, 5, 100
 

@@ -34,11 +34,16 @@ def config_of(estimator: str, rate: float, seed: int) -> dict:
         **{"log_every": LOG_EVERY, "compile": False, "detect_anomaly": False, "valid": {"every": 500}},
         "measure": {"every": 1000, "draws": 100, "precision": None, "reference_draws": 20, "rivals": []},
         "wandb": {"mode": "offline", "project": "hardmax", "entity": None, "group": None, "tags": []},
-        "estimator": {"_target_": f"estimators.{estimator}"},
-        "task": {"_target_": "tasks.dvae.DiscreteVAE", "variables": 20, "categories": 10, "encoder_widths": [200]},
+        "estimator": {"_target_": f"hardmax.estimators.{estimator}"},
+        "task": {
+            "_target_": "hardmax.tasks.dvae.DiscreteVAE",
+            "variables": 20,
+            "categories": 10,
+            "encoder_widths": [200],
+        },
         "optimizer": {"_target_": "torch.optim.Adam", "lr": rate, "estimator_lr": None, "betas": [0.9, 0.999]},
-        "schedule": {"_target_": "harness.schedules.Constant"},
-        "data": {"_target_": "tasks.data.embedded_digits", "binarisation": "dynamic"},
+        "schedule": {"_target_": "hardmax.harness.schedules.Constant"},
+        "data": {"_target_": "hardmax.tasks.data.embedded_digits", "binarisation": "dynamic"},
     }
 
 

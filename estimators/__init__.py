@@ -1,28 +1,28 @@
-r"""Gradient estimators for categorical variables: one contract, one file a family. See :mod:`estimators.base`."""
+r"""Gradient estimators for categorical variables: one contract (:mod:`hardmax.estimators.base`), one file a family."""
 
-from estimators import sampling
-from estimators.arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
-from estimators.base import Estimator
-from estimators.bounds import VIMCO, ReweightedWakeSleep
-from estimators.carms import CARMS
-from estimators.disarm import DisARMIW, DisARMSB, DisARMTree
-from estimators.double_cv import DoubleCV
-from estimators.exact import Exact
-from estimators.gumbel_rao import GumbelRao
-from estimators.gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
-from estimators.imle import IMLE
-from estimators.local_expectation import LocalExpectation
-from estimators.muprop import MuProp
-from estimators.mve import MVE
-from estimators.nvil import NVIL
-from estimators.rebar import Rebar, Relax
-from estimators.reinforce import Reinforce
-from estimators.reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
-from estimators.rodeo import Rodeo
-from estimators.softmax import Softmax
-from estimators.straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
-from estimators.sum_and_sample import SumAndSample
-from estimators.unordered_set import UnorderedSet
+from . import sampling
+from .arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
+from .base import Estimator
+from .bounds import VIMCO, ReweightedWakeSleep
+from .carms import CARMS
+from .disarm import DisARMIW, DisARMSB, DisARMTree
+from .double_cv import DoubleCV
+from .exact import Exact
+from .gumbel_rao import GumbelRao
+from .gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
+from .imle import IMLE
+from .local_expectation import LocalExpectation
+from .muprop import MuProp
+from .mve import MVE
+from .nvil import NVIL
+from .rebar import Rebar, Relax
+from .reinforce import Reinforce
+from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
+from .rodeo import Rodeo
+from .softmax import Softmax
+from .straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
+from .sum_and_sample import SumAndSample
+from .unordered_set import UnorderedSet
 
 __all__ = [
     "AR",

@@ -11,9 +11,11 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from estimators import Estimator
+from hardmax.paths import CONFIGS
 
-FOLDER = Path(__file__).resolve().parents[1] / "configs" / "estimator"
+from . import Estimator
+
+FOLDER = CONFIGS / "estimator"
 COLUMNS = (
     "`estimator=`",
     "paper",

@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import Estimator, Objective, at_least, copies_in_cache, graft
+from . import sampling
+from .base import Estimator, Objective, at_least, copies_in_cache, graft
 
 
 class Race:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from estimators import sampling
+from . import sampling
 
 Objective = Callable[[Tensor], Tensor]
 

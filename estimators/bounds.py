@@ -3,8 +3,8 @@ import math
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, graft
+from . import sampling
+from .base import Estimator, at_least, graft
 
 
 class VIMCO(Estimator):

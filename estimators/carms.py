@@ -1,9 +1,9 @@
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, graft, one_of
-from estimators.disarm import first_stop
+from . import sampling
+from .base import Estimator, at_least, graft, one_of
+from .disarm import first_stop
 
 MOST_CATEGORIES = 32  # with inverse_cdf, whose ratios average over C (C - 1) / 2 orders
 
@@ -13,8 +13,8 @@ class CARMS(Estimator):
 
     Leave-one-out REINFORCE with negatively dependent draws: for each variable the pair's weight is
     ``p(z) p(z') / P(z, z')``, with P the law of the pair. Needs only values of the objective. Two draws by
-    stick-breaking are :class:`estimators.DisARMIW`. With ``inverse_cdf`` a pair's weight is unbounded, and its cost
-    grows with the square of C: prefer the sticks unless you compare the two.
+    stick-breaking are :class:`hardmax.estimators.DisARMIW`. With ``inverse_cdf`` a pair's weight is unbounded, and its
+    cost grows with the square of C: prefer the sticks unless you compare the two.
 
     References:
         | CARMS: Categorical-Antithetic-REINFORCE Multi-Sample Gradient Estimator (Dimitriev and Zhou, 2021)

@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import Estimator, graft
+from . import sampling
+from .base import Estimator, graft
 
 
 class DisARM(Estimator):

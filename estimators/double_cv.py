@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, graft, trained_on
+from . import sampling
+from .base import Estimator, at_least, graft, trained_on
 
 
 class DoubleCV(Estimator):

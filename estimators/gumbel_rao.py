@@ -2,10 +2,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from estimators import sampling
-from estimators.base import at_least
-from estimators.gumbel_softmax import Temperature
-from estimators.straight_through import PulledBack, through_softmax
+from . import sampling
+from .base import at_least
+from .gumbel_softmax import Temperature
+from .straight_through import PulledBack, through_softmax
 
 
 class GumbelRao(PulledBack):

@@ -3,8 +3,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, check_logits, one_of, positive, straight_through, with_shape
+from . import sampling
+from .base import Estimator, at_least, check_logits, one_of, positive, straight_through, with_shape
 
 
 class Temperature(nn.Module):

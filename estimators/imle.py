@@ -1,7 +1,7 @@
 import torch
 
-from estimators import sampling
-from estimators.base import Estimator, graft, positive
+from . import sampling
+from .base import Estimator, graft, positive
 
 
 class IMLE(Estimator):

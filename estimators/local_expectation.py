@@ -1,7 +1,7 @@
 import torch
 
-from estimators import sampling
-from estimators.base import Estimator, copies_in_cache, graft
+from . import sampling
+from .base import Estimator, copies_in_cache, graft
 
 
 class LocalExpectation(Estimator):

@@ -1,8 +1,8 @@
 import torch
 
-from estimators import sampling
-from estimators.base import Estimator, graft
-from estimators.straight_through import through_softmax
+from . import sampling
+from .base import Estimator, graft
+from .straight_through import through_softmax
 
 
 class MuProp(Estimator):

@@ -1,9 +1,9 @@
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import at_least, positive
-from estimators.straight_through import PulledBack, through_softmax
+from . import sampling
+from .base import at_least, positive
+from .straight_through import PulledBack, through_softmax
 
 
 class MVE(PulledBack):

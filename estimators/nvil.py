@@ -4,8 +4,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import Estimator, RunningMean, all_at_least, check_logits, graft, one_of
+from . import sampling
+from .base import Estimator, RunningMean, all_at_least, check_logits, graft, one_of
 
 
 class Baseline(nn.Module):

@@ -3,8 +3,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, evaluate_network, graft, one_of, positive, trained_on
+from . import sampling
+from .base import Estimator, at_least, evaluate_network, graft, one_of, positive, trained_on
 
 
 class Rebar(Estimator):

@@ -1,7 +1,7 @@
 import torch
 
-from estimators import sampling
-from estimators.base import Estimator, RunningMean, at_least, graft, one_of
+from . import sampling
+from .base import Estimator, RunningMean, at_least, graft, one_of
 
 
 class Reinforce(Estimator):

@@ -3,10 +3,10 @@ import math
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import at_least, one_of, positive
-from estimators.gumbel_rao import mean_jacobian
-from estimators.straight_through import PulledBack, through_softmax
+from . import sampling
+from .base import at_least, one_of, positive
+from .gumbel_rao import mean_jacobian
+from .straight_through import PulledBack, through_softmax
 
 
 class DARN(PulledBack):

@@ -1,9 +1,9 @@
 import torch
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, evaluate_network, graft, trained_on
-from estimators.double_cv import others, with_slope
+from . import sampling
+from .base import Estimator, at_least, evaluate_network, graft, trained_on
+from .double_cv import others, with_slope
 
 
 class Rodeo(Estimator):

@@ -1,5 +1,5 @@
-from estimators import sampling
-from estimators.base import Estimator, positive
+from . import sampling
+from .base import Estimator, positive
 
 
 class Softmax(Estimator):

@@ -3,8 +3,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import Estimator, one_of, positive, straight_through
+from . import sampling
+from .base import Estimator, one_of, positive, straight_through
 
 
 class _PulledBack(torch.autograd.Function):

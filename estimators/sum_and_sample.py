@@ -1,9 +1,9 @@
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, graft
-from estimators.unordered_set import beam_search, log1mexp, log_prob_of_members
+from . import sampling
+from .base import Estimator, at_least, graft
+from .unordered_set import beam_search, log1mexp, log_prob_of_members
 
 NEGLIGIBLE = 1e-12  # probability of the rest below which it is left out: smaller ones are rounding errors
 

@@ -3,8 +3,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from estimators import sampling
-from estimators.base import Estimator, at_least, graft, one_of
+from . import sampling
+from .base import Estimator, at_least, graft, one_of
 
 MOST = 8  # members: the weights go through all 2^S subsets
 

@@ -22,18 +22,20 @@ from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from harness import memory, options
-from harness.checkpoints import Unreadable
-from harness.gradients import forked_random
-from harness.measuring import asked_for
-from harness.options import Refused
-from harness.pause import REQUEUE, Pause, Stopped, end_with_parent
-from harness.refusals import CONFIGS, FULL_ERROR, check_arguments, debugging, fail, in_a_job, refusal
-from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
-from harness.sweep import THIS_PROCESS, Sweep
-from harness.tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
-from harness.train import SHOW, State, prepare, train
-from hydra_plugins.rows import jobs
+from hardmax.paths import CONFIGS, ROOT
+from hydra_plugins.hardmax_rows import jobs
+
+from . import memory, options
+from .checkpoints import Unreadable
+from .gradients import forked_random
+from .measuring import asked_for
+from .options import Refused
+from .pause import REQUEUE, Pause, Stopped, end_with_parent
+from .refusals import FULL_ERROR, check_arguments, debugging, fail, in_a_job, refusal
+from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
+from .sweep import THIS_PROCESS, Sweep
+from .tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
+from .train import SHOW, State, prepare, train
 
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
@@ -341,7 +343,7 @@ def main() -> None:
     r"""Entry point of ``run.py``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
-    paths = [str(CONFIGS.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))  # so that a launcher's jobs run this very code
     options.register()
     CheckSweep.sweep = None

@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
+from hardmax.estimators.base import Estimator
+from hardmax.tasks.base import Problem, Task
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import Tensor
 
-from estimators.base import Estimator
-from harness.gradients import RunningVariance, forked_random, frozen, measure, noises, truth_of
-from harness.options import Refused, build, estimators_known, innermost, one_line, plain_value
-from tasks.base import Problem, Task
+from .gradients import RunningVariance, forked_random, frozen, measure, noises, truth_of
+from .options import Refused, build, estimators_known, innermost, one_line, plain_value
 
 MEASURE, FIT, LEARN, NOISES, TRUTH = 1, 5, 6, 7, 8  # purposes of forked random streams
 

@@ -19,7 +19,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from harness.shared import NOT_RESULTS, Refused, nearest
+from hardmax.paths import CONFIGS, HOME
+
+from .shared import NOT_RESULTS, Refused, nearest
 
 MOST = {"threads": 1024}  # values of options; of other integers, what a machine's word holds
 
@@ -243,7 +245,7 @@ def estimators_known() -> list[str]:
     r"""Names of all estimators that have a config, the user's own included."""
     if GlobalHydra.instance().is_initialized():
         return sorted(GlobalHydra.instance().config_loader().get_group_options("estimator"))
-    return sorted(p.stem for p in (Path(__file__).resolve().parents[1] / "configs/estimator").glob("*.yaml"))
+    return sorted(p.stem for p in (CONFIGS / "estimator").glob("*.yaml"))
 
 
 def check_names(cfg: DictConfig, schema: type = Options, prefix: str = "") -> None:
@@ -282,12 +284,11 @@ def key_of(config: dict) -> str:
 
 def code_of(cfg: DictConfig) -> dict[str, str]:
     r"""Hashes by file of the code that makes results: estimators, tasks, harness, and the user's own targets."""
-    root = Path(__file__).resolve().parents[1]
-    files = [p for folder in ("estimators", "tasks", "harness") for p in sorted((root / folder).rglob("*.py"))]
+    files = [p for folder in ("estimators", "tasks", "harness") for p in sorted((HOME / folder).rglob("*.py"))]
     for node in (cfg.estimator, cfg.task):
         with contextlib.suppress(Exception):  # an unknown target is refused when it is built
             files.append(Path(inspect.getsourcefile(get_class(node._target_))))
-    names = {p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name: p for p in files}
+    names = {p.relative_to(HOME).as_posix() if p.is_relative_to(HOME) else p.name: p for p in files}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in names.items()}
 
 

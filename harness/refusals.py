@@ -15,14 +15,15 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import options
-from harness.options import Refused
-from harness.shared import NotWritten
-from harness.train import NotFinite
+from hardmax.paths import CONFIGS
+
+from . import options
+from .options import Refused
+from .shared import NotWritten
+from .train import NotFinite
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 QUOTES = "text with special characters needs quotes within quotes, as in 'notes=\"a (b)\"'"
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 JOB = "job"  # the name of the function that is a run, or a job of a sweep
 
 

@@ -2,7 +2,7 @@ r"""How the model's learning rate changes in the course of a run."""
 
 import math
 
-from estimators.base import share
+from hardmax.estimators.base import share
 
 
 class Constant:

@@ -19,9 +19,10 @@ import yaml
 from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
-from harness.shared import FINISHED, NOT_RESULTS, NotWritten, Refused, write_whole, writing
+from hardmax.paths import HOME
 
-ROOT = Path(__file__).resolve().parents[1]
+from .shared import FINISHED, NOT_RESULTS, NotWritten, Refused, write_whole, writing
+
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
 
 
@@ -96,7 +97,7 @@ def environment(device: torch.device) -> dict:
 
     def git(*arguments):
         try:
-            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10)
+            done = subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None

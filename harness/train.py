@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from hardmax.estimators.base import Estimator, is_number, positive
+from hardmax.tasks.base import Problem, Task
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from estimators.base import Estimator, is_number, positive
-from harness.checkpoints import check_form, check_optimizer, contents, reading
-from harness.gradients import forked_random
-from harness.measuring import Measuring, fit
-from harness.options import Refused, build, innermost, one_line
-from harness.shared import CHECKPOINT, CHECKPOINT_BEFORE, write_whole
-from tasks.base import Problem, Task
+from .checkpoints import check_form, check_optimizer, contents, reading
+from .gradients import forked_random
+from .measuring import Measuring, fit
+from .options import Refused, build, innermost, one_line
+from .shared import CHECKPOINT, CHECKPOINT_BEFORE, write_whole
 
 TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; measuring has its own
 
@@ -200,7 +200,7 @@ def prepare(
     r"""A state at step 0, after one forward pass that lets learned parts take their sizes.
 
     Arguments:
-        reference, rivals: Estimators to measure with, from :func:`harness.measuring.asked_for`.
+        reference, rivals: Estimators to measure with, from :func:`hardmax.harness.measuring.asked_for`.
 
     Raises:
         Refused: If estimator, task and batch size do not fit together; nothing has been written then.

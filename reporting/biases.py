@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reporting.curves import with_limits
-from reporting.groups import Group
-from reporting.results import relative_bias
-from reporting.runs import WHERE
-from reporting.words import PLACES
+from .curves import with_limits
+from .groups import Group
+from .results import relative_bias
+from .runs import WHERE
+from .words import PLACES
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 import vl_convert
 from PIL import Image
 
-from reporting.biases import Comparison
-from reporting.curves import Curve
-from reporting.looks import Look
-from reporting.words import AXES, Words
+from .biases import Comparison
+from .curves import Curve
+from .looks import Look
+from .words import AXES, Words
 
 MARKERS = 6  # along a curve, about
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"

@@ -9,20 +9,22 @@ import hydra
 import numpy as np
 import pandas as pd
 import torch
+from hardmax.harness import memory, options
+from hardmax.harness.gradients import WHERE
+from hardmax.harness.measuring import asked_for
+from hardmax.harness.options import Refused
+from hardmax.harness.refusals import FULL_ERROR, fail
+from hardmax.harness.shared import CHECKPOINT, NotWritten, writing
+from hardmax.harness.train import prepare
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from harness import memory, options
-from harness.gradients import WHERE
-from harness.measuring import asked_for
-from harness.options import Refused
-from harness.refusals import CONFIGS, FULL_ERROR, fail
-from harness.shared import CHECKPOINT, NotWritten, writing
-from harness.train import prepare
-from reporting.biases import Comparison, drawable, points_of, relative_biases, truth_of
-from reporting.charts import as_png, bias_picture
-from reporting.looks import looks
-from reporting.runs import saved_config
+from hardmax.paths import CONFIGS, HOME
+
+from .biases import Comparison, drawable, points_of, relative_biases, truth_of
+from .charts import as_png, bias_picture
+from .looks import looks
+from .runs import saved_config
 
 RIVALS = [
     "reinforce",
@@ -30,6 +32,7 @@ RIVALS = [
     *("arsm", "rebar", "straight_through", "gumbel_softmax", "st_gumbel_softmax", "gumbel_rao", "reinmax", "zgr"),
 ]  # unless others are asked for
 REFERENCE_DRAWS = 100
+KNOWN_MODULES = ("hardmax.estimators.", "hardmax.tasks.", "hardmax.harness.schedules.", "torch.optim.")
 WITH_FOLDER = ("measure.", "device=", "threads=")
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
 
@@ -91,8 +94,10 @@ def check_targets(config: object, folder: Path) -> None:
         except Exception as error:
             raise Refused(f"{folder / 'config.yaml'}: {target}: {options.one_line(error)}") from None
         root = module.partition(".")[0]
-        own = any(Path(name).exists() for name in (root, f"{root}.py")) and not (CONFIGS.parent / root).exists()
-        if not own and not f"{module}.".startswith(("estimators.", "tasks.", "torch.optim.", "harness.schedules.")):
+        own = any(Path(name).exists() for name in (root, f"{root}.py")) and not (HOME / root).exists()
+        if not own and not f"{module}.".startswith(
+            ("hardmax.estimators.", "hardmax.tasks.", "torch.optim.", "hardmax.harness.schedules.")
+        ):
             raise Refused(f"{folder / 'config.yaml'}: {target} is neither an estimator, a task nor an optimiser")
     for entry in config.values():
         check_targets(entry, folder)

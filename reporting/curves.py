@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reporting.groups import Group
-from reporting.runs import AXES, WHERE, Run
-from reporting.words import by_importance, words
+from .groups import Group
+from .runs import AXES, WHERE, Run
+from .words import by_importance, words
 
 MOST_POINTS = 50_000  # of all curves of a task together, so that a page stays light
 

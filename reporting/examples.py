@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from reporting.groups import Group
+from .groups import Group
 
 MOST_GROUPS = 40  # whose examples are shown; the best
 MOST_BYTES = 500_000  # of a picture

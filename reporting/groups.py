@@ -3,9 +3,10 @@ r"""Runs chosen and put together: those of one configuration, which differ in th
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from harness.shared import NOT_RESULTS, Refused, nearest
-from reporting.looks import Look, looks
-from reporting.runs import Run
+from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
+
+from .looks import Look, looks
+from .runs import Run
 
 OBSERVING = ("valid.every", "measure.", "log_every")  # how closely training is watched, which leaves it as it is
 ONLY_NAMES = (

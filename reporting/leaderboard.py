@@ -6,17 +6,17 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 import pandas as pd
+from hardmax.harness.shared import Refused
 
-from harness.shared import Refused
-from reporting.biases import Point, measured_in, truth_of
-from reporting.charts import as_png, axis_of, picture, rounded
-from reporting.groups import grouped
-from reporting.published import experiment
-from reporting.reproduction import as_paragraphs, made, markdown
-from reporting.results import Results, results_of
-from reporting.runs import Found, find
-from reporting.tables import NONE, about_runs, cell, in_markdown
-from reporting.writing import file_name
+from .biases import Point, measured_in, truth_of
+from .charts import as_png, axis_of, picture, rounded
+from .groups import grouped
+from .published import experiment
+from .reproduction import as_paragraphs, made, markdown
+from .results import Results, results_of
+from .runs import Found, find
+from .tables import NONE, about_runs, cell, in_markdown
+from .writing import file_name
 
 WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
 COLOUR = "#0072B2"

@@ -13,18 +13,18 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from reporting import charts
-from reporting.biases import Comparison
-from reporting.curves import Curve
-from reporting.examples import exhibits
-from reporting.groups import Group
-from reporting.looks import Look, looks
-from reporting.provenance import provenance
-from reporting.published import HEADS, Beside, by_table, cells
-from reporting.results import Results
-from reporting.statistics import AS_GOOD, BEST, UNTESTED
-from reporting.tables import final_table, with_error
-from reporting.words import AXES, Words
+from . import charts
+from .biases import Comparison
+from .curves import Curve
+from .examples import exhibits
+from .groups import Group
+from .looks import Look, looks
+from .provenance import provenance
+from .published import HEADS, Beside, by_table, cells
+from .results import Results
+from .statistics import AS_GOOD, BEST, UNTESTED
+from .tables import final_table, with_error
+from .words import AXES, Words
 
 HERE = Path(__file__).resolve().parent
 TEMPLATES = jinja2.Environment(

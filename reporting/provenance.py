@@ -6,9 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.shared import NOT_RESULTS
-from reporting.groups import Group
-from reporting.runs import Run
+from hardmax.harness.shared import NOT_RESULTS
+
+from .groups import Group
+from .runs import Run
 
 SAID_ELSEWHERE = ("seed", "task", "estimator")
 

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import scipy.stats
 import yaml
+from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.shared import NOT_RESULTS, Refused, nearest
-from hydra_plugins.rows import jobs
-from reporting.groups import same
-from reporting.runs import Run, flat, is_number, lines, text
+from hardmax.paths import CONFIGS
+from hydra_plugins.hardmax_rows import jobs
+
+from .groups import same
+from .runs import Run, flat, is_number, lines, text
 
 FACTS = Path(__file__).parent / "published.yaml"
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
 NOT_SAID = ("defaults", "hydra", "output")  # parts of an experiment's file that are no settings
 UNRECORDED = ("data.folder",)  # by a run
@@ -252,7 +253,7 @@ def counts(run: Run, value: Value) -> bool:
         return run.config.get("budget", "full") == "full"
     # The first steps of a longer run are the same, unless what is left of them sets the learning rate.
     shorter = [d.partition("=")[0] for d in deviations(run)] == ["steps"] and run.config.get("budget") == "full"
-    steady = run.config.get("schedule._target_") == "harness.schedules.Constant"
+    steady = run.config.get("schedule._target_") == "hardmax.harness.schedules.Constant"
     return shorter and steady and value.step is not None
 
 

@@ -8,13 +8,13 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from hardmax.harness.shared import Refused
 
-from harness.shared import Refused
-from reporting.charts import as_png, curve_rows, curves_picture
-from reporting.curves import curve_of
-from reporting.groups import Group, column, grouped
-from reporting.looks import looks
-from reporting.published import (
+from .charts import as_png, curve_rows, curves_picture
+from .curves import curve_of
+from .groups import Group, column, grouped
+from .looks import looks
+from .published import (
     AGREES,
     DIFFERS,
     FACTS,
@@ -35,9 +35,9 @@ from reporting.published import (
     in_full,
     number,
 )
-from reporting.runs import POINTS, Run, find
-from reporting.tables import in_markdown
-from reporting.words import words
+from .runs import POINTS, Run, find
+from .tables import in_markdown
+from .words import words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
 SEARCHED = ("optimizer.", "task.alpha")  # what papers report the best value of

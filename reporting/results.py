@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from reporting.curves import with_limits
-from reporting.groups import Group
-from reporting.runs import WHERE
-from reporting.statistics import Mean, Verdict, mean_of, verdicts
-from reporting.words import Words, by_importance, words
+from .curves import with_limits
+from .groups import Group
+from .runs import WHERE
+from .statistics import Mean, Verdict, mean_of, verdicts
+from .words import Words, by_importance, words
 
 
 @dataclass

@@ -12,8 +12,7 @@ import numpy as np
 import orjson
 import yaml
 from filelock import FileLock, Timeout
-
-from harness.shared import FAILED, FINISHED
+from hardmax.harness.shared import FAILED, FINISHED
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged

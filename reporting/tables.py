@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reporting.groups import Group
-from reporting.results import Results
-from reporting.statistics import UNTESTED, Mean
-from reporting.words import spelled
+from .groups import Group
+from .results import Results
+from .statistics import UNTESTED, Mean
+from .words import spelled
 
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$"}

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 import vl_convert
+from hardmax.harness.shared import Refused
 
-from harness.shared import Refused
-from reporting import charts, tables
-from reporting.biases import comparisons
-from reporting.curves import Curve, curves_of, drawn
-from reporting.groups import Group, chosen, grouped
-from reporting.page import OnTask, facts, page
-from reporting.published import Value, compare
-from reporting.published import facts as facts_of
-from reporting.results import results_of
-from reporting.runs import Run, find
+from . import charts, tables
+from .biases import comparisons
+from .curves import Curve, curves_of, drawn
+from .groups import Group, chosen, grouped
+from .page import OnTask, facts, page
+from .published import Value, compare
+from .published import facts as facts_of
+from .results import results_of
+from .runs import Run, find
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
 SCALE = 2  # pixels of a PNG for each of a chart

@@ -1,1 +1,1 @@
-r"""Tasks that estimators are compared on: one file each. See :mod:`tasks.base` for the contract."""
+r"""Tasks that estimators are compared on: one file each. See :mod:`hardmax.tasks.base` for the contract."""

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from hardmax.estimators.base import Estimator
 from torch import Tensor, nn
-
-from estimators.base import Estimator
 
 
 @dataclass

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hardmax.estimators.base import at_least, one_of
 from torch import Tensor, nn
 
-from estimators.base import at_least, one_of
-from tasks.digits import digits
+from .digits import digits
 
 MOST = 2**28  # bytes that a file may have once unpacked; the largest here has 78 million
 OMNIGLOT_TEST = 8_070  # of its images, the last ones
@@ -413,7 +413,7 @@ def images_only(data: Images | None) -> Images:
 
 
 def embedded_digits(binarisation: str = "dynamic") -> Images:
-    r"""The digits that come with scikit-learn: see :func:`tasks.digits.digits`."""
+    r"""The digits that come with scikit-learn: see :func:`hardmax.tasks.digits.digits`."""
     return Images(**digits(), binarisation=binarisation, labels=lambda: digits(labels=True))
 
 

@@ -2,12 +2,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+from hardmax.estimators import sampling
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from estimators import sampling
-from tasks.data import Images, images_only
-from tasks.vae import CategoricalVAE
+from .data import Images, images_only
+from .vae import CategoricalVAE
 
 GRID = 50  # images in a picture
 
@@ -15,7 +15,7 @@ GRID = 50  # images in a picture
 class DiscreteVAE(CategoricalVAE):
     r"""Categorical autoencoder of binary images: see :class:`CategoricalVAE` for the figures and most arguments.
 
-    How images become binary is up to the data: see :class:`tasks.data.Images`. Figures are in nats per image.
+    How images become binary is up to the data: see :class:`hardmax.tasks.data.Images`. Figures are in nats per image.
 
     Arguments:
         variables, categories: Numbers K and C of latent variables and of categories.

@@ -1,11 +1,11 @@
 import sys
 
 import torch
+from hardmax.estimators import sampling
+from hardmax.estimators.base import at_least, positive
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import at_least, positive
-from tasks.base import Problem, Task
+from .base import Problem, Task
 
 FRAMES = 30  # of the interpreter that one nested estimator may need, at most
 

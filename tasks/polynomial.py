@@ -3,10 +3,10 @@ r"""Costs that are sums of powers of distances, one for each variable, minimised
 from collections.abc import Sequence
 
 import torch
+from hardmax.estimators.base import at_least, is_number, one_of
 from torch import Tensor, nn
 
-from estimators.base import at_least, is_number, one_of
-from tasks.base import Problem, Task
+from .base import Problem, Task
 
 
 class Distances(Task):

@@ -2,13 +2,13 @@ import math
 from collections.abc import Sequence
 
 import torch
+from hardmax.estimators.base import all_at_least, at_least
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from estimators.base import all_at_least, at_least
-from tasks.base import Problem, Task
-from tasks.data import Images, images_only
-from tasks.vae import perceptron
+from .base import Problem, Task
+from .data import Images, images_only
+from .vae import perceptron
 
 
 class Routing(Task):

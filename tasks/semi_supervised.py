@@ -2,15 +2,15 @@ import math
 from collections.abc import Sequence
 
 import torch
+from hardmax.estimators import sampling
+from hardmax.estimators.base import all_at_least, at_least, is_number, one_of
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from estimators import sampling
-from estimators.base import all_at_least, at_least, is_number, one_of
-from tasks.base import Problem, Task
-from tasks.data import Images, images_only
-from tasks.dvae import bernoulli_nats
-from tasks.vae import kl_from_uniform, perceptron
+from .base import Problem, Task
+from .data import Images, images_only
+from .dvae import bernoulli_nats
+from .vae import kl_from_uniform, perceptron
 
 
 class SemiSupervised(Task):

@@ -3,11 +3,11 @@ r"""Texts as sequences of tokens of one length, by split."""
 from collections.abc import Callable
 
 import torch
+from hardmax.estimators.base import at_least
 from torch import Tensor, nn
 
-from estimators.base import at_least
-from tasks.data import load
-from tasks.language import corpus, language
+from .data import load
+from .language import corpus, language
 
 HELD_OUT = 20  # one in so many characters is for validation, as many are for the test, at the end of a text
 
@@ -58,7 +58,7 @@ class Sentences(nn.Module):
 
 
 def embedded_language() -> Sentences:
-    r"""Sentences of a small language whose probabilities are known: see :mod:`tasks.language`."""
+    r"""Sentences of a small language whose probabilities are known: see :mod:`hardmax.tasks.language`."""
     found, source = corpus(), language()
     tokens, surprisal = ({split: pair[n] for split, pair in found.items()} for n in (0, 1))
     return Sentences(tokens, tokens["train"].shape[1], source.words, source.tokens(), source.text, surprisal)

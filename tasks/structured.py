@@ -2,14 +2,14 @@ import math
 from collections.abc import Sequence
 
 import torch
+from hardmax.estimators import sampling
+from hardmax.estimators.base import all_at_least, at_least
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import all_at_least, at_least
-from tasks.base import Problem, Task
-from tasks.data import Images, images_only
-from tasks.dvae import bernoulli_nats, grid, is_square
-from tasks.vae import draws_of, perceptron
+from .base import Problem, Task
+from .data import Images, images_only
+from .dvae import bernoulli_nats, grid, is_square
+from .vae import draws_of, perceptron
 
 
 class Structured(Task):
@@ -30,10 +30,10 @@ class Structured(Task):
         variables, categories: Numbers K and C of a layer; 200 and 2, or 20 and 10, in the paper's table.
         layers: Number of stochastic layers.
         widths: Of the hidden layers between a stochastic layer and the next; none makes it linear.
-        activation: Of the hidden layers: see :func:`tasks.vae.perceptron`.
+        activation: Of the hidden layers: see :func:`hardmax.tasks.vae.perceptron`.
         bound_samples: Draws per image of the figures on held-out images; 1000 in the paper.
         data: The images; None for the embedded digits.
-        initial_weights: Of the networks: see :func:`tasks.vae.perceptron`.
+        initial_weights: Of the networks: see :func:`hardmax.tasks.vae.perceptron`.
         test_samples: Draws per image of the figures on the test split; None: ``bound_samples``.
     """
 

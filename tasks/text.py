@@ -2,12 +2,12 @@ import math
 from collections.abc import Sequence
 
 import torch
+from hardmax.estimators import sampling
 from torch.nn.functional import cross_entropy
 
-from estimators import sampling
-from tasks.language import NOTHING
-from tasks.sentences import Sentences, embedded_language
-from tasks.vae import CategoricalVAE
+from .language import NOTHING
+from .sentences import Sentences, embedded_language
+from .vae import CategoricalVAE
 
 
 class Text(CategoricalVAE):

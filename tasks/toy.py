@@ -1,8 +1,8 @@
 import torch
+from hardmax.estimators.base import at_least, one_of, positive
 from torch import nn
 
-from estimators.base import at_least, one_of, positive
-from tasks.base import Problem, Task
+from .base import Problem, Task
 
 
 class Toy(Task):

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from hardmax.estimators import sampling
+from hardmax.estimators.base import all_at_least, at_least, is_number, log_prob, one_of, share
 from torch import Tensor, nn
 
-from estimators import sampling
-from estimators.base import all_at_least, at_least, is_number, log_prob, one_of, share
-from tasks.base import Problem, Task
+from .base import Problem, Task
 
 
 class CategoricalVAE(Task):

@@ -33,8 +33,8 @@ def run(
     config = {"choices": {"task": task, "estimator": estimator, "seed": seed}, "seed": seed, "steps": STEPS}
     config |= {
         "name": None,
-        "estimator": {"_target_": f"estimators.{estimator}"},
-        "task": {"_target_": f"tasks.{task}"},
+        "estimator": {"_target_": f"hardmax.estimators.{estimator}"},
+        "task": {"_target_": f"hardmax.tasks.{task}"},
     }
     for key, value in {"optimizer.lr": 0.001, **(settings or {})}.items():
         *path, last = key.split(".")

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import certification as c
 import torch
+from hardmax.estimators import ARSM, CARMS, VIMCO, DisARMIW, Rebar, StraightThrough, UnorderedSet, unordered_set
 from test_bounds import DetachedLogQ
 from test_certification import MeanOverReferences
 from test_control_variates import ByDefinition
 from test_coupled import Clipped, FixedOrder, Unsorted, antithetic_law, comb, inverse_law, law_in_order, orders
 from test_coupled import enumerated as over_tuples
 from test_unordered_set import enumerated as over_sets
-
-from estimators import ARSM, CARMS, VIMCO, DisARMIW, Rebar, StraightThrough, UnorderedSet, unordered_set
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "certification.md"
 DRAWS, PARTS = 2_000_000, 40

@@ -1,6 +1,7 @@
 """Lists of overrides for the command line, right and wrong, made from the configs; and what may become of one."""
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -16,12 +17,12 @@ from typing import get_args
 
 import hydra.utils
 import pooch
+from hardmax.harness import options
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from harness import options
+from hardmax.paths import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 GROUPS = ("experiment", "task", "data", "estimator", "optimizer", "schedule")
 LONGEST = 700  # characters of a line that says what is wrong, beside those of the overrides
 PATIENCE = 120  # seconds for one list
@@ -115,8 +116,8 @@ def words(group, choice):
         target = hydra.utils.get_object(content(group, choice)["_target_"])
     except Exception:
         return ["abc"]
-    classes = getattr(target, "__mro__", ()) or (__import__("tasks.data").data.Images,)
-    documented = " ".join(c.__doc__ or "" for c in classes if c.__module__.split(".")[0] in ("estimators", "tasks"))
+    classes = getattr(target, "__mro__", ()) or (importlib.import_module("hardmax.tasks.data").Images,)
+    documented = " ".join(c.__doc__ or "" for c in classes if c.__module__.split(".")[0] in ("hardmax",))
     return sorted(set(re.findall(r"``(\w+)``", documented))) or ["abc"]
 
 

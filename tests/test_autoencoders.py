@@ -6,16 +6,15 @@ import sys
 
 import pytest
 import torch
+from hardmax.estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThroughGumbelSoftmax
+from hardmax.harness.gradients import forked_random, measure
+from hardmax.harness.schedules import WarmupCosine
+from hardmax.harness.train import train
+from hardmax.tasks.data import Images
+from hardmax.tasks.dvae import DiscreteVAE, grid
+from hardmax.tasks.vae import kl_from, kl_from_uniform, perceptron
 from matplotlib.image import imread
 from test_runs import ROOT, SHORT, command, composed, errors, folders, rows_of, started  # noqa: F401
-
-from estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThroughGumbelSoftmax
-from harness.gradients import forked_random, measure
-from harness.schedules import WarmupCosine
-from harness.train import train
-from tasks.data import Images
-from tasks.dvae import DiscreteVAE, grid
-from tasks.vae import kl_from, kl_from_uniform, perceptron
 
 OPTIONS = [
     {"layers": layers, "kl": kl, "prior": prior, "pinned": pinned}
@@ -318,9 +317,9 @@ def test_the_schedule_is_the_model_s(optimizer):
 
 MANY_DRAWS = """
 import torch
-from harness.memory import keep_freed_memory
-from tasks.data import Images
-from tasks.dvae import DiscreteVAE
+from hardmax.harness.memory import keep_freed_memory
+from hardmax.tasks.data import Images
+from hardmax.tasks.dvae import DiscreteVAE
 
 keep_freed_memory()
 images = torch.rand(2000, 784)

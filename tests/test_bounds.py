@@ -3,8 +3,7 @@
 import certification as c
 import pytest
 import torch
-
-from estimators import (
+from hardmax.estimators import (
     ARSM,
     VIMCO,
     Exact,

@@ -3,10 +3,9 @@
 import certification as c
 import pytest
 import torch
+from hardmax.estimators import AR, ARS, ARSM, Exact, GumbelSoftmax, Reinforce, Softmax, StraightThrough, sampling
+from hardmax.estimators.base import Estimator, graft
 from torch import nn
-
-from estimators import AR, ARS, ARSM, Exact, GumbelSoftmax, Reinforce, Softmax, StraightThrough, sampling
-from estimators.base import Estimator, graft
 
 
 class FlippedSign(Reinforce):

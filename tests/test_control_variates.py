@@ -3,11 +3,10 @@
 import certification as c
 import pytest
 import torch
+from hardmax.estimators import DoubleCV, Rebar, Reinforce, Relax, Rodeo, sampling
+from hardmax.estimators.base import Estimator, graft
+from hardmax.estimators.released import RelaxAsReleased, given
 from torch import nn
-
-from estimators import DoubleCV, Rebar, Reinforce, Relax, Rodeo, sampling
-from estimators.base import Estimator, graft
-from released import RelaxAsReleased, given
 
 ONE, TWO = c.Problem(1, 4, extreme=0.5), c.Problem(2, 3)
 MAKE = {
@@ -245,7 +244,7 @@ class RelaxByDefinition(Claimed):
     """The released estimator, the mistake put right: what its experiment says the difference is."""
 
     def gradient(self, *arguments):
-        import released
+        import hardmax.estimators.released as released
 
         released.given = lambda hard, log_p, clock, shared: given(hard, log_p, clock, True)
         try:
@@ -296,7 +295,7 @@ class OwnSlope(DoubleCV):
     """Linearises a cost at its own draw."""
 
     def estimate(self, logits, objective, context):
-        import estimators.double_cv as module
+        import hardmax.estimators.double_cv as module
 
         before = module.others
         module.others = lambda x: x if x.ndim > 3 else before(x)

@@ -6,8 +6,7 @@ import math
 import certification as c
 import pytest
 import torch
-
-from estimators import (
+from hardmax.estimators import (
     ARS,
     ARSM,
     CARMS,
@@ -23,9 +22,9 @@ from estimators import (
     sampling,
     sum_and_sample,
 )
-from estimators.arsm import Race, Watched
-from estimators.carms import InverseCDF, copula
-from estimators.unordered_set import beam_search
+from hardmax.estimators.arsm import Race, Watched
+from hardmax.estimators.carms import InverseCDF, copula
+from hardmax.estimators.unordered_set import beam_search
 
 PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
 

@@ -10,13 +10,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from hardmax.tasks import data
+from hardmax.tasks.data import File, Images, Malformed
+from hardmax.tasks.dvae import DiscreteVAE
+from hardmax.tasks.sentences import tiny_shakespeare
 from scipy.io import savemat
 from test_runs import SHORT, command, errors, folders  # noqa: F401
-
-from tasks import data
-from tasks.data import File, Images, Malformed
-from tasks.dvae import DiscreteVAE
-from tasks.sentences import tiny_shakespeare
 
 GENERATOR = np.random.default_rng(0)
 COUNTS = {"train": 60, "t10k": 20}
@@ -324,7 +323,7 @@ def test_the_autoencoder_trains_on_each(command, small, tmp_path, name):  # noqa
     assert "test/elbo" in out
     (folder,) = folders(tmp_path)
     text = (folder / "config.yaml").read_text()
-    assert f"tasks.data.{name}" in text
+    assert f"hardmax.tasks.data.{name}" in text
     assert "folder" not in text, "where files lie does not change results"
 
 

@@ -1,7 +1,6 @@
 """The conformance suite: every YAML under configs/estimator, and wrong estimators that it must reject."""
 
 import copy
-from pathlib import Path
 
 import certification as c
 import pytest
@@ -9,7 +8,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-FOLDER = Path(__file__).resolve().parents[1] / "configs" / "estimator"
+from hardmax.paths import CONFIGS
+
+FOLDER = CONFIGS / "estimator"
 # Settings beyond those of the YAML that are certified as estimators of their own.
 VARIANTS = {
     "straight_through": [{"stochastic": True}, {"temperature": 0.5}],

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hardmax.harness import options
+from hardmax.tasks import data
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_runs import command, composed, errors, folders, measured, rows_of  # noqa: F401
 
-from harness import options
-from hydra_plugins.rows import jobs
-from tasks import data
+from hydra_plugins.hardmax_rows import jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"))

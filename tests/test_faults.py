@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hardmax.harness import tracking
+from hardmax.harness import train as train_module
+from hardmax.harness.train import State
+from hardmax.reporting.runs import Run, read
 from test_runs import SMALL, command, errors, folders, measured, started  # noqa: F401
 from test_sweeps import JOBLIB
-
-from harness import tracking
-from harness import train as train_module
-from harness.train import State
-from reporting.runs import Run, read
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["task=toy", "estimator=reinforce", "steps=24", "log_every=3", "valid.every=8", "measure.every=0"]

@@ -5,10 +5,9 @@ import math
 
 import pytest
 import torch
-
-from estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThrough, StraightThroughGumbelSoftmax
-from harness.gradients import forked_random, measure
-from tasks.generation import Generation
+from hardmax.estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThrough, StraightThroughGumbelSoftmax
+from hardmax.harness.gradients import forked_random, measure
+from hardmax.tasks.generation import Generation
 
 
 def small(length=3, vocabulary=3, estimator=None):

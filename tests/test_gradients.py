@@ -5,9 +5,8 @@ import math
 
 import pytest
 import torch
-
-from estimators import ARSM, CARMS, Estimator, Exact, Rebar, Reinforce, Softmax, StraightThroughGumbelSoftmax
-from harness.gradients import (
+from hardmax.estimators import ARSM, CARMS, Estimator, Exact, Rebar, Reinforce, Softmax, StraightThroughGumbelSoftmax
+from hardmax.harness.gradients import (
     BLOCKS,
     WHERE,
     Draws,
@@ -20,9 +19,9 @@ from harness.gradients import (
     noises,
     truth_of,
 )
-from tasks.base import Problem, Task
-from tasks.dvae import DiscreteVAE
-from tasks.toy import Toy
+from hardmax.tasks.base import Problem, Task
+from hardmax.tasks.dvae import DiscreteVAE
+from hardmax.tasks.toy import Toy
 
 
 def moments_of(g, truth=None, parts=(3, 1, 4), **options):

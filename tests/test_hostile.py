@@ -17,19 +17,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hardmax.harness.options import Refused
+from hardmax.harness.train import train
+from hardmax.reporting.runs import find
+from hardmax.tasks import data
+from hardmax.tasks.data import Malformed
 from scipy.io import savemat
 from test_runs import SHORT, command, errors, folders, measured, started  # noqa: F401
-
-from harness.options import Refused
-from harness.train import train
-from reporting.runs import find
-from tasks import data
-from tasks.data import Malformed
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = [
     *ROOT.glob("*.py"),
-    *(p for d in ("estimators", "harness", "reporting", "tasks") for p in (ROOT / d).rglob("*.py")),
+    *(p for d in ("estimators", "hardmax", "harness", "reporting", "tasks") for p in (ROOT / d).rglob("*.py")),
 ]
 RUN = ["estimator=nvil", *SHORT, "wandb.mode=disabled"]
 
@@ -256,10 +255,15 @@ def test_a_run_s_config_calls_nothing_else(command, measured, tmp_path, monkeypa
         "os.system",
         "${oc.env:HOME}",
         "subprocess.getoutput",
-        "tasks.data.os.system",
-        "harness.tracking.ROOT.unlink",
+        "hardmax.tasks.data.os.system",
+        "hardmax.harness.tracking.ROOT.unlink",
     ):
-        for was in ("tasks.dvae.DiscreteVAE", "tasks.data.embedded_digits", "estimators.NVIL", "torch.optim.Adam"):
+        for was in (
+            "hardmax.tasks.dvae.DiscreteVAE",
+            "hardmax.tasks.data.embedded_digits",
+            "hardmax.estimators.NVIL",
+            "torch.optim.Adam",
+        ):
             assert f"_target_: {was}\n" in good
             (folder / "config.yaml").write_text(good.replace(f"_target_: {was}\n", f"_target_: {target}\n"))
             code, _, err = measured(folder, "measure.rivals=[]")

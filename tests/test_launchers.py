@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hardmax.harness import app, pause
 from test_runs import ROOT, SHORT, command, errors, folders, rows_of  # noqa: F401
 from test_runs import started as begun
 from test_sweeps import command as started
 from test_sweeps import finish, hashes, rows, wait_for_rows
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
-
-from harness import app, pause
 
 TASKS = sorted(path.stem for path in (ROOT / "configs/task").glob("*.yaml"))
 QUIET = [*SHORT, "wandb.mode=disabled", "measure.every=0"]

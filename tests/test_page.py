@@ -4,9 +4,8 @@ import re
 import shutil
 
 import pytest
+from hardmax.reporting.writing import write
 from made_up import run
-
-from reporting.writing import write
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "</script><script>document.title='stolen'</script><img src=x onerror=document.title='stolen'>"

@@ -6,10 +6,9 @@ import certification as c
 import numpy as np
 import pytest
 import torch
-
-from estimators import GumbelSoftmax, Softmax, StraightThrough, StraightThroughGumbelSoftmax, sampling
-from estimators.exact import Exact
-from estimators.gumbel_softmax import log_concrete
+from hardmax.estimators import GumbelSoftmax, Softmax, StraightThrough, StraightThroughGumbelSoftmax, sampling
+from hardmax.estimators.exact import Exact
+from hardmax.estimators.gumbel_softmax import log_concrete
 
 LINEAR = c.Problem(2, 3, linear=True)
 

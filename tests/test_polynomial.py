@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 import torch
-
-from estimators import Exact, StraightThrough
-from harness.gradients import measure
-from tasks.polynomial import QUADRATICS, Polynomial, Quadratic
+from hardmax.estimators import Exact, StraightThrough
+from hardmax.harness.gradients import measure
+from hardmax.tasks.polynomial import QUADRATICS, Polynomial, Quadratic
 
 TOYS = [toy for toy in QUADRATICS if toy != "titsias"]
 

@@ -10,15 +10,15 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from hardmax.harness import options
+from hardmax.harness.shared import Refused
+from hardmax.reporting import reproduction
+from hardmax.reporting.published import Value, compare, experiment, facts, judged
+from hardmax.reporting.reproduction import circumstance
+from hardmax.reporting.runs import find, read
 from test_runs import command, composed, errors  # noqa: F401
 
 import report
-from harness import options
-from harness.shared import Refused
-from reporting import reproduction
-from reporting.published import Value, compare, experiment, facts, judged
-from reporting.reproduction import circumstance
-from reporting.runs import find, read
 
 HOOPER = ["experiment=hooper2026_polynomial", "task.power=2", "estimator=reinmax"]
 
@@ -267,7 +267,7 @@ def test_no_such_file(tmp_path, monkeypatch, capsys, content):
 
 def test_every_published_value_can_be_met():
     """Its experiment exists, and a row of it has the settings; but for what the experiment's file leaves out."""
-    from reporting.published import experiment
+    from hardmax.reporting.published import experiment
 
     for found in facts([]):
         rows, params = experiment(found.experiment).rows, experiment(found.experiment).params

@@ -11,24 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from hardmax.harness.shared import Refused
+from hardmax.reporting import runs as reading
+from hardmax.reporting import tables
+from hardmax.reporting.biases import comparisons
+from hardmax.reporting.curves import curve_of, drawn
+from hardmax.reporting.examples import exhibits
+from hardmax.reporting.groups import chosen, grouped
+from hardmax.reporting.leaderboard import edge_of, panel, write_leaderboard
+from hardmax.reporting.looks import DASHES, SHAPES, looks
+from hardmax.reporting.provenance import provenance
+from hardmax.reporting.results import results_of
+from hardmax.reporting.runs import find
+from hardmax.reporting.statistics import AS_GOOD, BEST, UNTESTED, WORSE, difference, verdicts
+from hardmax.reporting.writing import write
 from made_up import STEPS, run
 from scipy import stats
 
 import report
-from harness.shared import Refused
-from reporting import runs as reading
-from reporting import tables
-from reporting.biases import comparisons
-from reporting.curves import curve_of, drawn
-from reporting.examples import exhibits
-from reporting.groups import chosen, grouped
-from reporting.leaderboard import edge_of, panel, write_leaderboard
-from reporting.looks import DASHES, SHAPES, looks
-from reporting.provenance import provenance
-from reporting.results import results_of
-from reporting.runs import find
-from reporting.statistics import AS_GOOD, BEST, UNTESTED, WORSE, difference, verdicts
-from reporting.writing import write
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
+from hardmax.estimators import Exact, Reinforce
+from hardmax.harness.gradients import forked_random, measure
+from hardmax.tasks.data import Images, embedded_digits
+from hardmax.tasks.routing import Routing
 from torch.nn.functional import cross_entropy
-
-from estimators import Exact, Reinforce
-from harness.gradients import forked_random, measure
-from tasks.data import Images, embedded_digits
-from tasks.routing import Routing
 
 
 def small(experts=3):

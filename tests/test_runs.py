@@ -17,14 +17,13 @@ import hydra
 import pytest
 import torch
 import wandb
+from hardmax.harness import app, options, refusals, tracking
+from hardmax.harness.measuring import asked_for
+from hardmax.harness.train import State, prepare, train
+from hardmax.reporting import comparison
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from harness import app, options, refusals, tracking
-from harness.measuring import asked_for
-from harness.train import State, prepare, train
-from reporting import comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
@@ -798,8 +797,8 @@ def test_a_sweep_side_by_side_and_its_report(tmp_path):
 
 
 def test_runs_with_other_settings_are_not_averaged(command, tmp_path):
-    from reporting.groups import grouped
-    from reporting.runs import find
+    from hardmax.reporting.groups import grouped
+    from hardmax.reporting.runs import find
 
     for samples in (1, 2):
         assert command("estimator=reinforce", f"estimator.samples={samples}", *SHORT, "wandb.mode=disabled")[0] == 0

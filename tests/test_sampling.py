@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-
-from estimators import sampling
+from hardmax.estimators import sampling
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

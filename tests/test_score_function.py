@@ -5,9 +5,8 @@ import math
 import certification as c
 import pytest
 import torch
-
-from estimators import AR, ARS, ARSM, NVIL, ARSMPlus, MuProp, Reinforce, StraightThrough, muprop, sampling
-from estimators.arsm import Race
+from hardmax.estimators import AR, ARS, ARSM, NVIL, ARSMPlus, MuProp, Reinforce, StraightThrough, muprop, sampling
+from hardmax.estimators.arsm import Race
 
 PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
 ALL = [

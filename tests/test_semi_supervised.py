@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
+from hardmax.estimators import ARSM, Exact, Reinforce
+from hardmax.tasks.data import Images
+from hardmax.tasks.semi_supervised import SemiSupervised
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import cross_entropy, one_hot
-
-from estimators import ARSM, Exact, Reinforce
-from tasks.data import Images
-from tasks.semi_supervised import SemiSupervised
 
 
 def small(**options):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import certification as c
 import pytest
 import torch
-
-from estimators import (
+from hardmax.estimators import (
     DARN,
     IMLE,
     MVE,
@@ -26,8 +25,8 @@ from estimators import (
     reinmax,
     sampling,
 )
-from estimators.gumbel_rao import behind, mean_jacobian
-from estimators.straight_through import through_softmax
+from hardmax.estimators.gumbel_rao import behind, mean_jacobian
+from hardmax.estimators.straight_through import through_softmax
 
 
 @dataclass

@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 import torch
-
-from estimators import ARSM, Exact, Reinforce
-from tasks.data import Images
-from tasks.structured import Structured
+from hardmax.estimators import ARSM, Exact, Reinforce
+from hardmax.tasks.data import Images
+from hardmax.tasks.structured import Structured
 
 
 def small(layers=2, C=2):

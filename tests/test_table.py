@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-
-from estimators import CARMS, Softmax
-from estimators.__main__ import FOLDER, first_reference, rewritten, table, typeset
+from hardmax.estimators import CARMS, Softmax
+from hardmax.estimators.__main__ import FOLDER, first_reference, rewritten, table, typeset
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-
-from estimators import Exact
-from tasks.digits import digits
-from tasks.dvae import DiscreteVAE
-from tasks.language import GRAMMAR, NOTHING, corpus, language
-from tasks.text import Text
-from tasks.toy import Toy
-from tasks.vae import kl_from_uniform
+from hardmax.estimators import Exact
+from hardmax.tasks.digits import digits
+from hardmax.tasks.dvae import DiscreteVAE
+from hardmax.tasks.language import GRAMMAR, NOTHING, corpus, language
+from hardmax.tasks.text import Text
+from hardmax.tasks.toy import Toy
+from hardmax.tasks.vae import kl_from_uniform
 
 
 @pytest.mark.parametrize("objective", ["reward", "quadratic"])

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from hardmax.harness.train import train
 from test_runs import Reads, started
-
-from harness.train import train
 
 ESTIMATORS = {
     "gumbel_softmax": [],

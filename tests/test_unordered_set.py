@@ -7,9 +7,8 @@ from fractions import Fraction
 import certification as c
 import pytest
 import torch
-
-from estimators import Exact, Reinforce, UnorderedSet, unordered_set
-from estimators.unordered_set import beam_search, log_prob_of_members, set_weights
+from hardmax.estimators import Exact, Reinforce, UnorderedSet, unordered_set
+from hardmax.estimators.unordered_set import beam_search, log_prob_of_members, set_weights
 
 # ---------------------------------------------------------------- sets, by their definition
 

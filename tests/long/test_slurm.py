@@ -26,7 +26,7 @@ LONG = [
 SLOW = """
 import time
 
-from estimators import NVIL, Reinforce
+from hardmax.estimators import NVIL, Reinforce
 
 
 class Slowly:

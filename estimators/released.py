@@ -6,11 +6,11 @@ No run but one that asks for them by ``estimator=released/NAME`` meets them, and
 import torch
 from torch import Tensor
 
-from estimators import Relax, sampling
+from . import Relax, sampling
 
 
 class RelaxAsReleased(Relax):
-    r""":class:`estimators.Relax` with the conditional noise of two published repositories; biased.
+    r""":class:`hardmax.estimators.Relax` with the conditional noise of two published repositories; biased.
 
     Given the draw b, the noise behind every other category is its own waiting time plus the waiting time of b. Here
     each uses its own waiting time twice (``v_i`` where ``v_b`` belongs). Both relaxations are evaluated, since the
@@ -22,7 +22,7 @@ class RelaxAsReleased(Relax):
         | vae/vae.py in https://github.com/wouterkool/estimating-gradients-without-replacement
 
     Arguments:
-        temperature, scale, width: See :class:`estimators.Relax`.
+        temperature, scale, width: See :class:`hardmax.estimators.Relax`.
     """
 
     unbiased = False
