@@ -52,7 +52,7 @@ lint: .venv/installed  ## check style
 	$(BIN)/ruff format --check .
 
 certification: .venv/installed  ## measure known mistakes of public code: docs/certification.md
-	$(BIN)/python tests/mistakes.py
+	PYTHONPATH=tests/estimators $(BIN)/python tests/mistakes.py
 
 bias: .venv/installed  ## draw bias and variance of the biased estimators: docs/bias_variance.png
 	$(BIN)/python -m benchmarks.bias_variance

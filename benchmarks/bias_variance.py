@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
 from hardmax.estimators import (
     DARN,
     IMLE,
@@ -32,7 +34,6 @@ from hardmax.estimators import (
     sampling,
 )
 from hardmax.estimators.exact import configurations, log_probabilities
-from matplotlib import pyplot as plt
 
 K, C = 3, 4
 DRAWS, AT_ONCE = 400_000, 50_000

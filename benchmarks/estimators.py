@@ -10,11 +10,11 @@ implementation can do without. Run it as ``python -m benchmarks.estimators``.
 import statistics
 
 import torch
-from hardmax.estimators import sampling
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from benchmarks.shared import DecoderProblem, one_thread, take_turns
+from hardmax.estimators import sampling
 from hardmax.paths import CONFIGS
 
 FOLDER = CONFIGS / "estimator"

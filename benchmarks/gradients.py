@@ -12,12 +12,12 @@ import statistics
 from functools import partial
 
 import torch
+
+from benchmarks.shared import one_thread, take_turns
 from hardmax.estimators import ARSM, Estimator, GumbelSoftmax, Reinforce
 from hardmax.harness.gradients import measure
 from hardmax.tasks.data import Images
 from hardmax.tasks.dvae import DiscreteVAE
-
-from benchmarks.shared import one_thread, take_turns
 
 DRAWS, STEPS, TURNS = 100, 20, 5
 

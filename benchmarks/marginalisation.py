@@ -4,6 +4,7 @@ import statistics
 import time
 
 import torch
+
 from hardmax.estimators import Exact, GumbelSoftmax, Reinforce
 from hardmax.harness import memory
 from hardmax.tasks.data import Images

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import hydra
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from benchmarks.shared import one_thread, take_turns
 from hardmax.harness import app, options
 from hardmax.harness.tracking import Tracker
 from hardmax.harness.train import prepare, train
 from hardmax.tasks.digits import digits
 from hardmax.tasks.vae import perceptron
-from torch.nn.functional import binary_cross_entropy_with_logits
-
-from benchmarks.shared import one_thread, take_turns
 
 STEPS, TURNS = 500, 15
 

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 
 import torch
-from hardmax.harness import memory
-from hardmax.tasks.vae import perceptron
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from hardmax.harness import memory
+from hardmax.tasks.vae import perceptron
 
 
 def one_thread() -> None:

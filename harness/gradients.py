@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from hardmax.estimators.base import Estimator, copies_in_cache
 from hardmax.estimators.exact import Exact
 from hardmax.tasks.base import Problem, Task
-from torch import Tensor, nn
 
 NEGLIGIBLE = 1e-12  # a component is dead if its magnitude is at most this share of the largest
 BLOCKS = 10  # of draws, which standard errors come from

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from hardmax.estimators.base import Estimator
-from hardmax.tasks.base import Problem, Task
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import Tensor
+
+from hardmax.estimators.base import Estimator
+from hardmax.tasks.base import Problem, Task
 
 from .gradients import RunningVariance, forked_random, frozen, measure, noises, truth_of
 from .options import Refused, build, estimators_known, innermost, one_line, plain_value

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hardmax.estimators.base import Estimator, is_number, positive
-from hardmax.tasks.base import Problem, Task
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
+
+from hardmax.estimators.base import Estimator, is_number, positive
+from hardmax.tasks.base import Problem, Task
 
 from .checkpoints import check_form, check_optimizer, contents, reading
 from .gradients import forked_random

@@ -9,6 +9,9 @@ import hydra
 import numpy as np
 import pandas as pd
 import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
 from hardmax.harness import memory, options
 from hardmax.harness.gradients import WHERE
 from hardmax.harness.measuring import asked_for
@@ -16,9 +19,6 @@ from hardmax.harness.options import Refused
 from hardmax.harness.refusals import FULL_ERROR, fail
 from hardmax.harness.shared import CHECKPOINT, NotWritten, writing
 from hardmax.harness.train import prepare
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
-
 from hardmax.paths import CONFIGS, HOME
 
 from .biases import Comparison, drawable, points_of, relative_biases, truth_of

@@ -6,6 +6,7 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 import pandas as pd
+
 from hardmax.harness.shared import Refused
 
 from .biases import Point, measured_in, truth_of

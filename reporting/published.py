@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import scipy.stats
 import yaml
-from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 from hardmax.paths import CONFIGS
 from hydra_plugins.hardmax_rows import jobs
 

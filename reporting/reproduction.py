@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+
 from hardmax.harness.shared import Refused
 
 from .charts import as_png, curve_rows, curves_picture

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 import yaml
 from filelock import FileLock, Timeout
+
 from hardmax.harness.shared import FAILED, FINISHED
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import vl_convert
+
 from hardmax.harness.shared import Refused
 
 from . import charts, tables

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from hardmax.estimators.base import Estimator
 from torch import Tensor, nn
+
+from hardmax.estimators.base import Estimator
 
 
 @dataclass

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hardmax.estimators.base import at_least, one_of
 from torch import Tensor, nn
+
+from hardmax.estimators.base import at_least, one_of
 
 from .digits import digits
 

@@ -2,9 +2,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from hardmax.estimators import sampling
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from hardmax.estimators import sampling
 
 from .data import Images, images_only
 from .vae import CategoricalVAE

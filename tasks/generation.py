@@ -1,9 +1,10 @@
 import sys
 
 import torch
+from torch import Tensor, nn
+
 from hardmax.estimators import sampling
 from hardmax.estimators.base import at_least, positive
-from torch import Tensor, nn
 
 from .base import Problem, Task
 

@@ -3,8 +3,9 @@ r"""Costs that are sums of powers of distances, one for each variable, minimised
 from collections.abc import Sequence
 
 import torch
-from hardmax.estimators.base import at_least, is_number, one_of
 from torch import Tensor, nn
+
+from hardmax.estimators.base import at_least, is_number, one_of
 
 from .base import Problem, Task
 

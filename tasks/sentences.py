@@ -3,8 +3,9 @@ r"""Texts as sequences of tokens of one length, by split."""
 from collections.abc import Callable
 
 import torch
-from hardmax.estimators.base import at_least
 from torch import Tensor, nn
+
+from hardmax.estimators.base import at_least
 
 from .data import load
 from .language import corpus, language

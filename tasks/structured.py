@@ -2,9 +2,10 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
+
 from hardmax.estimators import sampling
 from hardmax.estimators.base import all_at_least, at_least
-from torch import Tensor, nn
 
 from .base import Problem, Task
 from .data import Images, images_only

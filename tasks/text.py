@@ -2,8 +2,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from hardmax.estimators import sampling
 from torch.nn.functional import cross_entropy
+
+from hardmax.estimators import sampling
 
 from .language import NOTHING
 from .sentences import Sentences, embedded_language

@@ -1,6 +1,7 @@
 import torch
-from hardmax.estimators.base import at_least, one_of, positive
 from torch import nn
+
+from hardmax.estimators.base import at_least, one_of, positive
 
 from .base import Problem, Task
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from torch import Tensor, nn
+
 from hardmax.estimators import sampling
 from hardmax.estimators.base import all_at_least, at_least, is_number, log_prob, one_of, share
-from torch import Tensor, nn
 
 from .base import Problem, Task
 

@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from hardmax.estimators import sampling
 from scipy.stats import norm
+
+from hardmax.estimators import sampling
 
 FALSE_ALARM = 1e-3  # probability that a z-test of a right estimator asks for more draws
 OF_DRAWS = ("expectation", "bound")  # targets of estimators that evaluate the objective at discrete draws

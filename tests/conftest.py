@@ -1,6 +1,18 @@
+import contextlib
 import os
+import shutil
+import sys
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from hardmax.harness import app, tracking
+from hardmax.harness.train import State
+from hardmax.reporting import comparison
+from hardmax.reporting.runs import Run, read
+from helpers.commands import folders
+from helpers.damage import DIES_AFTER, LAST_SAVED, TINY
+from helpers.uploads import KEY, OTHER
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
@@ -21,3 +33,119 @@ def seeded(request):
     import torch
 
     torch.manual_seed(getattr(request, "param", 0))
+
+
+@pytest.fixture(scope="session")
+def errors(tmp_path_factory):
+    """A file for standard error: worker processes of a sweep, which outlive a test, write to it as well."""
+    with (tmp_path_factory.mktemp("errors") / "stderr").open("a+") as file:
+        yield file
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd, errors):
+    """Runs the command line in this process; gives exit code, output and errors."""
+
+    def run(*arguments, where=tmp_path):
+        GlobalHydra.instance().clear()
+        monkeypatch.chdir(where)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # is set by the program; here, undone afterwards
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        before, kept = errors.seek(0, os.SEEK_END), os.dup(2)
+        os.dup2(errors.fileno(), 2)
+        try:
+            with contextlib.redirect_stderr(errors):
+                app.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        errors.seek(before)
+        return code, capfd.readouterr().out, errors.read()
+
+    return run
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch, capfd):
+    """Runs measure.py in this process; gives exit code, output and errors."""
+
+    def run(*arguments):
+        GlobalHydra.instance().clear()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
+        try:
+            comparison.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def surroundings(tmp_path):
+    """The environment of a user who is logged in, by variable and by file, to a server at an address."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def to(address):
+        (home / ".netrc").write_text(f"machine {address.partition('//')[2]}\n  login user\n  password {OTHER}\n")
+        (home / ".netrc").chmod(0o600)
+        found = {k: v for k, v in os.environ.items() if k not in ("WANDB_MODE", "WANDB_ERROR_REPORTING")}
+        return found | {"HOME": str(home), "WANDB_BASE_URL": address, "WANDB_API_KEY": KEY}
+
+    return to
+
+
+@pytest.fixture
+def cases(command, tmp_path, monkeypatch):
+    """Runs the same command on a damaged copy of a run that ``finished``, ``failed`` or was ``interrupted``."""
+    log, save = tracking.Tracker.log, State.save
+
+    def dies(tracker, step, *rest):
+        log(tracker, step, *rest)
+        if step == DIES_AFTER:
+            raise dying.pop()
+
+    def make(kind):
+        with monkeypatch.context() as broken:
+            broken.setattr(tracking.Tracker, "log", dies)
+            broken.setattr(State, "save", lambda state, *to: save(state, *to) if state.step <= LAST_SAVED else None)
+            if kind == "failed":
+                dying.append(ArithmeticError("a cost"))
+                assert command(*TINY, f"output={tmp_path / kind}")[0] == 1
+            else:
+                dying.append(KeyboardInterrupt())
+                assert command(*TINY, f"output={tmp_path / kind}")[0] == 130
+
+    assert command(*TINY, f"output={tmp_path / 'finished'}")[0] == 0
+    rows, dying = (folders(tmp_path / "finished")[0] / "metrics.jsonl").read_bytes(), []
+
+    def again(kind, damage):
+        """The exit code, and what was said, of the same command on a copy of the run that is damaged first."""
+        if not (tmp_path / kind).exists():
+            make(kind)
+        output = tmp_path / "damaged"
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(tmp_path / kind, output)
+        (folder,) = folders(output)
+        damage(folder)
+        before = {p.name: p.read_bytes() for p in folder.glob("*.jsonl")}
+        assert isinstance(read(folder), Run | str)
+        code, out, err = command(*TINY, f"output={output}", *["retry=true"] * (kind == "failed"))
+        said = [line for line in err.splitlines() if line and not line.startswith(("\r", "  0%", "100%"))]
+        if code:
+            assert code in (1, 2)
+            assert len(said) == 1, err
+            assert said[0].startswith("error: ")
+            assert {p.name: p.read_bytes() for p in folder.glob("*.jsonl")} == before, "rows are lost"
+        else:
+            assert (folder / "metrics.jsonl").read_bytes() == rows
+            assert (folder / "summary.json").is_file()
+        return code, out, err
+
+    return again

@@ -6,11 +6,9 @@ are those that the tests reject.
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import certification as c
 import torch
-from hardmax.estimators import ARSM, CARMS, VIMCO, DisARMIW, Rebar, StraightThrough, UnorderedSet, unordered_set
 from test_bounds import DetachedLogQ
 from test_certification import MeanOverReferences
 from test_control_variates import ByDefinition
@@ -18,7 +16,10 @@ from test_coupled import Clipped, FixedOrder, Unsorted, antithetic_law, comb, in
 from test_coupled import enumerated as over_tuples
 from test_unordered_set import enumerated as over_sets
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "certification.md"
+from hardmax.estimators import ARSM, CARMS, VIMCO, DisARMIW, Rebar, StraightThrough, UnorderedSet, unordered_set
+from helpers.commands import ROOT
+
+PAGE = ROOT / "docs" / "certification.md"
 DRAWS, PARTS = 2_000_000, 40
 
 

@@ -5,15 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from test_faults import TINY, cases, cut  # noqa: F401
-from test_runs import command, errors, folders  # noqa: F401
-from test_sweeps import RUN, finish, hashes
-from test_sweeps import command as started
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.commands import ROOT, folders
+from helpers.damage import TINY, cut
+from helpers.processes import RUN, finish, hashes, start
+
 KILLS, SMALL = 50, 1100
 # Which of a run's files are read again, by what became of it.
 FILES = {
@@ -24,7 +22,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in FILES.items() for name in names])
-def test_a_file_cut_off_at_every_length(cases, kind, name, capfd):  # noqa: F811
+def test_a_file_cut_off_at_every_length(cases, kind, name, capfd):
     """Of long files, at 200 lengths."""
     sizes = []
     cases(kind, lambda folder: sizes.append((folder / name).stat().st_size))
@@ -45,7 +43,7 @@ def test_a_run_killed_at_fifty_moments(tmp_path):
     whole = hashes(undisturbed)
     dice, kills = random.Random(0), 0
     while kills < KILLS:
-        process = started(*arguments, where=tmp_path)
+        process = start(*arguments, where=tmp_path)
         if kills % 2:
             wait_for_more(process, tmp_path)
         time.sleep(dice.uniform(0, 1.5 if kills % 2 else 7))

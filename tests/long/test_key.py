@@ -1,11 +1,11 @@
 """What is left behind of the key to a user's account at Weights & Biases: nothing."""
 
-from test_runs import SHORT, folders
-from test_wandb import KEY, OTHER, files_with_a_key, run, surroundings  # noqa: F401
-from wandb_server import Server
+from helpers.commands import SHORT, folders
+from helpers.uploads import KEY, OTHER, files_with_a_key, run
+from helpers.wandb_server import Server
 
 
-def test_the_key_is_nowhere(tmp_path, surroundings):  # noqa: F811
+def test_the_key_is_nowhere(tmp_path, surroundings):
     """After runs offline, online and failed, a sweep, a measurement and a report; in files, output and errors."""
     work = tmp_path / "work"
     work.mkdir()

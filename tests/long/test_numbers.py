@@ -1,7 +1,6 @@
 r"""Every estimator at hard logits, in every precision, beside float64 with the same noise, and at hard objectives."""
 
 import math
-from pathlib import Path
 
 import certification as c
 import pytest
@@ -9,7 +8,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-FOLDER = Path(__file__).parents[2] / "configs/estimator"
+from helpers.commands import ROOT
+
+FOLDER = ROOT / "configs/estimator"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.yaml"))
 BATCH = 3
 INF = math.inf

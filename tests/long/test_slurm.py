@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_sweeps import RUN, SWEEP, command, finish, hashes, rows
+
+from helpers.processes import RUN, SWEEP, finish, hashes, rows, start
 
 CLUSTER = Path(__file__).with_name("one_node_slurm.sh")
 SLURM = ["hydra/launcher=slurm"]
@@ -115,7 +116,7 @@ def test_serial_and_slurm_write_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("notice", ["scontrol requeue", "scancel --signal=USR2"])
 def test_a_job_that_is_queued_again_goes_on_to_the_same_bytes(undisturbed, where, notice):
     """By an administrator; or with the signal that Slurm sends ahead of a time limit, here of minutes."""
-    sweep = command(*LONG, *SLURM, "hydra.launcher.timeout_min=9", where=where)
+    sweep = start(*LONG, *SLURM, "hydra.launcher.timeout_min=9", where=where)
     wait_for_two(where)
     for job in running():
         subprocess.run([*notice.split(), job], check=True)
@@ -128,7 +129,7 @@ def test_a_job_that_is_queued_again_goes_on_to_the_same_bytes(undisturbed, where
 
 
 def test_jobs_that_are_pre_empted_go_on_to_the_same_bytes(undisturbed, where):
-    sweep = command(*LONG, *SLURM, where=where)
+    sweep = start(*LONG, *SLURM, where=where)
     wait_for_two(where)
     subprocess.run(["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true"], check=True)
     _, err = sweep.communicate(timeout=LONGEST)
@@ -140,7 +141,7 @@ def test_jobs_that_are_pre_empted_go_on_to_the_same_bytes(undisturbed, where):
 
 
 def test_asked_to_stop_every_job_saves(undisturbed, where):
-    sweep = command(*LONG, *SLURM, where=where)
+    sweep = start(*LONG, *SLURM, where=where)
     wait_for_two(where)
     sweep.send_signal(signal.SIGINT)
     _, err = sweep.communicate(timeout=60)
@@ -152,7 +153,7 @@ def test_asked_to_stop_every_job_saves(undisturbed, where):
 
 
 def test_a_sweep_that_is_killed_leaves_its_jobs_in_the_queue(undisturbed, where):
-    sweep = command(*LONG, *SLURM, where=where)
+    sweep = start(*LONG, *SLURM, where=where)
     wait_for_two(where)
     sweep.kill()
     sweep.communicate()

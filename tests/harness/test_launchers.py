@@ -1,0 +1,261 @@
+"""Sweeps under every launcher, and searches: the same bytes, failures listed, nothing lost."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from hardmax.harness import app, pause
+from helpers.commands import ROOT, SHORT, folders, rows_of
+from helpers.commands import started as begun
+from helpers.processes import finish, hashes, rows, start, wait_for_rows
+
+TASKS = sorted(path.stem for path in (ROOT / "configs/task").glob("*.yaml"))
+QUIET = [*SHORT, "wandb.mode=disabled", "measure.every=0"]
+
+
+def installed(plugin):
+    return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
+
+
+without_ray = not installed("hydra_ray_launcher")
+searching = pytest.mark.skipif(not installed("hydra_optuna_sweeper"), reason="the extra optuna is not installed")
+
+
+# ---------------------------------------------------------------- the same sweep, elsewhere
+
+TOY = ["task=toy", "task.objective=quadratic", "task.variables=3", "task.categories=5", "estimator=reinforce"]
+GOOD = [*TOY, "steps=6000", "log_every=20", "measure.draws=2", "wandb.mode=disabled", "checkpoint_every=1000"]
+TWO = ["-m", *GOOD, "estimator.samples=1,0"]  # and one that its constructor refuses
+LOCAL = "hydra/launcher=submitit_local"
+
+
+@pytest.fixture
+def serial(command, tmp_path):
+    """Rows of the good job where the two run one after the other."""
+    code, out, err = command(*TWO, "hydra/launcher=serial", f"output={tmp_path / 'serial'}")
+    assert_one_failed(code, out, err)
+    return set(hashes(tmp_path / "serial").values())
+
+
+def assert_one_failed(code, out, err):
+    assert code == 1
+    assert "sweep: 2 of 2 jobs ended (1 done, 1 failed)" in out
+    assert "failed: estimator=reinforce: samples must be an integer of at least 1, got 0" in err
+    assert "Traceback" not in err
+
+
+def children(process):
+    done = subprocess.run(["pgrep", "--parent", str(process)], capture_output=True, text=True)
+    return [int(line) for line in done.stdout.split()]
+
+
+def test_submitit_writes_the_same_bytes_through_a_stop_and_a_time_limit(serial, tmp_path):
+    """First the sweep is asked to stop, so that its job saves; then the job is at its time limit, and started again."""
+    where = tmp_path / "local"
+    where.mkdir()
+    stopped = start("-m", *GOOD, LOCAL, where=where)
+    wait_for_rows(stopped, where, 500)
+    stopped.terminate()
+    _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 128 + signal.SIGTERM
+    assert "stopped with 1 of 1 jobs open; the same command goes on" in err
+    before = rows(where)
+    sweep = start(*TWO, LOCAL, where=where)
+    wait_for_rows(sweep, where, before + 100)
+    (folder,) = folders(where)
+    (worker,) = (p for controller in children(sweep.pid) for p in children(controller) if works_on(p, folder))
+    os.kill(worker, signal.SIGUSR2)
+    out, err = sweep.communicate(timeout=300)
+    assert_one_failed(sweep.returncode, out, err)
+    (log,) = (text for path in where.rglob("*_log.out") if (text := path.read_text()).count("going on from step") == 2)
+    assert "going on from step 0 " not in log, "nothing was saved when it was asked to end"
+    assert set(hashes(where).values()) == serial
+    asked = json.loads((folder / "environment.json").read_text())["command"]
+    assert asked[1:] == ["-m", *GOOD, LOCAL], "that of the sweep, not of its worker"
+
+
+def works_on(process, folder):
+    return any(path.resolve() == folder / "metrics.jsonl" for path in Path(f"/proc/{process}/fd").iterdir())
+
+
+@pytest.mark.skipif(without_ray, reason="the extra ray is not installed")
+def test_ray_writes_the_same_bytes(serial, tmp_path):
+    (tmp_path / "ray").mkdir()
+    assert_one_failed(*finish(*TWO, "hydra/launcher=ray", where=tmp_path / "ray"))
+    assert set(hashes(tmp_path / "ray").values()) == serial
+
+
+def test_slurm_s_notice_saves_and_the_run_goes_on(monkeypatch):
+    """A job that ended by itself upon it would not be started again."""
+    monkeypatch.setattr(pause, "LAUNCHED_BY", "slurm")
+    saved = []
+    with pause.Pause(lambda: saved.append("now"), 1000, lambda: False) as between:
+        between(False)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            between(False)
+            between(False)
+    assert saved == ["now"] * 3
+
+
+def test_a_signal_after_the_last_step_ends_the_run_as_well():
+    between = pause.Pause(lambda: None, 1000, lambda: False)
+
+    def last_step():
+        with between:
+            between(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(pause.Stopped, match="stopped by SIGTERM"):
+        last_step()
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["hydra/launcher=slurm"], 'error: RuntimeError: Could not detect "srun", are you indeed on a slurm cluster?'),
+        (
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
+            "error: ValueError: n_jobs == 0 in Parallel has no meaning",
+        ),
+        (
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=two"],
+            "error: hydra.launcher.n_jobs=two: Value 'two' of type",
+        ),
+        (["optimizer.lr=interval(1,2)"], "optimizer.lr=interval(1,2) is a range to search: with hydra/sweeper=search"),
+        (["optimizer.lrr=1,2"], "optimizer.lrr is no option (did you mean optimizer.lr?)"),
+        pytest.param(
+            ["hydra/launcher=ray"],
+            "hydra/launcher=ray needs an extra: pip install -e '.[ray]'",
+            marks=pytest.mark.skipif(not without_ray, reason="it is installed"),
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_no_launcher_can_start_is_refused_in_one_line(command, tmp_path, monkeypatch, arguments, line):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = command("-m", *QUIET, *arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not folders(tmp_path)
+
+
+# ---------------------------------------------------------------- searches
+
+RANGES = ["estimator.temperature=interval(-1,1)", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
+SEARCH = ["-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=4"]
+
+
+def best(where):
+    return [yaml.safe_load(path.read_text()) for path in sorted(where.rglob("optimization_results.yaml"))]
+
+
+@searching
+def test_a_search_survives_failed_trials_and_goes_on_where_it_ended(command, tmp_path, monkeypatch):
+    """Of the temperatures some are below 0, which the constructor refuses."""
+    train, calls = app.train, []
+
+    def dies_in_the_second_run(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(app, "train", dies_in_the_second_run)
+    with pytest.raises(KeyboardInterrupt):
+        command(*SEARCH, *QUIET, *RANGES)
+    assert (len(list(tmp_path.rglob("summary.json"))), best(tmp_path)) == (1, [])
+    code, out, err = command(*SEARCH, *QUIET, *RANGES)
+    assert code == 1
+    assert "finished already" in out, "the same trials are made again"
+    assert "failed: estimator=gumbel_softmax: temperature must be a number above 0, got -0." in err
+    elbos = [rows_of(folder)[-2]["valid/elbo"] for folder in folders(tmp_path)]
+    assert 2 <= len(elbos) < 4
+    (found,) = best(tmp_path)
+    assert found["best_value"] == max(elbos)
+    assert set(found["best_params"]) == {"estimator.temperature", "optimizer.lr"}
+
+
+@searching
+def test_a_search_lowers_the_cost_of_a_task_without_elbo(command, tmp_path):
+    code, _, err = command(*SEARCH, *QUIET[5:], "task=toy", "optimizer.lr=interval(1e-4,1)")
+    assert code == 0, err
+    costs = [rows_of(folder)[-2]["valid/cost"] for folder in folders(tmp_path)]
+    assert len(costs) == 4
+    assert best(tmp_path)[0]["best_value"] == -min(costs)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_the_figure_by_which_it_is_searched(task):
+    few = ["task.bound_samples=2"] if "bound_samples" in (ROOT / f"configs/task/{task}.yaml").read_text() else []
+    state, _ = begun(f"task={task}", "estimator=reinforce", "measure.every=0", *few)
+    assert state.task.merit.removeprefix("-") in state.task.evaluate("valid")
+
+
+@searching
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["optimizer.lrr=interval(1,2)"], "optimizer.lrr is no option (did you mean optimizer.lr?)"),
+        (["steps=interval(1.5,3)"], "steps=1.5: an integer is expected"),
+        (["steps=int(interval(0,3))"], "steps must be an integer of at least 1, got 0"),
+        (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be an integer of at least 1, got 0"),
+        (
+            ["hydra.sweeper.direction=minimize"],
+            "hydra.sweeper.direction must be maximize, as hydra/sweeper=search has it",
+        ),
+        (["hydra/sweeper=optuna"], "hydra.sweeper.direction must be maximize, as hydra/sweeper=search has it"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_search_that_is_wrong_is_refused_in_one_line(command, tmp_path, arguments, line):
+    code, _, err = command(*SEARCH[:2], *QUIET, "seed=1,2", *arguments)
+    assert code == 2
+    assert line in err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not folders(tmp_path)
+
+
+def test_the_command_of_the_wandb_sweep_runs(tmp_path):
+    """Expanded as W&B's agent does it, with values of the distributions that are asked for."""
+    sweep = yaml.safe_load((ROOT / "configs/wandb_sweep.yaml").read_text())
+    assert {"program", "method", "metric", "parameters", "command"} == set(sweep)
+    chosen = {name: {"value": about["max"]} for name, about in sweep["parameters"].items()}
+    values = create_sweep_command_args({"args": chosen})
+    values |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [str(ROOT / sweep["program"])]}
+    words = [values.get(word.strip("${}"), [word]) for word in create_sweep_command(sweep["command"])]
+    line = [word for some in words for word in some]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    agent = {"PATH": path, "WANDB_MODE": "offline", "WANDB_SWEEP_ID": "a1b2c3d4", "WANDB_RUN_ID": "e5f6g7h8"}
+    done = subprocess.run(
+        [*line, *SHORT], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **agent}, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = folders(tmp_path)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["estimator"]["temperature"], config["optimizer"]["lr"]) == (2, 0.01)
+    assert sweep["metric"]["name"] in rows_of(folder)[0]
+    (stored,) = folder.glob("wandb/offline-run-*-e5f6g7h8/*.wandb")
+    assert b"valid/elbo" in stored.read_bytes()
+
+
+def test_wandb_names_and_groups_tell_runs_apart(command, tmp_path):
+    sweep = ["-m", "task=toy", *QUIET[5:], "estimator.temperature=0.5,1", "seed=1,2", "wandb.tags=[mine]"]
+    assert command(*sweep)[0] == 0
+    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders(tmp_path)]
+    names = {config["name"]: config["wandb"]["group"] for config in configs}
+    of = lambda t: f"toy-gumbel_softmax temperature={t}"
+    assert names == {f"toy-gumbel_softmax-{s} temperature={t}": of(t) for s in (1, 2) for t in ("0.5", "1")}
+    assert configs[0]["wandb"]["tags"] == ["mine", "toy", "gumbel_softmax"]

@@ -1,0 +1,92 @@
+"""Every task trains, at small size, under one estimator of each kind."""
+
+import pytest
+import torch
+
+from hardmax.harness.train import train
+from helpers.commands import Reads, started
+
+ESTIMATORS = {
+    "gumbel_softmax": [],
+    "st_gumbel_softmax": [],
+    "straight_through": [],
+    "reinforce": ["estimator.samples=2", "estimator.baseline=leave_one_out"],
+    "arsm": [],
+}
+SIZES = ["task.variables=2", "task.categories=4"]
+SMALL = ["task.encoder_widths=[16]", "task.decoder_widths=[16]", "task.bound_samples=5"]
+# Options of each task, and the figure that is to fall, or with a minus sign to rise.
+TASKS = {
+    "polynomial": ([*SIZES, "task.power=1.5", "optimizer.lr=0.03"], "cost"),
+    "quadratic": (["task.toy=kool", "optimizer.lr=0.03"], "cost"),
+    "dvae": ([*SIZES, *SMALL, "task.layers=2", "task.prior=learned", "task.pinned=true", "task.kl=sampled"], "-elbo"),
+    "generation": (["task.length=4", "task.vocabulary=4", "task.width=16", "optimizer.lr=0.01"], "kl"),
+    "text": ([*SIZES, *SMALL], "-elbo"),
+    "routing": (["task.experts=4", "optimizer.lr=0.01"], "-accuracy"),
+    "semi_supervised": (["task.widths=[16]", "task.style=4", "optimizer.lr=0.003"], "-accuracy"),
+    "structured": ([*SIZES, "task.bound_samples=5"], "nll"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_figure_of_merit_improves(estimator, task):
+    options, key = TASKS[task]
+    choice = [f"estimator={estimator}", *ESTIMATORS[estimator], f"task={task}", *options]
+    if task == "generation" and estimator == "reinforce":  # whole sentences are compared with each other
+        choice += ["estimator.samples=1", "estimator.baseline=batch"]
+    state, cfg = started(*choice, "steps=200", "batch_size=64", "measure.draws=5", "measure.every=100")
+    rows = []
+    train(state, cfg, lambda step, row, seconds: rows.append(row))
+    numbers = [v for row in rows for v in row.values() if v is not None]
+    assert torch.tensor(numbers).isfinite().all()
+    series = [row[f"valid/{key.removeprefix('-')}"] for row in rows if f"valid/{key.removeprefix('-')}" in row]
+    better = series[-1] - series[0] if key.startswith("-") else series[0] - series[-1]
+    # The relaxation's own optimum of these costs lies elsewhere.
+    if not (task in ("polynomial", "quadratic") and estimator == "gumbel_softmax"):
+        assert better > 0, f"{key} went from {series[0]} to {series[-1]}"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_value_is_read_between_rows(task):
+    """On a GPU every read waits for all that was queued."""
+    counts = []
+    for steps in (4, 8):
+        choice = [f"task={task}", *TASKS[task][0], f"steps={steps}", "log_every=100", "measure.every=0"]
+        state, cfg = started("estimator=reinforce", *choice)
+        state.task.evaluate = lambda split: {}
+        with Reads() as reads:
+            train(state, cfg, lambda *_: None)
+        counts.append(len(reads.found))
+    assert counts[0] == counts[1], f"{counts[1] - counts[0]} reads in four more steps: {reads.found}"
+
+
+@pytest.mark.parametrize("estimator", ["st_gumbel_softmax", "reinforce", "arsm"])
+@pytest.mark.parametrize("task", TASKS)
+def test_logits_of_ten_thousand_leave_losses_finite(task, estimator):
+    """In one layer after the other, of encoders and decoders; where logits are parameters themselves, there.
+
+    The encoder of a Gaussian style has no logits: the scale of exp(10,000) is none.
+    """
+    state, _ = started(f"estimator={estimator}", f"task={task}", *TASKS[task][0], "batch_size=8", "measure.every=0")
+    model, batch = state.task, state.task.batch(torch.arange(8), torch.Generator())
+
+    def check():
+        problem = model.problem(batch)
+        cost = state.estimator(problem.logits, problem.objective, problem.context, problem.log_q)
+        loss = (cost + problem.penalty).mean()
+        assert loss.isfinite()
+        for gradient in torch.autograd.grad(loss, list(model.parameters()), allow_unused=True):
+            assert gradient is None or gradient.isfinite().all()
+
+    named = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
+    layers = [layer for name, layer in named if (task, name.split(".")[0]) != ("semi_supervised", "encoder")]
+    for layer in layers:
+        extreme = layer.register_forward_hook(lambda _, inputs, out: out + 1e4 * (2 * (out > 0).float() - 1))
+        check()
+        extreme.remove()
+    if not layers:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(1e4 * torch.randn_like(parameter).sign())
+        check()

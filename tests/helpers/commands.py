@@ -1,0 +1,62 @@
+"""Runs and their configs within the test's process, and what their folders hold."""
+
+import json
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hardmax.harness import app, options
+from hardmax.harness.measuring import asked_for
+from hardmax.harness.train import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
+SMALL = ["task.variables=2", "task.categories=3", "task.encoder_widths=[16]", "task.decoder_widths=[16]"]
+SHORT = [*SMALL, "task.bound_samples=5", "steps=20", "batch_size=20", "measure.draws=4", "log_every=5"]
+
+
+def composed(*overrides):
+    options.register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(app.CONFIGS), version_base="1.3"):
+        return hydra.compose("config", [*overrides])
+
+
+def started(*overrides):
+    options.register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(app.CONFIGS), version_base="1.3"):
+        cfg = hydra.compose("config", [*overrides])
+        torch.manual_seed(cfg.seed)
+        task, estimator = options.build(cfg, "task", "task"), options.build(cfg, "estimator", "estimator")
+        return prepare(cfg, task, estimator, torch.device("cpu"), *asked_for(cfg)), cfg
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def folders(where):
+    return sorted(p.parent for p in where.rglob("metrics.jsonl"))
+
+
+def sampled_kl(estimator, task):
+    """What a bound needs where there is a KL divergence; the toy has none to leave outside."""
+    return ["task.kl=sampled"] if estimator in ("vimco", "reweighted_wake_sleep") and task != "toy" else []
+
+
+class Reads(TorchDispatchMode):
+    """Notes every operation that makes a value, or a size, known to Python."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.found += [name for name in self.READS if function.__name__.split(".")[0] == name]
+        return function(*arguments, **(keywords or {}))

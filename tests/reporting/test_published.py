@@ -1,0 +1,359 @@
+"""Published values beside runs: which runs count, and what is said of the difference."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+import report
+from hardmax.harness import options
+from hardmax.harness.shared import Refused
+from hardmax.reporting import reproduction
+from hardmax.reporting.published import Value, compare, experiment, facts, judged
+from hardmax.reporting.reproduction import circumstance
+from hardmax.reporting.runs import find, read
+from helpers.commands import composed
+
+HOOPER = ["experiment=hooper2026_polynomial", "task.power=2", "estimator=reinmax"]
+
+
+def value(**changes):
+    return Value(**{"table": "T", "name": "a", "value": 10.0, "metric": "test/cost", "where": {}, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured", "verdict"),
+    [
+        ({}, [9.9, 10.1, 10.3], "agrees"),  # mean 10.1, error 0.115, half of the interval 0.497
+        ({}, [10.4, 10.6, 10.8], "differs"),  # the same spread, 0.6 away
+        ({"error": 0.1}, [10.4, 10.6, 10.8], "agrees"),
+        ({"std": 0.2, "seeds": 4}, [10.4, 10.6, 10.8], "agrees"),
+        ({"std": 0.2}, [10.4, 10.6, 10.8], "differs"),  # of an unknown number of seeds
+        ({"decimals": 0}, [10.4, 10.6, 10.8], "agrees"),  # anything from 9.5 to 10.5
+        ({"open": ("batch size",)}, [9.9, 10.1, 10.3], "settings incomplete"),
+        ({"open": ("batch size",)}, [90.0, 91.0], "settings incomplete"),
+        ({"open": ("batch size",)}, [], "not run"),
+        ({}, [], "not run"),
+        ({"decimals": 1}, [10.04], "agrees"),
+        ({"decimals": 1}, [10.2], "differs"),
+    ],
+)
+def test_verdicts(changes, measured, verdict):
+    assert judged(value(**changes), [None] * len(measured), measured, []).verdict == verdict
+
+
+def test_the_difference_is_in_standard_errors_of_both():
+    found = judged(value(error=0.3), [None] * 4, [10.6, 11.0, 11.4, 11.0], [])
+    assert (found.mean, found.difference) == (pytest.approx(11), pytest.approx(1))
+    assert found.error == pytest.approx(np.std([10.6, 11.0, 11.4, 11.0], ddof=1) / 2)
+    assert found.in_errors == pytest.approx(1 / math.hypot(found.error, 0.3))
+    assert judged(value(), [None], [11.0], []).in_errors is None
+    assert "one seed" in judged(value(), [None], [11.0], []).notes[0]
+
+
+# ---------------------------------------------------------------- which runs count
+
+
+def make_run(where, *overrides, rows=(), finished=True, seed=1):
+    """A run folder with these rows of ``metrics.jsonl``."""
+    cfg = composed(*overrides, f"seed={seed}")
+    folder = where / f"run-{len(list(where.iterdir()))}"
+    folder.mkdir()
+    chosen = {key: re.search(rf"{key}=(\w+)", " ".join(overrides)) for key in ("task", "estimator")}
+    experiment = {"task": cfg.task._target_.rpartition(".")[2].lower(), "estimator": "exact"}
+    choices = {key: match[1] if match else experiment[key] for key, match in chosen.items()} | {"seed": seed}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **options.plain(cfg)}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    about = {"commit": "0123456789abcdef", "device": "a machine", "python": "3.11", "versions": {"torch": "2"}}
+    (folder / "environment.json").write_text(json.dumps(about))
+    if finished:
+        (folder / "summary.json").write_text(json.dumps({"steps": cfg.steps, "seconds": 1.0, "evaluations": 1}))
+    return folder
+
+
+def losses(*values, every=200):
+    return [{"step": every * (n + 1), "train/loss": v, "test/cost": v} for n, v in enumerate(values)]
+
+
+def beside(where, name="ReinMax", power="2"):
+    (wanted,) = [v for v in facts([]) if v.name == name and v.experiment == "hooper2026_polynomial"
+                 and v.where["task.power"] == power]  # fmt: skip
+    return compare(wanted, find([where]).runs)
+
+
+def test_finished_runs_with_all_settings_count(tmp_path):
+    for seed, loss in ((1, 0.00426), (2, 0.00428), (3, 0.0043)):
+        make_run(tmp_path, *HOOPER, rows=losses(9.0, loss), seed=seed)
+    found = beside(tmp_path)
+    assert (found.verdict, len(found.runs), found.mean) == ("agrees", 3, pytest.approx(0.00428))
+    assert beside(tmp_path, power="1.5").verdict == "not run"
+    assert beside(tmp_path, "MVE").verdict == "not run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "finished", "note"),
+    [
+        (["budget=small"], True, "1 of a smaller budget"),
+        (["steps=1000"], True, "1 with other settings"),
+        (["optimizer.lr=0.01"], True, "1 with other settings"),
+        (["batch_size=9"], True, "1 with other settings"),
+        (["estimator.temperature=1.3"], True, "1 with other settings"),  # no row has it
+        (["optimizer=sgd"], True, "1 with other settings"),
+        (["optimizer.betas=[0.5,0.9]"], True, "1 with other settings"),
+        ([], False, "1 unfinished"),
+    ],
+)
+def test_other_runs_do_not(tmp_path, changes, finished, note):
+    make_run(tmp_path, *HOOPER, *changes, rows=losses(0.00427), finished=finished)
+    found = beside(tmp_path)
+    assert (found.verdict, found.mean, found.notes) == ("not run", None, (note,))
+
+
+def test_runs_of_another_experiment_do_not(tmp_path):
+    folder = make_run(tmp_path, *HOOPER, rows=losses(0.00427))
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("experiment: hooper2026_polynomial", "experiment: mine"))
+    assert (beside(tmp_path).verdict, beside(tmp_path).notes) == ("not run", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "counts"),
+    [
+        (["steps=600"], 400, True),
+        (["steps=600"], None, False),  # the last step of a shorter run is not that of the published one
+        (["budget=small"], 400, False),
+        (["steps=600", "batch_size=9"], 400, False),
+        (["steps=600", "schedule=warmup_cosine"], 400, False),
+    ],
+)
+def test_the_first_steps_of_a_shorter_run_count_where_a_step_is_stated(tmp_path, changes, step, counts):
+    run = read(make_run(tmp_path, *HOOPER, *changes, rows=losses(3.0, 2.0, 1.0)))
+    found = compare(value(experiment="hooper2026_polynomial", metric="train/loss", step=step), [run])
+    assert found.mean == (2.0 if counts else None)
+
+
+def test_a_seed_counts_once(tmp_path):
+    again = [make_run(tmp_path, *HOOPER, rows=losses(3.0, 2.0, last)) for last in (1.0, 1.5)]
+    longer = make_run(tmp_path, *HOOPER, rows=losses(3.0, 2.0, 1.0), seed=2)
+    shorter = make_run(tmp_path, *HOOPER, "steps=600", rows=losses(3.0, 2.0, 7.0), seed=2)
+    os.utime(again[0] / "summary.json", (1, 1))
+    runs = [read(folder) for folder in (shorter, longer, *again)]
+    at_the_end = value(experiment="hooper2026_polynomial", metric="train/loss")
+    assert compare(at_the_end, runs).mean == pytest.approx((1.0 + 1.5) / 2)
+    found = compare(dataclasses.replace(at_the_end, step=600), runs)
+    assert (found.mean, len(found.runs)) == (pytest.approx((1.0 + 1.5) / 2), 2)
+    anywhere = compare(value(metric="train/loss"), runs)
+    assert anywhere.notes == ("several settings fit, which differ in steps",)
+
+
+def test_runs_from_before_an_option_came_are_averaged_with_later_ones(tmp_path):
+    before, _ = (make_run(tmp_path, *HOOPER, rows=losses(0.00427), seed=seed) for seed in (1, 2))
+    config = yaml.safe_load((before / "config.yaml").read_text())
+    del config["estimator"]["temperature"]
+    (before / "config.yaml").write_text(yaml.safe_dump(config))
+    assert len(compare(value(metric="train/loss", where={"estimator": "reinmax"}), find([tmp_path]).runs).runs) == 2
+
+
+def test_how_closely_a_run_is_watched_is_no_setting(tmp_path):
+    make_run(tmp_path, *HOOPER, "measure.every=0", "valid.every=1000", rows=losses(0.00427))
+    assert beside(tmp_path).verdict == "agrees"
+
+
+def test_the_best_of_several_settings_is_the_one_chosen(tmp_path):
+    for lr, valid, test in ((0.1, 5.0, 1.0), (0.2, 3.0, 2.0), (0.3, 4.0, 3.0)):
+        rows = [{"step": 1, "valid/cost": valid, "test/cost": test}]
+        make_run(tmp_path, "estimator=reinforce", "task=toy", f"optimizer.lr={lr}", rows=rows)
+    runs, where = find([tmp_path]).runs, {"estimator": "reinforce"}
+    lowest = compare(value(where=where, choose={"metric": "valid/cost", "best": "lowest"}), runs)
+    assert lowest.mean == 2
+    assert lowest.notes[0] == "optimizer.lr=0.2, best of 3 by valid/cost"
+    assert compare(value(where=where, choose={"metric": "valid/cost", "best": "highest"}), runs).mean == 1
+    several = compare(value(where=where), runs)
+    assert several.verdict == "not run"
+    assert several.notes == ("several settings fit, which differ in optimizer.lr",)
+    assert compare(value(where={**where, "optimizer.lr": "3e-1"}), runs).mean == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "figure"),
+    [
+        ({}, 2.0),
+        ({"scale": -1}, -2.0),
+        ({"step": 400}, 1.0),
+        ({"best": "lowest"}, 1.0),
+        ({"best": "highest"}, 8.0),
+        ({"best": "highest", "scale": -1}, -1.0),
+        ({"window": 2, "best": "lowest"}, 2.0),  # of 4.5, 2, 2.5
+        ({"window": 3}, 2.0 + 0.0),  # of 1, 3, 2
+        ({"window": 5}, None),
+        ({"step": 401}, None),
+    ],
+)
+def test_where_in_a_run_a_figure_is_taken(tmp_path, changes, figure):
+    folder = make_run(tmp_path, "task=toy", "estimator=arsm", rows=losses(8.0, 1.0, 3.0, 2.0))
+    found = compare(value(**changes), [read(folder)])
+    assert found.mean == figure
+
+
+# ---------------------------------------------------------------- a wrong estimator
+
+
+def descended(steps, rate=1.0, C=30):
+    """Expected cost of the toy after descent along the exact gradient from logits 0."""
+    phi, v = np.zeros(C), -(0.5 + np.arange(1, C + 1) / (C * 30))
+    for _ in range(steps):
+        p = np.exp(phi) / np.exp(phi).sum()
+        phi -= rate * p * (v - p @ v)
+    p = np.exp(phi) / np.exp(phi).sum()
+    return float(p @ v)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "verdict"),
+    [([], "agrees"), (["estimator._target_=test_certification.MeanOverReferences"], "differs")],
+)
+def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdict):
+    mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"estimator": "arsm", "task": "toy"}}
+    mine["values"] = [{"name": "ARSM", "value": descended(1000)}]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [mine]}))
+    setting = ["estimator=arsm", "task=toy", "optimizer=sgd", "optimizer.lr=1", "batch_size=20", "steps=1000"]
+    quiet = ["measure.every=0", "valid.every=0", "wandb.mode=disabled", "output=runs"]
+    code, _, err = command("-m", *setting, *quiet, *mutation, "seed=1,2,3")
+    assert code == 0, err
+    found = compare(facts([tmp_path / "mine.yaml"])[-1], find([tmp_path / "runs"]).runs)
+    assert (found.verdict, len(found.runs)) == (verdict, 3)
+
+
+# ---------------------------------------------------------------- files and pages
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"metrik": "test/cost"}, "metrik is no key (did you mean metric?)"),
+        ({"metric": None}, "metric is missing"),
+        ({"value": "low"}, "value must be a number, got 'low'"),
+        ({"best": "least"}, "best must be lowest or highest, got 'least'"),
+    ],
+)
+def test_a_wrong_entry_is_refused(tmp_path, entry, line):
+    good = {"name": "a", "value": 1.0, "metric": "test/cost"}
+    entry = {key: content for key, content in {**good, **entry}.items() if content is not None}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [{"table": "T", "values": [entry]}]}))
+    with pytest.raises(Refused, match="mine.yaml: T, a: " + re.escape(line)):
+        facts([tmp_path / "mine.yaml"])
+
+
+@pytest.mark.parametrize("content", ["", "tables: [", "values: []"])
+def test_no_such_file(tmp_path, monkeypatch, capsys, content):
+    make_run(tmp_path, "task=toy", "estimator=arsm", rows=losses(1.0))
+    if content:
+        (tmp_path / "mine.yaml").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--published", str(tmp_path / "mine.yaml")])
+    with pytest.raises(SystemExit) as stopped:
+        report.main()
+    assert stopped.value.code == 2
+    _, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    assert "mine.yaml" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_every_published_value_can_be_met():
+    """Its experiment exists, and a row of it has the settings; but for what the experiment's file leaves out."""
+    from hardmax.reporting.published import experiment
+
+    for found in facts([]):
+        rows, params = experiment(found.experiment).rows, experiment(found.experiment).params
+        keys = {k: v for k, v in found.where.items() if k not in params}
+        fitting = [row for row in rows if all(k not in row or row[k] == v for k, v in keys.items())]
+        assert fitting or found.name == "GR-MC1000", (found.experiment, found.name)
+
+
+def test_results_hold_what_was_run_and_nothing_else(tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for seed, loss in ((1, 0.00426), (2, 0.00428), (3, 0.0043)):
+        curve = [{"step": step, "valid/gap": 1.0 / (step + 1)} for step in (0, 200)]
+        make_run(runs, *HOOPER, rows=[*curve, *losses(9.0, loss)], seed=seed)
+    make_run(runs, *HOOPER, "budget=small", rows=losses(0.5))
+    make_run(runs, *HOOPER, "steps=77", rows=losses(0.25))
+    make_run(runs, *HOOPER, rows=losses(0.125), finished=False, seed=4)
+    arguments = ["report.py", str(runs), "--results", str(tmp_path / "RESULTS.md")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    report.main()
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| ReinMax | 0.00427 | 0.004280 ± 0.000012 | 3 | +0.000010 | +0.9 | **agrees** |" in text
+    assert "| [hooper2026_polynomial](#hooper2026_polynomial) | 3 | 2 | 1 | 9 |" in text
+    assert "3 runs: 10,000 steps, on a machine, torch 2, Python 3.11, commit 0123456789." in text
+    own = text[text.index("## hooper2026_polynomial") : text.index("## liu2023_polynomial")]
+    full, small = own.index("Runs in full"), own.index("Runs of the small budget")
+    other = own.index("Runs with other settings (steps=77)")
+    assert full < own.index("0.00428", full) < small < own.index("0.5", small) < other < own.index("0.25", other)
+    assert "unfinished at step 200 of 10,000" in own
+    assert "0.125" not in own
+    assert "Not run in full: all of it." in text[text.index("## yin2019_vae") : text.index("## hooper2026_polynomial")]
+    assert (tmp_path / "docs/results/hooper2026_polynomial.png").stat().st_size > 5000
+    assert str(tmp_path) not in text
+
+
+def test_nothing_from_runs_becomes_markup_in_results(tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    hostile = "</td><script>alert(1)</script>|[x](javascript:alert(1))"
+    made = [make_run(tmp_path / "runs", *HOOPER, rows=losses(9.0, 0.004), seed=seed) for seed in (1, 2)]
+    about = json.loads((made[0] / "environment.json").read_text())
+    about |= {"device": hostile, "commit": hostile, "python": hostile, "versions": {"torch": hostile}}
+    (made[0] / "environment.json").write_text(json.dumps(about))
+    config = yaml.safe_load((made[1] / "config.yaml").read_text()) | {"batch_size": hostile}
+    (made[1] / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "runs"), "--results", str(tmp_path / "RESULTS.md")])
+    report.main()
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.count(r"\<script\>alert(1)") >= 4
+    assert not re.findall(r"(?<!\\)<script|(?<!\\)\[x|(?<!\\)\|\\\[x", text)
+
+
+def test_odd_facts_of_runs_break_no_results(tmp_path):
+    folder = make_run(tmp_path, *HOOPER, rows=losses(9.0, 0.004))
+    (folder / "environment.json").write_text(json.dumps({"versions": 5, "commit": 5, "platform": 5, "device": "cpu"}))
+    assert circumstance(read(folder)).endswith("on cpu, commit 5")
+    assert experiment("../optimizer/adam") is None
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(re.sub(r"(?m)^steps: .*", "steps: .inf", config))
+    assert "its config.yaml is not a run's" in read(folder)
+
+
+def test_an_estimator_has_one_look_in_all_panels_and_none_shares_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(reproduction, "curves_picture", lambda panels, _, looks: drawn.append((panels, looks)) or {})
+    monkeypatch.setattr(reproduction, "as_png", lambda spec: b"")
+    monkeypatch.setattr(reproduction, "in_full", lambda run: True)
+    for power, names in (("1.5", ["reinmax", "mve"]), ("2", ["reinmax", "st_gumbel_softmax"])):
+        for name in names:
+            rows = [{"step": step, "valid/gap": 1.0, "train/loss": 1.0} for step in (200, 10_000)]
+            make_run(
+                tmp_path, "experiment=hooper2026_polynomial", f"task.power={power}", f"estimator={name}", rows=rows
+            )
+    runs = find([tmp_path]).runs
+    reproduction.draw("hooper2026_polynomial", {"title": "", "curves": ["valid/gap"]}, runs, tmp_path / "picture.png")
+    ((panels, looks),) = drawn
+    assert len(panels) == 2
+    assert sorted(looks) == ["mve", "reinmax", "st_gumbel_softmax"]
+    assert len({look.colour for look in looks.values()}) == len({look.shape for look in looks.values()}) == 3
+
+
+def test_the_report_has_them_too(tmp_path, monkeypatch, capsys):
+    for seed, loss in ((1, 0.00426), (2, 0.0043)):
+        make_run(tmp_path, *HOOPER, rows=losses(9.0, loss), seed=seed)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
+    report.main()
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Published figures" in page
+    row = page[page.index("ReinMax") :]
+    assert row.index("0.00427") < row.index("agrees") < row.index("</tr>")
