@@ -22,12 +22,12 @@ from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from hardmax.gradients import Stream, forked_random
 from hardmax.paths import CONFIGS, ROOT
 from hydra_plugins.hardmax_rows import jobs
 
 from . import memory, options
 from .checkpoints import Unreadable
-from .gradients import forked_random
 from .measuring import asked_for
 from .options import Refused
 from .pause import REQUEUE, Pause, Stopped, end_with_parent
@@ -35,7 +35,7 @@ from .refusals import FULL_ERROR, check_arguments, debugging, fail, in_a_job, re
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
 from .sweep import THIS_PROCESS, Sweep
 from .tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
-from .train import SHOW, State, prepare, train
+from .train import State, prepare, train
 
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
@@ -216,7 +216,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
         try:
             with Pause(save, cfg.checkpoint_every, sweep.stopping if sweep else lambda: False) as pause:
                 figures = train(state, cfg, tracker.log, pause)
-            with forked_random(device, cfg.seed, state.step, SHOW):
+            with forked_random(device, cfg.seed, state.step, Stream.SHOW):
                 tracker.keep(task.show())
             summary = {
                 "parameters": sum(p.numel() for p in task.parameters()),
