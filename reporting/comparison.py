@@ -12,8 +12,8 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from hardmax.gradients import WHERE
 from hardmax.harness import memory, options
-from hardmax.harness.gradients import WHERE
 from hardmax.harness.measuring import asked_for
 from hardmax.harness.options import Refused
 from hardmax.harness.refusals import FULL_ERROR, fail
