@@ -1,7 +1,9 @@
 import torch
 
+from hardmax.checks import positive
+
 from . import sampling
-from .base import Estimator, graft, positive
+from .base import Estimator, graft
 
 
 class IMLE(Estimator):

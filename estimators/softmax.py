@@ -1,5 +1,7 @@
+from hardmax.checks import positive
+
 from . import sampling
-from .base import Estimator, positive
+from .base import Estimator
 
 
 class Softmax(Estimator):
