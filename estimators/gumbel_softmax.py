@@ -3,8 +3,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import at_least, one_of, positive
+
 from . import sampling
-from .base import at_least, check_logits, one_of, positive, straight_through, with_shape
+from .base import check_logits, straight_through, with_shape
 from .pathwise import Pathwise
 
 

@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor
 
+from hardmax.checks import positive
+
 from . import sampling
-from .base import graft, positive
+from .base import graft
 from .pathwise import Pathwise
 
 

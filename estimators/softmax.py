@@ -1,5 +1,6 @@
+from hardmax.checks import positive
+
 from . import sampling
-from .base import positive
 from .pathwise import Pathwise
 
 

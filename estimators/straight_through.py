@@ -3,8 +3,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hardmax.checks import one_of, positive
+
 from . import sampling
-from .base import one_of, positive, straight_through
+from .base import straight_through
 from .pathwise import Pathwise
 
 

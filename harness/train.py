@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from hardmax.estimators.base import Estimator, is_number, positive
+from hardmax.checks import is_number, positive
+from hardmax.estimators.base import Estimator
 from hardmax.gradients import Stream, forked_random
 from hardmax.tasks.base import Problem, Task
 
