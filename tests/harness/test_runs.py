@@ -362,7 +362,7 @@ def test_rows_further_apart_than_the_run_is_long_take_no_memory(command):
 
 
 def test_a_bug_is_one_line_with_where_it_is(command, monkeypatch):
-    monkeypatch.setattr(app, "code_of", lambda cfg: 1 / 0)
+    monkeypatch.setattr("hardmax.harness.run.code_of", lambda cfg: 1 / 0)
     code, _, err = command(*SHORT)
     assert code == 1
     line = r"error: ZeroDivisionError: division by zero \(test_runs.py:\d+\); HYDRA_FULL_ERROR=1 shows the traceback\n"
