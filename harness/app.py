@@ -17,6 +17,7 @@ from .jobs import CheckSweep, one_of_many
 from .pause import Stopped
 from .refusals import FULL_ERROR, check_arguments, debugging, fail, in_a_job
 from .run import run
+from .shared import Refused
 from .sweep import Sweep
 
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
@@ -30,6 +31,7 @@ def job(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN and Sweep(Path(HydraConfig.get().sweep.dir)).known():
         return one_of_many(cfg)
     try:
+        refuse_options_of_sweeps()
         run(cfg)
     except Stopped as error:
         sys.exit(128 + error.number)
@@ -40,6 +42,16 @@ def job(cfg: DictConfig) -> float | None:
             fail(error)
         raise
     return None
+
+
+def refuse_options_of_sweeps() -> None:
+    r"""Refuses what says how the jobs of a sweep run, where there is none: it would be passed over."""
+    of_sweeps = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN and (
+        stray := [o for o in hydra.overrides.hydra if o.lstrip("+").startswith(of_sweeps)]
+    ):
+        raise Refused(f"{stray[0]} is about the jobs of a sweep: with -m")
 
 
 def ends_sweep(error: BaseException) -> bool:

@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from .options import wandb_mode
+
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
 
 
@@ -26,7 +28,9 @@ def as_picture(path: Path):
 
 def start_wandb(folder: Path, config: dict, labels: dict):
     r"""A W&B run, or None, and the mode that was chosen."""
-    asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
+    asked = wandb_mode(config["wandb"]["mode"])
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # W&B takes an empty one for a mistake
     if asked == "disabled":
         return None, "disabled"
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which complains about a server that is not there
