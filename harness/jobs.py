@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from hydra_plugins.hardmax_rows import Composed, jobs
@@ -50,10 +50,7 @@ class CheckSweep(Callback):
             composed, params = Composed(loader, config), None if trials else sweeper.get("params")
             batch = jobs(sweeper.get("rows"), params, asked, parser, sweeper.get("optional", ()), composed.has)
             for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
-                cfg = composed.config(arguments)
-                with flag_override(cfg, ["struct", "readonly"], False):
-                    del cfg["hydra"]  # as for a job
-                options.check(cfg)
+                options.check(composed.config(arguments))
         except Exception as error:  # Hydra would only warn
             fail(error, arguments)
         varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}

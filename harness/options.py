@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -259,9 +260,8 @@ def check_measure(cfg: DictConfig) -> None:
     names = [name_of_rival(rival) for rival in rivals] if isinstance(rivals, list) else [None]
     if None in names:
         raise Refused(f"measure.rivals must be all, or a list such as [arsm,{{reinforce:{{samples:4}}}}], got {rivals}")
-    known = estimators_known()
     for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
-        if name not in known:
+        if name not in estimators_of_ours() and name not in (known := estimators_known()):
             hint = f"{nearest(name, known)}; there are: {', '.join(known)}"
             raise Refused(f"measure.{key}: {name} does not exist{hint}")
 
@@ -283,6 +283,12 @@ def estimators_known() -> list[str]:
     r"""Names of all estimators that have a config, the user's own included."""
     if GlobalHydra.instance().is_initialized():
         return sorted(GlobalHydra.instance().config_loader().get_group_options("estimator"))
+    return estimators_of_ours()
+
+
+@cache
+def estimators_of_ours() -> list[str]:
+    r"""Names of the project's own estimators that have a config."""
     return sorted(p.stem for p in (CONFIGS / "estimator").glob("*.yaml"))
 
 

@@ -136,9 +136,8 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
                 return f"{key} is no option of the config that the jobs vary: {more}"
             hint += f"; {more}"
         alike = takes or [k for k in known if ("." in k) >= ("." in key) and not k.endswith("_target_")]
-        meant = (
-            options.nearest(key.removeprefix(f"{group}."), alike, f"{group}.") if takes else options.nearest(key, alike)
-        )
+        tail = key.removeprefix(f"{group}.")
+        meant = options.nearest(tail, alike, f"{group}.", 0.55) if takes else options.nearest(key, alike)
         return f"{key} is no option{meant}; {hint}"
     if match := re.match(r"Could not append to config\. An item is already at '[^']*'.*?: '(.*?)' Or add", text):
         return f"+{match[1]}: the option is there already, and is set without the +"

@@ -59,7 +59,7 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
-def nearest(word: str, known: list[str], prefix: str = "") -> str:
-    r"""A suggestion in parentheses, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
+def nearest(word: str, known: list[str], prefix: str = "", alike: float = 0.6) -> str:
+    r"""A suggestion in parentheses, or nothing if none is as much ``alike``, from 0 to 1."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""

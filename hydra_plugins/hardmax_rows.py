@@ -9,7 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 
 class Rows(BasicSweeper):
@@ -59,7 +59,14 @@ class Composed:
     def __init__(self, loader: ConfigLoaderImpl, master: DictConfig):
         self.loader, self.master, self.groups = loader, master, set(loader.list_groups(""))
         self.parse = cache(OverridesParser.create(loader).parse_override)
-        self.shared = cache(lambda choices: loader.load_sweep_config(master, list(choices)))
+        self.shared = cache(self.compose)
+
+    def compose(self, choices: tuple[str, ...]) -> DictConfig:
+        r"""What jobs with these choices share, without Hydra's own part, as jobs get it."""
+        cfg = self.loader.load_sweep_config(self.master, list(choices))
+        with flag_override(cfg, ["struct", "readonly"], False):
+            del cfg["hydra"]
+        return cfg
 
     def split(self, job: list[str]) -> tuple[tuple[str, ...], list[Override]]:
         r"""The choices of groups among overrides, and the others."""
