@@ -5,8 +5,8 @@ import sys
 
 COMMANDS = {
     "run": ("hardmax.harness.app", "one experiment, or a sweep with -m"),
-    "report": ("hardmax.reporting.command", "runs side by side: a page, tables and pictures"),
-    "measure": ("hardmax.reporting.side_by_side", "bias, variance and cost of estimators, without training"),
+    "report": ("hardmax.report", "runs side by side: a page, tables and pictures"),
+    "measure": ("hardmax.measure", "bias, variance and cost of estimators, without training"),
     "certify": ("hardmax.certification.command", "what is true of an estimator, or of anybody's sampler"),
 }
 
@@ -28,6 +28,8 @@ def main() -> None:
     try:
         command = importlib.import_module(COMMANDS[name][0])
     except ModuleNotFoundError as error:
+        if str(error.name).startswith("hardmax"):
+            raise
         print(f"error: hardmax {name} needs {error.name}: pip install 'hardmax[harness]'", file=sys.stderr)
         sys.exit(2)
     sys.exit(command.main())
