@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hardmax.gradients import Stream, forked_random
+from hardmax.tasks.base import Task
 
 from . import memory, options
 from .checkpoints import Unreadable
@@ -68,7 +69,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
             with Pause(save, cfg.checkpoint_every, sweep.stopping if sweep else lambda: False) as pause:
                 figures = train(state, cfg, tracker.log, pause)
             with forked_random(device, cfg.seed, state.step, Stream.SHOW):
-                tracker.keep(task.show())
+                show(task, tracker)
             summary = {
                 "parameters": sum(p.numel() for p in task.parameters()),
                 "estimator_parameters": sum(p.numel() for p in estimator.parameters()),
@@ -96,6 +97,16 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
             tracker.close(exit_code)
     print_summary(folder, labels, summary, tracker.mode)
     return "done", folder
+
+
+def show(task: Task, tracker: Tracker) -> None:
+    r"""Keeps examples of what a trained model does; a note that there are none is no failure of its training."""
+    try:
+        tracker.keep(task.show())
+    except NotWritten:
+        raise
+    except Exception as error:
+        print(f"what the model does is not shown: {type(error).__name__}: {options.one_line(error)}", file=sys.stderr)
 
 
 def summary_of(folder: Path) -> dict | None:

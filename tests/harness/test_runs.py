@@ -527,10 +527,11 @@ WRONG_ARGUMENTS = [
         "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
     ),
     (["estimator=vimco", "estimator.samples=1"], "estimator=vimco: samples must be an integer of at least 2, got 1"),
-    (["estimator=vimco"], "VIMCO: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing"),
+    (["estimator=vimco"], "VIMCO: a bound bounds nothing beside the penalty that the task adds outside it (task.kl="),
+    (["estimator=vimco", "task=semi_supervised", "task.kl=sampled"], "VIMCO: a bound bounds nothing on this task: the"),
     (
         ["estimator=reweighted_wake_sleep", "task=text"],
-        "ReweightedWakeSleep: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing",
+        "ReweightedWakeSleep: a bound bounds nothing beside the penalty that the task adds outside it (task.kl=",
     ),
     (["measure.rivals=[{reinforce:{nope:0}}]"], "measure: reinforce with nope=0: Key 'nope' is not in struct"),
     (["task.encoder_widths=64"], "task=dvae: encoder_widths must be a list of integers of at least 1, got 64"),
