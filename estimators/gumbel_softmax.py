@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from hardmax.checks import at_least, one_of, positive
 
 from . import sampling
-from .base import Estimator, check_logits, straight_through, with_shape
+from .base import Estimator, straight_through
+from .objectives import check_logits
 
 
 class Temperature(nn.Module):
@@ -111,7 +112,7 @@ class GumbelSoftmax(Estimator):
         check_logits(logits)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         log_y = self.scaled(wide + sampling.gumbel(logits, 1)).log_softmax(-1)  # [1, *batch, K, C]
-        cost = with_shape(objective)(log_y.exp().to(logits.dtype))[0]
+        cost = self.checked(objective, logits)(log_y.exp().to(logits.dtype))[0]
         return cost + self.log_ratio(log_y, wide)[0].to(cost.dtype)
 
     def log_ratio(self, log_y: Tensor, logits: Tensor) -> Tensor:
@@ -218,7 +219,7 @@ class DecoupledSTGumbel(Estimator):
         backward_temperature: Of the surrogate, above 0; its reciprocal scales the gradient.
     """
 
-    unbiased, differentiates_objective = False, True
+    target, unbiased, differentiates_objective = "expectation", False, True
 
     def __init__(self, forward_temperature: float = 1.0, backward_temperature: float = 1.0):
         super().__init__()

@@ -1,9 +1,8 @@
-import torch
-
 from hardmax.checks import positive
 
 from . import sampling
 from .base import Estimator, graft
+from .objectives import derivative
 
 
 class IMLE(Estimator):
@@ -36,8 +35,5 @@ class IMLE(Estimator):
         perturbed = logits.detach() + sampling.gumbel(logits, 1)
         z = sampling.one_hot(perturbed.argmax(-1), logits).requires_grad_()
         cost = objective(z)[0]
-        if not cost.requires_grad:  # it is the same whatever is drawn
-            return graft(cost, logits, torch.zeros_like(logits))
-        (g,) = torch.autograd.grad(cost.sum(), z, retain_graph=True, materialize_grads=True)
-        better = sampling.one_hot((perturbed - self.step * g).argmax(-1), logits)
+        better = sampling.one_hot((perturbed - self.step * derivative(cost.unsqueeze(0), z)).argmax(-1), logits)
         return graft(cost, logits, ((z - better) / self.step)[0])

@@ -69,7 +69,7 @@ class StraightThrough(Estimator):
         stochastic: Whether to choose by a draw rather than by argmax.
     """
 
-    unbiased, differentiates_objective = False, True
+    target, unbiased, differentiates_objective = "mode", False, True
 
     def __init__(self, temperature: float = 1.0, stochastic: bool = False):
         super().__init__()
