@@ -21,7 +21,7 @@ class Estimator(nn.Module):
     ``logits`` that is the estimator. The gradient to whatever else ``objective`` uses (a decoder, say) is the
     ordinary one. Costs are minimised: the gradient estimates :math:`+\partial E[f(z)] / \partial` logits.
 
-    A subclass writes :meth:`estimate`, and :meth:`sample` if its objective is not to be evaluated at discrete
+    A subclass writes :meth:`estimate`, and :meth:`draw` if its objective is not to be evaluated at discrete
     draws. It never assumes how many leading dimensions there are: ``logits.expand(M, *batch, K, C)`` gives M
     independent gradient draws. State never moves in a call, only in :meth:`advance`.
 
@@ -86,7 +86,7 @@ class Estimator(nn.Module):
         if log_q:
             objective = with_log_q(objective, logits, self.attaches_log_q)
         if not torch.is_grad_enabled():
-            return objective(self.sample(logits))[0]
+            return objective(self.draw(logits))[0]
         cost = self.estimate(logits, objective, context)
         if cost.shape != logits.shape[:-2]:
             due = f"{list(logits.shape[:-2])}, one cost per example"
@@ -104,9 +104,26 @@ class Estimator(nn.Module):
         r"""What :meth:`forward` returns while gradients are enabled; the estimator itself."""
         raise NotImplementedError
 
-    def sample(self, logits: Tensor) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         r"""One draw of what the objective is evaluated at, ``[1, *batch, K, C]``."""
         return sampling.draw(logits, 1)
+
+    @torch.no_grad()
+    def sample(self, logits: Tensor) -> Tensor:
+        r"""One draw of what the objective is evaluated at, without gradients, ``[..., C] -> [..., C]``."""
+        return one_draw(self, logits)
+
+    def rsample(self, logits: Tensor) -> Tensor:
+        r"""One draw through which the gradient flows, ``[..., C] -> [..., C]``, where the estimator has such draws.
+
+        Raises:
+            NotImplementedError: If it does not: its gradient is made of values of the cost, and needs a function.
+        """
+        name = type(self).__name__
+        raise NotImplementedError(
+            f"{name} needs values of the cost, so it has no rsample: write cost = {name}(...)(logits, objective), "
+            "where objective(z) gives the cost of z, [S, *batch, K, C] -> [S, *batch]"
+        )
 
     def advance(self) -> None:
         r"""Moves schedules and running averages; called once after every optimiser step."""
@@ -119,6 +136,20 @@ class Estimator(nn.Module):
             return x.to(new.device) if id(x) in precise and new.dtype != x.dtype else new
 
         return super()._apply(moved, recurse)
+
+
+def one_draw(estimator: Estimator, logits: Tensor) -> Tensor:
+    r"""One of the estimator's draws, for logits with any leading dimensions: ``[..., C] -> [..., C]``.
+
+    Raises:
+        ValueError: If the logits are a scalar, or empty.
+        TypeError: If they are not floating point.
+    """
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim < 1 or 0 in logits.shape:
+        raise ValueError(f"logits must be [..., C], all at least 1, got {list(logits.shape)}")
+    return estimator.draw(logits.unsqueeze(0))[0, 0] if logits.ndim == 1 else estimator.draw(logits)[0]
 
 
 class _Graft(torch.autograd.Function):
