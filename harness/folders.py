@@ -70,7 +70,7 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
         overrides: Of the command line, of this job.
         about: What is known of the job's sweep, if it is of one.
     """
-    pairs = [override.lstrip("+").split("=", 1) for override in overrides]
+    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
     named = {*about["varied"]} - {*labels, *NOT_RESULTS} if about else set()
     settings = "".join(f" {key.rpartition('.')[2]}={shortened(value)}" for key, value in pairs if key in named)
     of_all = f"{labels['task']}-{labels['estimator']}"

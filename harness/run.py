@@ -20,8 +20,9 @@ from .measuring import asked_for
 from .options import Refused
 from .pause import Pause, Stopped
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
+from .sources import Opened, changed_since, code_of, hash_data, versions_since
 from .sweep import Sweep
-from .tracking import Tracker, changed_since
+from .tracking import Tracker
 from .train import State, prepare, train
 
 
@@ -35,8 +36,9 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     torch.set_num_threads(cfg.threads)
     memory.keep_freed_memory()
     chosen = HydraConfig.get().runtime.choices
-    labels = {"task": Path(chosen["task"]).name, "estimator": Path(chosen["estimator"]).name, "seed": cfg.seed}
-    config, code = options.plain(cfg), options.code_of(cfg)
+    labels = {group: options.label_of(cfg, group, chosen[group]) for group in ("task", "estimator")}
+    labels["seed"] = cfg.seed
+    config, code = options.plain(cfg), code_of(cfg)
     fill_in_names(config, labels, command_line_overrides(HydraConfig.get()), sweep.about() if sweep else None)
     place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, options.key_of(config))
     before = [] if cfg.fresh else runs_of(*place)
@@ -44,8 +46,9 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
         return finished_before(before[-1], code, labels, summary)
     device = options.device_of(cfg)
     torch.manual_seed(cfg.seed)
-    task = options.build(cfg, "task", labels["task"])
-    estimator = options.build(cfg, "estimator", labels["estimator"])
+    with Opened() as opened:
+        task = options.build(cfg, "task", labels["task"])
+        estimator = options.build(cfg, "estimator", labels["estimator"])
     state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     folder = before[-1] if before else new_folder(*place)
     with locked(folder) as free:
@@ -54,7 +57,8 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
         if summary := summary_of(folder):  # by that other process, just now
             return finished_before(folder, code, labels, summary)
         sizes = resume(folder, state, code, cfg)
-        tracker = Tracker(folder, config, labels, device, code, sizes)
+        sources = {"code": code, "data": hash_data(opened, cfg)}
+        tracker = Tracker(folder, config, labels, device, sources, sizes)
         saved = state.step
 
         def save():
@@ -158,6 +162,8 @@ def resume(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) ->
         if problems:
             print(f"{problems[0]}: the one before it is taken", file=sys.stderr)
         print(f"going on from step {state.step} in {folder}")
+        if versions := versions_since(folder):
+            print(f"{versions}: rows from here on may differ from those of an undisturbed run", file=sys.stderr)
         return sizes
     if problems:
         raise Refused(f"{'; '.join(problems)}: it cannot go on, and fresh=true begins anew")

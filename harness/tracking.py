@@ -2,7 +2,6 @@ r"""Where a run's figures go: files in a folder of its own, flushed row by row, 
 
 import contextlib
 import csv
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,24 +16,8 @@ from matplotlib.image import imsave
 from hardmax.paths import HOME
 
 from .online import as_picture, as_table, finish_wandb, start_wandb
-from .shared import FINISHED, Refused, write_json, write_whole, writing
-
-
-def changed_since(folder: Path, code: dict[str, str]) -> str:
-    r"""Files of the code that makes results that are not what they were when the run of ``folder`` began, in words.
-
-    Empty if there are none.
-
-    Raises:
-        Refused: If it cannot be told.
-    """
-    path = folder / "environment.json"
-    try:
-        before = dict(json.loads(path.read_text())["code"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise Refused(f"{path} cannot be read, and nothing else tells by which code: fresh=true begins anew") from None
-    changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
-    return ", ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
+from .shared import FINISHED, write_json, write_whole, writing
+from .sources import versions
 
 
 def environment(device: torch.device) -> dict:
@@ -47,13 +30,11 @@ def environment(device: torch.device) -> dict:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    packages = ("torch", "numpy", "hydra-core", "omegaconf", "wandb")
     return {
         "commit": git("rev-parse", "HEAD"),
         "changed_files": (git("status", "--porcelain") or "").splitlines(),
         "command": sys.argv,
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        **versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
     }
@@ -81,7 +62,7 @@ class Tracker:
         config: The resolved config, plain.
         labels: ``task``, ``estimator`` and ``seed``.
         device: Where the run computes.
-        code: Hashes of the code that makes the results, by file.
+        sources: Hashes of the ``code`` that makes the results and of the ``data`` files that it reads, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
             made again. None for a new run.
 
@@ -97,7 +78,7 @@ class Tracker:
         config: dict,
         labels: dict,
         device: torch.device,
-        code: dict[str, str],
+        sources: dict[str, dict[str, str]],
         sizes: dict[str, int] | None = None,
     ):
         self.folder = folder
@@ -105,7 +86,7 @@ class Tracker:
             kept = yaml.safe_dump({"choices": labels, **config}, sort_keys=False)
             write_whole(folder / "config.yaml", kept.encode())
             if sizes is None:
-                write_json(folder / "environment.json", {**environment(device), "code": code})
+                write_json(folder / "environment.json", {**environment(device), **sources})
             for name in self.FILES:
                 with (folder / name).open("ab") as file:
                     file.truncate((sizes or {}).get(name, 0))

@@ -13,7 +13,7 @@ import orjson
 import yaml
 from filelock import FileLock, Timeout
 
-from hardmax.harness.shared import FAILED, FINISHED
+from hardmax.harness.shared import FAILED, FINISHED, said_once
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged
@@ -132,7 +132,7 @@ def read(folder: Path) -> Run | str:
     try:
         config = saved_config(folder)
         choices = {key: text(config["choices"][key]) for key in ("task", "estimator", "seed")}
-        run = Run(folder, flat(config) | choices, "unfinished", steps=int(config["steps"]))
+        run = Run(folder, flat(said_once(config)) | choices, "unfinished", steps=int(config["steps"]))
     except OSError as error:
         return f"not a run: {folder} (config.yaml: {error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
