@@ -16,6 +16,7 @@ from hardmax.harness import memory, options
 from hardmax.harness.gradients import WHERE
 from hardmax.harness.measuring import asked_for
 from hardmax.harness.options import Refused
+from hardmax.harness.output import drop_what_cannot_be_written
 from hardmax.harness.refusals import FULL_ERROR, fail
 from hardmax.harness.shared import CHECKPOINT, NotWritten, writing
 from hardmax.harness.train import prepare
@@ -171,6 +172,7 @@ def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
 
 def main() -> None:
     r"""Entry point of ``measure.py``."""
+    drop_what_cannot_be_written()
     sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
     options.register()
     if {"-h", "--help"} & set(sys.argv):
