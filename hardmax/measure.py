@@ -9,6 +9,7 @@ the second at those that a run of this config starts from. Without measure.rival
 
 import sys
 
+from hardmax.harness.output import drop_what_cannot_be_written
 from hardmax.harness.refusals import fail
 from hardmax.harness.shared import NotWritten, writing
 from hardmax.harness.side_by_side import measure
@@ -17,6 +18,7 @@ from hardmax.reporting.side_by_side import show
 
 def main() -> None:
     r"""Entry point of ``measure.py`` and ``hardmax measure``."""
+    drop_what_cannot_be_written()
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         return

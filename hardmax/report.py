@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hardmax.harness.output import drop_what_cannot_be_written
 from hardmax.harness.shared import Refused
 from hardmax.reporting.runs import printable
 from hardmax.reporting.writing import write
@@ -11,6 +12,7 @@ from hardmax.reporting.writing import write
 
 def main() -> None:
     r"""Entry point of ``report.py`` and ``hardmax report``."""
+    drop_what_cannot_be_written()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="runs are looked for below it")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where it goes (default: report in the first FOLDER)")

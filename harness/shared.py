@@ -35,6 +35,8 @@ def writing(folder: Path) -> Iterator[None]:
     r"""Within it, an error of the system is raised as :class:`NotWritten`."""
     try:
         yield
+    except NotWritten:
+        raise
     except OSError as error:
         raise NotWritten(f"{error.filename or folder}: {error.strerror or error}") from error
 

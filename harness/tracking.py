@@ -15,29 +15,42 @@ from matplotlib.image import imsave
 
 from hardmax.paths import HOME
 
+from .folders import OpenFolder
 from .online import as_picture, as_table, finish_wandb, start_wandb
-from .shared import FINISHED, write_json, write_whole, writing
+from .shared import FINISHED, NotWritten, write_json, write_whole, writing
 from .sources import versions
 
 
 def environment(device: torch.device) -> dict:
-    r"""Versions, commit and hardware behind a run."""
-
-    def git(*arguments):
-        try:
-            done = subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
+    r"""Versions, commit and hardware behind a run; an installed package has a version and no commit."""
     return {
-        "commit": git("rev-parse", "HEAD"),
-        "changed_files": (git("status", "--porcelain") or "").splitlines(),
+        **commit(HOME),
         "command": sys.argv,
         **versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
     }
+
+
+def commit(folder: Path) -> dict:
+    r"""``commit`` and ``changed_files`` of a git checkout; None and none of them if ``folder`` is not all of one.
+
+    An installed package may lie in a virtual environment within a repository of something else.
+    """
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments):
+        options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "env": surroundings}
+        try:
+            done = subprocess.run(["git", *arguments], **options)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != folder.resolve():
+        return {"commit": None, "changed_files": []}
+    return {"commit": git("rev-parse", "HEAD"), "changed_files": (git("status", "--porcelain") or "").splitlines()}
 
 
 def processor() -> str:
@@ -81,8 +94,8 @@ class Tracker:
         sources: dict[str, dict[str, str]],
         sizes: dict[str, int] | None = None,
     ):
-        self.folder = folder
         with writing(folder):
+            self.open_folder = OpenFolder(folder)
             kept = yaml.safe_dump({"choices": labels, **config}, sort_keys=False)
             write_whole(folder / "config.yaml", kept.encode())
             if sizes is None:
@@ -92,6 +105,17 @@ class Tracker:
                     file.truncate((sizes or {}).get(name, 0))
             self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
         self.wandb, self.mode = start_wandb(folder, config, labels)
+
+    @property
+    def folder(self) -> Path:
+        r"""The run's folder, where it is now."""
+        return self.open_folder.path()
+
+    def is_there(self) -> bool:
+        r"""Whether the run's folder is still there."""
+        with contextlib.suppress(NotWritten):
+            return self.folder.is_dir()
+        return False
 
     def sizes(self) -> dict[str, int]:
         r"""Bytes of the files of rows so far, which are on disk when this returns."""
@@ -141,6 +165,7 @@ class Tracker:
             with contextlib.suppress(OSError):  # of rows that could not be written, which was said
                 file.close()
         self.to_wandb(lambda run: finish_wandb(run, exit_code))
+        self.open_folder.close()
 
     def to_wandb(self, action) -> None:
         if self.wandb is None:
@@ -149,7 +174,10 @@ class Tracker:
             action(self.wandb)
         except Exception as error:  # whatever it is, the local files are complete
             text = " ".join(str(error).split())
-            print(f"W&B stopped ({type(error).__name__}: {text}); {self.folder} holds all rows", file=sys.stderr)
+            print(
+                f"W&B stopped ({type(error).__name__}: {text}); {self.open_folder.known} holds all rows",
+                file=sys.stderr,
+            )
             self.wandb = None
             if self.mode == "online":
                 self.mode = "incomplete"
