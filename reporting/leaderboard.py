@@ -7,6 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .biases import Point, measured_in, truth_of
@@ -55,13 +56,13 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
                 continue
             points, about = measured_on(task, found)
             written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
-            written[-1].write_bytes(as_png(drawing(results, points)))
+            write_whole(written[-1], as_png(drawing(results, points)))
             parts.append(section(results, points, about, written[-1].name))
         if not written:
             raise Refused(
                 "".join(f"{n}\n" for n in found.notes) + f"no finished run below {', '.join(map(str, folders))}"
             )
-        to.write_text("\n".join(parts))
+        write_whole(to, "\n".join(parts))
     except OSError as error:
         raise Refused(f"--leaderboard {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     return [*written, to], found.notes
