@@ -5,13 +5,13 @@ from pathlib import Path
 
 import altair as alt
 import numpy as np
-import pandas as pd
 
 from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .biases import Point, measured_in, truth_of
 from .charts import as_png, axis_of, picture, rounded
+from .contents import table_of
 from .groups import grouped
 from .published import experiment
 from .reproduction import as_paragraphs, made, markdown
@@ -82,7 +82,7 @@ def measured_on(task: str, found: Found) -> tuple[dict[str, Point], str]:
     ]
     if not points:
         return {}, ""
-    rows = pd.read_csv(path)
+    rows = table_of(path)
     run = next((run for run in found.runs if run.folder == path.parent), None)
     first = rows.iloc[0]
     place = f"those of {run.estimator} with seed {run.seed} at step {first.get('step')}" if run else "the initial ones"

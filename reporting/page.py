@@ -110,8 +110,14 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
         data={"charts": drawn.all, "config": charts.CONFIG, "tasks": [looks_of(on) for on in tasks], "axes": AXES},
         style=Markup((HERE / "page.css").read_text("utf-8")),
         script=Markup((HERE / "page.js").read_text("utf-8")),
-        library=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
+        library=library(),
     )
+
+
+@functools.cache
+def library() -> Markup:
+    r"""The code that draws charts in a browser."""
+    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
 
 
 def looks_of(on: OnTask) -> dict[str, list]:
