@@ -2,10 +2,11 @@ r"""What those who write runs and those who read them share; nothing here takes 
 
 import contextlib
 import difflib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from hardmax.files import write_whole  # noqa: F401, for all that writes runs
+from hardmax.files import write_whole
 
 # Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
 FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
@@ -29,6 +30,11 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise NotWritten(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, content: dict) -> None:
+    r"""Writes a file that is either whole and on disk or not there."""
+    write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def nearest(word: str, known: list[str], prefix: str = "") -> str:
