@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hardmax.harness.output import drop_what_cannot_be_written
 from hardmax.harness.shared import Refused
-from hardmax.reporting.runs import printable
+from hardmax.reporting.contents import printable
 from hardmax.reporting.writing import write
 
 
@@ -52,8 +52,8 @@ def main() -> None:
             to = options.to or options.folders[0] / "report"
             text, written, notes = write(options.folders, to, options.only, options.by, options.published)
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     for note in notes:
         print(printable(note), file=sys.stderr)
-    print("\n".join([printable(text), "", *map(str, written)]).lstrip("\n"))
+    print(printable("\n".join([text, "", *map(str, written)]).lstrip("\n")))
