@@ -15,6 +15,7 @@ from .checkpoints import Unreadable
 from .folders import fill_in_names, locked, new_folder, runs_of
 from .gradients import forked_random
 from .measuring import asked_for
+from .online import upload_command
 from .options import Refused
 from .pause import Pause, Stopped
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
@@ -169,10 +170,8 @@ def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = 
         f"  folder       {folder}",
     ]
     if mode:
-        sync = {"offline": "wandb sync {}/offline-run-*", "incomplete": "wandb sync --include-online {}/run-*"}.get(
-            mode
-        )
-        lines.append(f"  W&B          {mode}" + (f" (upload: {sync.format(folder / 'wandb')})" if sync else ""))
+        upload = f" (upload: {upload_command(folder)})" if mode in ("offline", "incomplete") else ""
+        lines.append(f"  W&B          {mode}{upload}")
     print("\n".join(lines), flush=True)
 
 

@@ -16,7 +16,7 @@ from matplotlib.image import imsave
 
 from hardmax.paths import HOME
 
-from .online import as_picture, as_table, finish_wandb, start_wandb
+from .online import OWN_ID, ROWS, TIMINGS, start_wandb
 from .shared import FINISHED, Refused, write_json, write_whole, writing
 
 
@@ -35,6 +35,14 @@ def changed_since(folder: Path, code: dict[str, str]) -> str:
         raise Refused(f"{path} cannot be read, and nothing else tells by which code: fresh=true begins anew") from None
     changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
     return ", ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
+
+
+def same_code(folder: Path, code: dict[str, str]) -> bool:
+    r"""Whether the run of ``folder`` is known to have begun by this very code."""
+    try:
+        return not changed_since(folder, code)
+    except Refused:
+        return False
 
 
 def environment(device: torch.device) -> dict:
@@ -89,7 +97,7 @@ class Tracker:
         NotWritten: If a file cannot be written.
     """
 
-    FILES = ("metrics.jsonl", "timings.jsonl")
+    FILES = (ROWS, TIMINGS)
 
     def __init__(
         self,
@@ -100,17 +108,19 @@ class Tracker:
         code: dict[str, str],
         sizes: dict[str, int] | None = None,
     ):
-        self.folder = folder
+        self.folder, config = folder, {"choices": labels, **config}
         with writing(folder):
-            kept = yaml.safe_dump({"choices": labels, **config}, sort_keys=False)
-            write_whole(folder / "config.yaml", kept.encode())
+            write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
             if sizes is None:
+                if not same_code(folder, code):  # what W&B has is of other code
+                    (folder / OWN_ID).unlink(missing_ok=True)
                 write_json(folder / "environment.json", {**environment(device), "code": code})
             for name in self.FILES:
                 with (folder / name).open("ab") as file:
                     file.truncate((sizes or {}).get(name, 0))
             self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
-        self.wandb, self.mode = start_wandb(folder, config, labels)
+        self.wandb, self.mode = start_wandb(folder, config)
+        self.to_wandb(lambda run: run.send_rows(folder))
 
     def sizes(self) -> dict[str, int]:
         r"""Bytes of the files of rows so far, which are on disk when this returns."""
@@ -126,7 +136,7 @@ class Tracker:
             for file, content in ((self.metrics, row), (self.timings, timing)):
                 file.write(json.dumps({"step": step, **content}, allow_nan=False) + "\n")
                 file.flush()
-        self.to_wandb(lambda run: run.log({"step": step, **row, **timing}))
+        self.to_wandb(lambda run: run.send({"step": step, **row, **timing}))
 
     def keep(self, examples: dict[str, list[dict[str, str]] | torch.Tensor]) -> None:
         r"""Keeps what people look at: tables as ``NAME.csv`` in the folder, pictures as ``NAME.png``, both in W&B."""
@@ -138,7 +148,7 @@ class Tracker:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-            self.to_wandb(lambda run, name=name, rows=rows: run.log({name: as_table(rows)}))
+        self.to_wandb(lambda run: run.send_examples(self.folder))
 
     def keep_picture(self, name: str, grey: torch.Tensor) -> None:
         r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
@@ -146,20 +156,19 @@ class Tracker:
         path = self.folder / f"{name}.png"
         with writing(self.folder):
             imsave(path, grey, cmap="gray", vmin=0, vmax=1)
-        self.to_wandb(lambda run: run.log({name: as_picture(path)}))
 
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures and :meth:`sizes`."""
         with writing(self.folder):
             write_json(self.folder / FINISHED, {**summary, "sizes": self.sizes()})
-        self.to_wandb(lambda run: run.summary.update(summary))
+        self.to_wandb(lambda run: run.run.summary.update(summary))
 
     def close(self, exit_code: int) -> None:
         r"""Closes the files, and W&B with what has reached it."""
         for file in (self.metrics, self.timings):
             with contextlib.suppress(OSError):  # of rows that could not be written, which was said
                 file.close()
-        self.to_wandb(lambda run: finish_wandb(run, exit_code))
+        self.to_wandb(lambda run: run.finish(exit_code))
 
     def to_wandb(self, action) -> None:
         if self.wandb is None:
