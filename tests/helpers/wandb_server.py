@@ -57,7 +57,7 @@ class Server(http.server.ThreadingHTTPServer):
         viewer = {"id": "v", "entity": "tester", "username": "tester", "flags": "{}", "teams": {"edges": []}}
         known = name in self.runs
         if "upsertBucket" in query:
-            self.runs[name] = {"group": variables.get("groupName"), "name": variables.get("displayName")}
+            self.runs.setdefault(name, {"group": variables.get("groupName"), "name": variables.get("displayName")})
         return {
             "viewer": viewer,
             "serverInfo": {"features": [], "cliVersionInfo": {}, "latestLocalVersionInfo": None},
