@@ -10,10 +10,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from hardmax.gradients import Stream, forked_random
+
 from . import memory, options
 from .checkpoints import Unreadable
 from .folders import fill_in_names, locked, new_folder, runs_of
-from .gradients import forked_random
 from .measuring import asked_for
 from .online import upload_command
 from .options import Refused
@@ -21,7 +22,7 @@ from .pause import Pause, Stopped
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
 from .sweep import Sweep
 from .tracking import Tracker, changed_since
-from .train import SHOW, State, prepare, train
+from .train import State, prepare, train
 
 
 class RunIsLocked(Refused):
@@ -67,7 +68,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
         try:
             with Pause(save, cfg.checkpoint_every, sweep.stopping if sweep else lambda: False) as pause:
                 figures = train(state, cfg, tracker.log, pause)
-            with forked_random(device, cfg.seed, state.step, SHOW):
+            with forked_random(device, cfg.seed, state.step, Stream.SHOW):
                 tracker.keep(task.show())
             summary = {
                 "parameters": sum(p.numel() for p in task.parameters()),

@@ -9,11 +9,11 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from hardmax.gradients import WHERE
 from hardmax.paths import CONFIGS, HOME
 from hardmax.reporting.runs import saved_config
 
 from . import memory, options
-from .gradients import WHERE
 from .measuring import asked_for
 from .options import Refused
 from .refusals import FULL_ERROR, fail
