@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from hardmax.harness.shared import Refused
-from hardmax.reporting.runs import printable
+from hardmax.reporting.contents import printable
 from hardmax.reporting.writing import write
 
 
@@ -33,6 +33,8 @@ def main() -> None:
         "--upload", action="store_true", help="send W&B what it does not have of the runs instead, from their files"
     )
     options = parser.parse_args()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # a terminal without ± still has all figures
     try:
         if absent := [str(folder) for folder in options.folders if not folder.is_dir()]:
             raise Refused(f"no such folder: {', '.join(absent)}")
@@ -58,11 +60,11 @@ def main() -> None:
             to = options.to or options.folders[0] / "report"
             text, written, notes = write(options.folders, to, options.only, options.by, options.published)
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     for note in notes:
         print(printable(note), file=sys.stderr)
-    print("\n".join([printable(text), "", *map(str, written)]).lstrip("\n"))
+    print(printable("\n".join([text, "", *map(str, written)]).lstrip("\n")))
 
 
 if __name__ == "__main__":
