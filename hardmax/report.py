@@ -32,6 +32,9 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, metavar="FILE", help="write this page about experiments instead")
     parser.add_argument("--leaderboard", type=Path, metavar="FILE", help="write this page about estimators instead")
+    parser.add_argument(
+        "--upload", action="store_true", help="send W&B what it does not have of the runs instead, from their files"
+    )
     options = parser.parse_args()
     try:
         if absent := [str(folder) for folder in options.folders if not folder.is_dir()]:
@@ -40,6 +43,12 @@ def main() -> None:
             raise Refused("--only, --by and --to are for reports, not for --results or --leaderboard")
         if options.leaderboard and (options.results or options.published):
             raise Refused("--results and --published do not go with --leaderboard")
+        if options.upload:
+            if options.results or options.leaderboard or options.published or options.only or options.by or options.to:
+                raise Refused("--upload goes with no other option")
+            from hardmax.reporting.uploading import upload
+
+            sys.exit(upload(options.folders))
         if options.results:
             from hardmax.reporting.reproduction import write_results
 

@@ -17,6 +17,7 @@ from . import memory, options
 from .checkpoints import Unreadable
 from .folders import claimed, fill_in_names, new_folder, runs_of
 from .measuring import asked_for
+from .online import upload_command
 from .options import Refused
 from .pause import Pause, Stopped
 from .refusals import of_a_run
@@ -188,10 +189,8 @@ def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = 
         f"  folder       {folder}",
     ]
     if mode:
-        sync = {"offline": "wandb sync {}/offline-run-*", "incomplete": "wandb sync --include-online {}/run-*"}.get(
-            mode
-        )
-        lines.append(f"  W&B          {mode}" + (f" (upload: {sync.format(folder / 'wandb')})" if sync else ""))
+        upload = f" (upload: {upload_command(folder)})" if mode in ("offline", "incomplete") else ""
+        lines.append(f"  W&B          {mode}{upload}")
     print("\n".join(lines), flush=True)
 
 

@@ -746,7 +746,7 @@ def test_a_server_that_never_answers_delays_a_run_by_seconds(tmp_path, mode):
 
 def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeypatch):
     class Broken:
-        def log(self, row):
+        def send(self, row):
             raise ConnectionError("gone")
 
     monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))
