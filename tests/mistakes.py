@@ -16,7 +16,16 @@ from test_coupled import Clipped, FixedOrder, Unsorted, antithetic_law, comb, in
 from test_coupled import enumerated as over_tuples
 from test_unordered_set import enumerated as over_sets
 
-from hardmax.estimators import ARSM, CARMS, VIMCO, DisARMIW, Rebar, StraightThrough, UnorderedSet, unordered_set
+from hardmax.estimators import (
+    ARSM,
+    CARMS,
+    VIMCO,
+    DisARMIW,
+    Rebar,
+    StochasticStraightThrough,
+    UnorderedSet,
+    unordered_set,
+)
 from helpers.commands import ROOT
 
 PAGE = ROOT / "docs" / "certification.md"
@@ -108,7 +117,7 @@ def vimco():
 def signed_differences():
     """What a check of bias by the mean of signed differences reports for a biased estimator."""
     problem = c.Problem(2, 3)
-    found = c.enumerate_draws(c.runner(StraightThrough(stochastic=True), problem))[1]
+    found = c.enumerate_draws(c.runner(StochasticStraightThrough(), problem))[1]
     truth = problem.truth()[1]
     return f"{error(found, truth):.0%}, reported as {abs(float((found - truth).mean())):.0e}", "", "enumeration"
 

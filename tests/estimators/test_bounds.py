@@ -12,7 +12,7 @@ from hardmax.estimators import (
     MuProp,
     Reinforce,
     ReweightedWakeSleep,
-    StraightThrough,
+    StochasticStraightThrough,
     StraightThroughGumbelSoftmax,
     sampling,
 )
@@ -266,10 +266,10 @@ def test_log_q_may_be_detached_in_swaps(attached):
 def test_log_q_attached_is_only_noise_to_straight_through():
     nothing = lambda z: 0 * z.sum((-2, -1))
     truth = divergence_outside(nothing)
-    detached, attached = (draws_of(StraightThrough(stochastic=True), a, nothing)(1000)[0] for a in (False, True))
+    detached, attached = (draws_of(StochasticStraightThrough(), a, nothing)(1000)[0] for a in (False, True))
     assert (detached - truth).abs().max() < 1e-12
     assert attached.var(0).sum() > 0.1
-    c.assert_mean(draws_of(StraightThrough(stochastic=True), True, nothing), [truth], "attached")
+    c.assert_mean(draws_of(StochasticStraightThrough(), True, nothing), [truth], "attached")
 
 
 @pytest.mark.parametrize("make", [StraightThroughGumbelSoftmax, GumbelSoftmax])

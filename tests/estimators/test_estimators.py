@@ -13,7 +13,8 @@ from hardmax.paths import CONFIGS
 FOLDER = CONFIGS / "estimator"
 # Settings beyond those of the YAML that are certified as estimators of their own.
 VARIANTS = {
-    "straight_through": [{"stochastic": True}, {"temperature": 0.5}],
+    "straight_through": [{"temperature": 0.5}],
+    "stochastic_straight_through": [{"temperature": 0.5}],
     "gumbel_softmax": [{"temperature": 0.5}, {"learned": True}],
     "st_gumbel_softmax": [{"temperature": 0.5, "learned": True}],
     "softmax": [{"temperature": 0.5}],

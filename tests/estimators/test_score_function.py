@@ -6,7 +6,18 @@ import certification as c
 import pytest
 import torch
 
-from hardmax.estimators import AR, ARS, ARSM, NVIL, ARSMPlus, MuProp, Reinforce, StraightThrough, muprop, sampling
+from hardmax.estimators import (
+    AR,
+    ARS,
+    ARSM,
+    NVIL,
+    ARSMPlus,
+    MuProp,
+    Reinforce,
+    StochasticStraightThrough,
+    muprop,
+    sampling,
+)
 from hardmax.estimators.arsm import Race
 
 PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
@@ -275,7 +286,7 @@ def test_muprop_is_exact_in_every_draw_of_a_linear_objective(log_q):
 def test_muprop_is_unbiased_whatever_the_slope():
     """Here that of a biased estimator in the objective, which is noisy as well."""
     nested = c.Nested(c.Problem(1, 3), c.Problem(1, 2))
-    found, truth = c.enumerate_draws(nested.run(MuProp(), StraightThrough(stochastic=True))), nested.truth()
+    found, truth = c.enumerate_draws(nested.run(MuProp(), StochasticStraightThrough())), nested.truth()
     assert (found[1] - truth[1]).abs().max() < 1e-10, "the upper logits' gradient"
     assert (found[2] - truth[2]).abs().max() > 1e-3, "the slope was not biased"
 
