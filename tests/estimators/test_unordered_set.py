@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import certification as c
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from hardmax.estimators import Exact, Reinforce, UnorderedSet, unordered_set
-from hardmax.estimators.unordered_set import beam_search, log_prob_of_members, set_weights
+from hardmax.estimators.unordered_set import beam_search, log1mexp, log_prob_of_members, set_weights
 
 # ---------------------------------------------------------------- sets, by their definition
 
@@ -215,6 +216,14 @@ def test_wrong_signs_in_the_weights_are_rejected(mutation, samples, baseline, mo
     if samples == 2:  # the suite sees it as well
         with pytest.raises(AssertionError, match="standard errors"):
             c.check_expectation(UnorderedSet(samples, baseline), problem)
+
+
+@pytest.mark.parametrize("x", [-1e-300, -1e-12, -1e-3, -0.69, -0.7, -5.0, -40.0, -700.0])
+def test_log_of_one_minus_a_probability_is_exact_at_both_ends(x):
+    with localcontext(prec=400):
+        right = float((1 - Decimal(x).exp()).ln())
+    found = float(log1mexp(torch.tensor(x, dtype=torch.float64)))
+    assert found == pytest.approx(right, rel=1e-14, abs=0)
 
 
 # ---------------------------------------------------------------- the search
