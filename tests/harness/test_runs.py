@@ -18,7 +18,8 @@ import wandb
 from omegaconf import OmegaConf
 
 from hardmax.harness import app, options, refusals, tracking
-from hardmax.harness.train import State, train
+from hardmax.harness.state import State
+from hardmax.harness.train import train
 from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, folders, rows_of, sampled_kl, started
 
 # ---------------------------------------------------------------- training
