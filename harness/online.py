@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from .options import wandb_mode
 from .shared import write_whole
 
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
@@ -151,7 +152,9 @@ def start_wandb(folder: Path, config: dict) -> tuple[WandbRun | None, str]:
         folder: The run's own.
         config: The plain config, with ``choices``.
     """
-    asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
+    asked = wandb_mode(config["wandb"]["mode"])
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # W&B takes an empty one for a mistake
     if asked == "disabled":
         return None, "disabled"
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which complains about a server that is not there
