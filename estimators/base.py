@@ -1,14 +1,17 @@
 r"""The contract between an estimator and whatever it is used on, and the few ideas that estimators share."""
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+import warnings
 
 import torch
 from torch import Tensor, nn
 
-from . import sampling
+from hardmax.checks import fraction, one_of
 
-Objective = Callable[[Tensor], Tensor]
+from . import sampling
+from .objectives import Objective, check_logits, depends_on, with_derivative, with_shape
+
+TARGETS = ("expectation", "relaxed", "mode", "bound")
+FORGOTTEN = 1000  # notes of a running mean without advance(): there are never so many in one optimiser step
 
 
 class Estimator(nn.Module):
@@ -18,12 +21,16 @@ class Estimator(nn.Module):
     ``logits`` that is the estimator. The gradient to whatever else ``objective`` uses (a decoder, say) is the
     ordinary one. Costs are minimised: the gradient estimates :math:`+\partial E[f(z)] / \partial` logits.
 
-    A subclass writes :meth:`estimate`, and :meth:`sample` if its objective is not to be evaluated at discrete
+    A subclass writes :meth:`estimate`, and :meth:`draw` if its objective is not to be evaluated at discrete
     draws. It never assumes how many leading dimensions there are: ``logits.expand(M, *batch, K, C)`` gives M
     independent gradient draws. State never moves in a call, only in :meth:`advance`.
 
     With gradients disabled every estimator makes one draw and one evaluation, so that the cost of estimators
     nested in each other's objectives does not multiply.
+
+    A subclass that lacks one of the first three attributes below is refused as it is defined; its ``__init__`` may
+    give them other values, where options decide. ``half()``, ``double()`` and the like convert its parameters:
+    buffers, which count steps and average costs, keep their precision.
 
     Attributes:
         target: What the value estimates: ``expectation`` (of the objective under the discrete variables),
@@ -45,6 +52,15 @@ class Estimator(nn.Module):
     learns: str = ""
     compiles: bool = True
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        missing = [n for n in ("target", "unbiased", "differentiates_objective") if not hasattr(cls, n)]
+        if missing:
+            raise TypeError(f"{cls.__name__} must declare {' and '.join(missing)}: see hardmax.estimators.Estimator")
+        one_of(TARGETS, target=cls.target)
+        one_of([True, False], unbiased=cls.unbiased)
+        one_of([True, False], differentiates_objective=cls.differentiates_objective)
+
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
     ) -> Tensor:
@@ -61,25 +77,79 @@ class Estimator(nn.Module):
             Cost, ``[*batch]``.
 
         Raises:
-            ValueError: If a shape is not as above.
-            TypeError: If the logits are not floating point.
+            ValueError: If a shape is not as above; for an objective without a derivative at z, if the estimator is
+                biased and differentiates it. An unbiased one does without its control variate then.
+            TypeError: If logits or costs are not floating point.
         """
         check_logits(logits)
-        objective = with_log_q(objective, logits, self.attaches_log_q) if log_q else with_shape(objective)
-        if torch.is_grad_enabled():
-            return self.estimate(logits, objective, context)
-        return objective(self.sample(logits))[0]
+        objective = self.checked(objective, logits)
+        if log_q:
+            objective = with_log_q(objective, logits, self.attaches_log_q)
+        if not torch.is_grad_enabled():
+            return objective(self.draw(logits))[0]
+        cost = self.estimate(logits, objective, context)
+        if cost.shape != logits.shape[:-2]:
+            due = f"{list(logits.shape[:-2])}, one cost per example"
+            raise ValueError(f"{type(self).__name__}.estimate must return {due}, got shape {list(cost.shape)}")
+        return cost
+
+    def checked(self, objective: Objective, logits: Tensor) -> Objective:
+        r"""The objective, refusing what it returns if the estimate would silently be wrong."""
+        objective = with_shape(objective)
+        if self.differentiates_objective and not self.unbiased and logits.requires_grad:
+            return with_derivative(objective, type(self).__name__)
+        return objective
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         r"""What :meth:`forward` returns while gradients are enabled; the estimator itself."""
         raise NotImplementedError
 
-    def sample(self, logits: Tensor) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         r"""One draw of what the objective is evaluated at, ``[1, *batch, K, C]``."""
         return sampling.draw(logits, 1)
 
+    @torch.no_grad()
+    def sample(self, logits: Tensor) -> Tensor:
+        r"""One draw of what the objective is evaluated at, without gradients, ``[..., C] -> [..., C]``."""
+        return one_draw(self, logits)
+
+    def rsample(self, logits: Tensor) -> Tensor:
+        r"""One draw through which the gradient flows, ``[..., C] -> [..., C]``, where the estimator has such draws.
+
+        Raises:
+            NotImplementedError: If it does not: its gradient is made of values of the cost, and needs a function.
+        """
+        name = type(self).__name__
+        raise NotImplementedError(
+            f"{name} needs values of the cost, so it has no rsample: write cost = {name}(...)(logits, objective), "
+            "where objective(z) gives the cost of z, [S, *batch, K, C] -> [S, *batch]"
+        )
+
     def advance(self) -> None:
         r"""Moves schedules and running averages; called once after every optimiser step."""
+
+    def _apply(self, fn, recurse=True):
+        precise = {id(buffer) for buffer in self.buffers()}
+
+        def moved(x):
+            new = fn(x)
+            return x.to(new.device) if id(x) in precise and new.dtype != x.dtype else new
+
+        return super()._apply(moved, recurse)
+
+
+def one_draw(estimator: Estimator, logits: Tensor) -> Tensor:
+    r"""One of the estimator's draws, for logits with any leading dimensions: ``[..., C] -> [..., C]``.
+
+    Raises:
+        ValueError: If the logits are a scalar, or empty.
+        TypeError: If they are not floating point.
+    """
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim < 1 or 0 in logits.shape:
+        raise ValueError(f"logits must be [..., C], all at least 1, got {list(logits.shape)}")
+    return estimator.draw(logits.unsqueeze(0))[0, 0] if logits.ndim == 1 else estimator.draw(logits)[0]
 
 
 class _Graft(torch.autograd.Function):
@@ -120,8 +190,8 @@ class RunningMean(nn.Module):
 
     def __init__(self, decay: float, size: tuple[int, ...] = ()):
         super().__init__()
-        self.decay = share(decay=decay)
-        self.pending = []  # what has been noted since the last optimiser step
+        self.decay = fraction(decay=decay)
+        self.pending, self.sum = 0, 0.0  # number and sum of what has been noted since the last optimiser step
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
@@ -130,15 +200,22 @@ class RunningMean(nn.Module):
         return self.total / self.weight.clamp(min=1e-12)
 
     def note(self, value: Tensor) -> None:
-        r"""Takes a value in with the next :meth:`advance`."""
-        self.pending.append(value.detach().double())
+        r"""Takes a value in with the next :meth:`advance`; warns if that is never called."""
+        self.pending += 1
+        self.sum = self.sum + value.detach().double()
+        if self.pending == FORGOTTEN:
+            warnings.warn(
+                f"{FORGOTTEN:,} costs without advance(), and so without a baseline: "
+                "call the estimator's advance() after every optimiser step",
+                stacklevel=2,
+            )
 
     def advance(self) -> None:
         r"""Moves the mean by the average of what was noted, if anything was."""
         if self.pending:
-            self.total.lerp_(torch.stack(self.pending).mean(0), 1 - self.decay)
+            self.total.lerp_(self.sum / self.pending, 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            self.pending.clear()
+            self.pending, self.sum = 0, 0.0
 
 
 def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
@@ -162,7 +239,7 @@ def evaluate_network(network: nn.Module, x: Tensor) -> Tensor:
     r"""``network(x)`` in the precision of x, whatever that of its parameters; lazy layers take their sizes here."""
     if any(nn.parameter.is_lazy(p) for p in network.parameters()):
         with torch.no_grad():
-            network.to(x.device)(x.float())
+            network.to(x.device)(x.to(next(network.parameters()).dtype))
     parameters = {name: p.to(x.dtype) for name, p in network.named_parameters()}
     return torch.func.functional_call(network, parameters, (x,))
 
@@ -191,81 +268,15 @@ def log_prob(logits: Tensor, z: Tensor) -> Tensor:
     return (z * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum((-2, -1))
 
 
-def with_shape(objective: Objective) -> Objective:
-    r"""The objective, refusing a result of another shape than ``[S, *batch]``, which would broadcast silently."""
-
-    def checked(z: Tensor) -> Tensor:
-        cost = objective(z)
-        if cost.shape != z.shape[:-2]:
-            raise ValueError(
-                f"objective returned shape {list(cost.shape)} for z of shape {list(z.shape)}: "
-                f"one cost per draw and example is expected, {list(z.shape[:-2])}"
-            )
-        return cost
-
-    return checked
-
-
 def with_log_q(objective: Objective, logits: Tensor, attached: bool) -> Objective:
-    r"""``objective(z) + log q(z)``, with gradients through q's own logits only if ``attached``."""
-    objective, logits = with_shape(objective), logits if attached else logits.detach()
-    return lambda z: objective(z) + log_prob(logits, z)
+    r"""``objective(z) + log q(z)``, with gradients through q's own logits only if ``attached``.
 
+    Where the objective has no derivative with respect to z the sum has none either, rather than a part of it.
+    """
+    logits = logits if attached else logits.detach()
 
-def check_logits(logits: Tensor) -> None:
-    r"""Refuses logits that are not floating point ``[*batch, K, C]`` with K, C and every batch size at least 1."""
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if logits.ndim < 2 or 0 in logits.shape:
-        raise ValueError(f"logits must be [*batch, K, C], all at least 1, got {list(logits.shape)}")
+    def added(z: Tensor) -> Tensor:
+        cost = objective(z)
+        return cost + log_prob(logits, z if depends_on(cost, z) else z.detach())
 
-
-def at_least(minimum: int, **option: int) -> int:
-    r"""The one option given by name; TypeError if no integer, ValueError below ``minimum`` or above ``sys.maxsize``."""
-    ((name, value),) = option.items()
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        kind = ValueError if isinstance(value, int | float) else TypeError
-        raise kind(f"{name} must be an integer of at least {minimum}, got {value!r}")
-    if value > sys.maxsize:
-        raise ValueError(f"{name} must be at most {sys.maxsize}, got {value}")
-    return value
-
-
-def all_at_least(minimum: int, **option: Sequence[int]) -> list[int]:
-    r"""The one option given by name, a list of integers; raises as :func:`at_least` does for one, naming the option."""
-    ((name, values),) = option.items()
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(f"{name} must be a list of integers of at least {minimum}, got {values!r}")
-    return [at_least(minimum, **{f"each of {name}": value}) for value in values]
-
-
-def positive(**option: float) -> float:
-    r"""The one option given by name; ValueError unless finite and above 0, TypeError if it is no number, naming it."""
-    ((name, value),) = option.items()
-    if not is_number(value) or not 0 < value < float("inf"):
-        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a number above 0, got {value!r}")
-    return float(value)
-
-
-def share(**option: float) -> float:
-    r"""The one option given by name; ValueError unless from 0 up to but not including 1, TypeError if no number."""
-    ((name, value),) = option.items()
-    if not is_number(value) or not 0 <= value < 1:
-        kind = ValueError if is_number(value) else TypeError
-        raise kind(f"{name} must be from 0 up to but not including 1, got {value!r}")
-    return float(value)
-
-
-def is_number(value: object) -> bool:
-    r"""Whether a value is an integer or a float, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def one_of(choices: Iterable[str | bool], **option: str | bool) -> str | bool:
-    r"""The one option given by name; ValueError, or TypeError for another type, that names it and lists ``choices``."""
-    ((name, value),) = option.items()
-    choices = list(choices)
-    if type(value) not in map(type, choices) or value not in choices:
-        kind = ValueError if type(value) in map(type, choices) else TypeError
-        raise kind(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-    return value
+    return added

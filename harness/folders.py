@@ -1,13 +1,17 @@
 r"""The folders of runs: their names, and the lock that keeps all processes but one from working in one."""
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .options import key_of
 from .shared import NOT_RESULTS, NotWritten, Refused
+
+LONGEST = 128  # letters of a name at W&B
 
 
 def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list[Path]:
@@ -110,8 +114,9 @@ class OpenFolder:
 def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict | None) -> None:
     r"""Fills in what W&B shows and was left open, and adds task and estimator to the tags.
 
-    A run is named after task, estimator, seed and the options in which the jobs of its sweep differ. A group are runs
-    that differ in their seed alone, or the trials of a search.
+    A run is named after task, estimator, seed, key and the options in which the jobs of its sweep differ. A group are
+    runs that differ in their seed alone, or the trials of a search: it has the key of what they have in common, so that
+    no two settings are one group.
 
     Arguments:
         config: The resolved config, plain; it is changed.
@@ -119,19 +124,34 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
         overrides: Of the command line, of this job.
         about: What is known of the job's sweep, if it is of one.
     """
-    pairs = [override.lstrip("+").split("=", 1) for override in overrides]
-    named = {*about["varied"]} - {*labels, *NOT_RESULTS} if about else set()
-    settings = "".join(f" {key.rpartition('.')[2]}={shortened(value)}" for key, value in pairs if key in named)
-    of_all = f"{labels['task']}-{labels['estimator']}"
-    of_group = of_all if about and about["searching"] else of_all + settings
-    config["name"] = config["name"] or f"{of_all}-{labels['seed']}{settings}"[:128]
-    config["wandb"]["group"] = config["wandb"]["group"] or of_group[:128]
+    varied = {*about["varied"]} if about else set()
+    searched = varied if about and about["searching"] else set()
+    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
+    named = varied - {*labels, *NOT_RESULTS}
+    settings = "".join(f" {key.rpartition('.')[2]}={shortest(value)}" for key, value in pairs if key in named)
+    of_all, common = f"{labels['task']}-{labels['estimator']}", copy.deepcopy(config)
+    for key in {"seed", *searched}:
+        remove(common, key.lstrip("+"))
+    own, shared = key_of(config), key_of(common)
+    config["name"] = config["name"] or f"{of_all}-{labels['seed']}-{own}{settings}"[:LONGEST]
+    config["wandb"]["group"] = config["wandb"]["group"] or f"{of_all}-{shared}{'' if searched else settings}"[:LONGEST]
     config["wandb"]["tags"] = list(dict.fromkeys([*config["wandb"]["tags"], labels["task"], labels["estimator"]]))
 
 
-def shortened(value: str) -> str:
-    r"""A number with four digits, and other text as it is."""
-    try:
-        return f"{float(value):.4g}"
-    except ValueError:
-        return value
+def remove(config: dict, key: str) -> None:
+    r"""Takes a key with dots out of a plain config, if it is there."""
+    *path, last = key.split(".")
+    for part in path:
+        config = config.get(part)
+        if not isinstance(config, dict):
+            return
+    config.pop(last, None)
+
+
+def shortest(value: str) -> str:
+    r"""A number in its shortest form, and other text as it is."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            number = kind(value)
+            return str(number) if float(f"{number:g}") != number else f"{number:g}"
+    return value

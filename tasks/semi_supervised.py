@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from hardmax.checks import all_at_least, at_least, is_number, one_of
 from hardmax.estimators import sampling
-from hardmax.estimators.base import all_at_least, at_least, is_number, one_of
 
 from .base import Problem, Task
 from .data import Images, images_only
@@ -76,6 +76,14 @@ class SemiSupervised(Task):
         self.classifier = perceptron([pixels, *widths, self.C])
         self.encoder = perceptron([pixels + self.C, *widths, 2 * self.style])
         self.decoder = perceptron([self.C + self.style, *widths, pixels])
+
+    def nest(self, estimator):
+        if estimator.target == "bound":
+            raise ValueError(
+                f"{type(estimator).__name__}: a bound bounds nothing on this task: the divergence of the style is in "
+                "closed form, and the loss of the labelled images is outside"
+            )
+        super().nest(estimator)
 
     def batch(self, index, generator):
         return self.data.batch(index, generator)

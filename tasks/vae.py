@@ -7,8 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import all_at_least, at_least, fraction, is_number, one_of
 from hardmax.estimators import sampling
-from hardmax.estimators.base import all_at_least, at_least, is_number, log_prob, one_of, share
+from hardmax.estimators.base import log_prob
 
 from .base import Problem, Task
 
@@ -200,7 +201,8 @@ class CategoricalVAE(Task):
     @torch.no_grad()
     def generated(self, count: int) -> Tensor:
         r"""Lowest latent variables ``[N, K, C]`` of N draws of the model."""
-        prior = self.decoder[0].weight.new_zeros(self.K, self.C) if self.prior is None else self.prior
+        uniform = next(self.decoder.parameters()).new_zeros(self.K, self.C)
+        prior = uniform if self.prior is None else self.prior
         z = sampling.draw(prior, count)
         for decoder in reversed(self.higher_decoders):
             z = sampling.draw(self.as_logits(decoder(z.flatten(-2))), 1)[0]
@@ -225,7 +227,7 @@ def perceptron(
         ValueError: If a width is no positive integer, or another argument none of these.
     """
     if is_number(activation):
-        slope = share(activation=activation)
+        slope = fraction(activation=activation)
         between = lambda: nn.LeakyReLU(slope)
     else:
         between = ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]

@@ -250,13 +250,3 @@ def test_the_command_of_the_wandb_sweep_runs(tmp_path):
     assert sweep["metric"]["name"] in rows_of(folder)[0]
     (stored,) = folder.glob("wandb/offline-run-*-e5f6g7h8/*.wandb")
     assert b"valid/elbo" in stored.read_bytes()
-
-
-def test_wandb_names_and_groups_tell_runs_apart(command, tmp_path):
-    sweep = ["-m", "task=toy", *QUIET[5:], "estimator.temperature=0.5,1", "seed=1,2", "wandb.tags=[mine]"]
-    assert command(*sweep)[0] == 0
-    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders(tmp_path)]
-    names = {config["name"]: config["wandb"]["group"] for config in configs}
-    of = lambda t: f"toy-gumbel_softmax temperature={t}"
-    assert names == {f"toy-gumbel_softmax-{s} temperature={t}": of(t) for s in (1, 2) for t in ("0.5", "1")}
-    assert configs[0]["wandb"]["tags"] == ["mine", "toy", "gumbel_softmax"]
