@@ -81,8 +81,6 @@ def check_plugins(cfg: DictConfig) -> None:
         if cfg[part].get("_target_") not in Plugins.instance().class_name_to_class:
             choice = cfg.runtime.choices[f"hydra/{part}"]
             raise Refused(f"hydra/{part}={choice} needs an extra: pip install -e '.[{extra}]'")
-    if cfg.job.chdir:
-        raise Refused("hydra.job.chdir=true: all jobs of a sweep run in the folder in which it is started")
     if cfg.launcher._target_ == "hydra_plugins.hardmax_joblib.Joblib":
         unchanged = JobLibLauncherConf(_target_=cfg.launcher._target_, n_jobs=cfg.launcher.n_jobs)
         if changed := [name for name, value in vars(unchanged).items() if cfg.launcher[name] != value]:
