@@ -15,7 +15,7 @@ from hardmax.paths import CONFIGS, ROOT
 from . import options
 from .jobs import CheckSweep, one_of_many
 from .pause import Stopped
-from .refusals import FULL_ERROR, check_arguments, debugging, fail, in_a_job
+from .refusals import FULL_ERROR, check_arguments, debugging, fail, in_a_job, with_flags_first
 from .run import run
 from .sweep import Sweep
 
@@ -65,6 +65,7 @@ def main() -> None:
     CheckSweep.sweep = None
     try:
         try:
+            sys.argv[1:] = with_flags_first(sys.argv[1:])
             check_arguments(sys.argv[1:])
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
         except BaseException as error:
