@@ -15,7 +15,7 @@ from . import options
 from .jobs import CheckSweep, one_of_many, sweep_of_job
 from .output import drop_what_cannot_be_written
 from .pause import Stopped
-from .refusals import FULL_ERROR, check_arguments, debugging, fail, is_of_a_run
+from .refusals import FULL_ERROR, check_arguments, debugging, fail, is_of_a_run, with_flags_first
 from .run import run
 from .shared import Refused
 
@@ -77,6 +77,7 @@ def main() -> None:
     CheckSweep.sweep = None
     try:
         try:
+            sys.argv[1:] = with_flags_first(sys.argv[1:])
             check_arguments(sys.argv[1:])
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
         except BaseException as error:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,15 +37,31 @@ def debugging() -> bool:
     return FULL_ERROR or any(argument.startswith("debug=") for argument in sys.argv)
 
 
-def check_arguments(arguments: list[str]) -> None:
-    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
-    flags, reader = get_args_parser(), OverridesParser.create()
+def with_flags_first(arguments: list[str]) -> list[str]:
+    r"""The arguments as Hydra can read them, which takes no overrides after a flag that follows some."""
+    if not flags_parser().parse_known_args(arguments)[1]:
+        return arguments
+    found = vars(flags_parser().parse_intermixed_args(arguments))
+    overrides = found.pop("overrides")
+    given = {f"--{name.replace('_', '-')}": value for name, value in found.items() if value}
+    return [name if value is True else f"{name}={value}" for name, value in given.items()] + overrides
+
+
+def flags_parser() -> ArgumentParser:
+    r"""Hydra's own, which refuses in one line."""
 
     def refuse(text: str):
         raise Refused(f"{text}; python run.py --help lists what there is")
 
+    flags = get_args_parser()
     flags.error = refuse
-    given, places = flags.parse_args(arguments), []
+    return flags
+
+
+def check_arguments(arguments: list[str]) -> None:
+    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
+    reader = OverridesParser.create()
+    given, places = flags_parser().parse_args(arguments), []
     for text in given.overrides:
         try:
             override = reader.parse_override(text)

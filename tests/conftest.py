@@ -75,6 +75,8 @@ def measured(tmp_path, monkeypatch, capfd):
     def run(*arguments):
         GlobalHydra.instance().clear()
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # is set by the program; here, undone afterwards
+        monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
         try:
             measure.main()
