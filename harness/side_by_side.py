@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hardmax.gradients import WHERE
 from hardmax.paths import CONFIGS, HOME
-from hardmax.reporting.runs import saved_config
+from hardmax.reporting.contents import saved_config
 
 from . import memory, options
 from .measuring import asked_for
@@ -76,7 +76,7 @@ def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | 
             chosen = {key: str(saved["choices"][key]) for key in ("task", "estimator")}
             for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
                 cfg[key] = saved[key]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise Refused(f"{folder / 'config.yaml'} cannot be read, or is not a run's") from None
         check_targets([saved.get(key) for key in ("task", "estimator", "optimizer", "data")], folder)
         if saved.get("data") is not None:

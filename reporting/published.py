@@ -1,6 +1,7 @@
 r"""Published figures beside those of runs that were made under the published settings, with a verdict."""
 
 import functools
+import io
 import math
 import re
 from collections import defaultdict
@@ -12,14 +13,15 @@ import scipy.stats
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from hardmax.files import read_text
 from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 from hardmax.paths import CONFIGS
 from hydra_plugins.hardmax_rows import jobs
 
+from .contents import flat, is_number, lines, text
 from .groups import same
-from .runs import Run, flat, is_number, lines, text
+from .runs import Run
 
 FACTS = Path(__file__).parent / "published.yaml"
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
@@ -124,14 +126,19 @@ def facts(paths: list[Path]) -> list[Value]:
 
 def entries(path: Path, part: str):
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, OmegaConfBaseException, ValueError) as error:
-        raise Refused(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # YAML's own
+        found = parsed(read_text(path))
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # YAML's own, of many kinds
         raise Refused(f"{path}: no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict) or part not in found:
         raise Refused(f"{path}: {part} is missing: a list of tables with their values is expected")
     return found[part] or []
+
+
+@functools.cache
+def parsed(content: str) -> object:
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(content)), resolve=True)
 
 
 def values(path: Path, table: dict) -> list[Value]:
