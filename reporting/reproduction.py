@@ -16,27 +16,10 @@ from .charts import as_png, curve_rows, curves_picture
 from .curves import curve_of
 from .groups import Group, column, grouped
 from .looks import looks
-from .published import (
-    AGREES,
-    DIFFERS,
-    FACTS,
-    HEADS,
-    INCOMPLETE,
-    NOT_RUN,
-    Beside,
-    Experiment,
-    by_table,
-    cells,
-    compare,
-    course,
-    deviations,
-    entries,
-    experiment,
-    facts,
-    fits,
-    in_full,
-    number,
-)
+from .published.experiments import Experiment, deviations, experiment, fits, in_full
+from .published.join import AGREES, DIFFERS, INCOMPLETE, NOT_RUN, Beside, compare, course
+from .published.texts import HEADS, by_table, cells, number
+from .published.values import FACTS, entries, facts
 from .runs import POINTS, Run, find
 from .tables import in_markdown
 from .words import words

@@ -17,8 +17,9 @@ from .biases import comparisons
 from .curves import Curve, curves_of, drawn
 from .groups import Group, chosen, grouped
 from .page import OnTask, facts, page
-from .published import Value, compare
-from .published import facts as facts_of
+from .published.join import compare
+from .published.values import Value
+from .published.values import facts as facts_of
 from .results import results_of
 from .runs import Run, find
 from .spreadsheets import as_csv

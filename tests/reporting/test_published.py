@@ -15,7 +15,9 @@ import report
 from hardmax.harness import options
 from hardmax.harness.shared import Refused
 from hardmax.reporting import reproduction
-from hardmax.reporting.published import Value, compare, experiment, facts, judged
+from hardmax.reporting.published.experiments import experiment
+from hardmax.reporting.published.join import compare, judged
+from hardmax.reporting.published.values import Value, facts
 from hardmax.reporting.reproduction import circumstance
 from hardmax.reporting.runs import find, read
 from helpers.commands import composed
@@ -267,8 +269,6 @@ def test_no_such_file(tmp_path, monkeypatch, capsys, content):
 
 def test_every_published_value_can_be_met():
     """Its experiment exists, and a row of it has the settings; but for what the experiment's file leaves out."""
-    from hardmax.reporting.published import experiment
-
     for found in facts([]):
         rows, params = experiment(found.experiment).rows, experiment(found.experiment).params
         keys = {k: v for k, v in found.where.items() if k not in params}
