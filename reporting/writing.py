@@ -46,7 +46,8 @@ def write(
         Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
             written.
     """
-    values, found = facts_of(published), find(folders)
+    found = find(folders)
+    values = facts_of(published, found.runs)
     if not found.runs:
         raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
     runs = chosen(found.runs, conditions)

@@ -101,6 +101,17 @@ def deviations(run: Run) -> list[str]:
     return min(each, key=len, default=["no row of the experiment"])
 
 
+def other_settings(run: Run) -> list[str]:
+    r"""Deviations beyond those of the small budget, which changes steps and how many draws figures are made of."""
+    budget = ("budget=", "steps=", "task.test_samples=", "measure.")
+    return [d for d in deviations(run) if not d.startswith(budget)]
+
+
+def in_small(run: Run) -> bool:
+    r"""Whether a run was made under all settings but those of the budget."""
+    return run.config.get("budget") == "small" and not other_settings(run)
+
+
 def fits(run: Run, where: dict[str, str]) -> bool:
     r"""Whether a run has the settings."""
     return all(same(value, run.config.get(key)) for key, value in where.items())

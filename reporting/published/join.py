@@ -3,7 +3,7 @@ r"""Published figures beside those of runs that were made under the published se
 import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.stats
@@ -13,11 +13,12 @@ from hardmax.paths import CONFIGS
 
 from ..contents import is_number, lines
 from ..runs import Run
-from .experiments import WATCHING, counts, fits, group_settings, in_full
+from .experiments import WATCHING, counts, fits, group_settings, in_full, in_small
 from .values import Value
 
 LEVEL = 0.95  # of intervals
-AGREES, DIFFERS, INCOMPLETE, NOT_RUN = "agrees", "differs", "settings incomplete", "not run"
+AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
+INCOMPLETE, SMALLER, NOT_RUN = "settings incomplete", "smaller budget", "not run"
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Beside:
 
     Attributes:
         published: The value.
-        runs: Under the published settings, finished, in full.
+        runs: Under the published settings, finished, in full; without any, those of the small budget.
         mean, error: Of the measured figures, and its standard error; None without, or with a single run.
         difference: Measured less published.
-        in_errors: The difference over the standard error of both; None where that is not known.
-        verdict: ``agrees``, ``differs``, ``settings incomplete`` or ``not run``.
+        in_errors: The difference over its standard deviation among runs like ours; None where that is not known.
+        verdict: ``agrees``, ``differs``, ``undecided``, ``settings incomplete``, ``smaller budget`` or ``not run``.
         notes: What a reader should know: of runs with smaller budgets or other settings, for one.
     """
 
@@ -53,10 +54,20 @@ def compare(value: Value, runs: list[Run]) -> Beside:
     full = [run for run in finished if counts(run, value)]
     notes = other_runs(fitting, full)
     taken, note = one_setting(value, full)
-    measured = [(run, found) for run in taken if (found := figure(value, run)) is not None]
+    measured = figures(value, taken)
     if len(measured) < len([run for run in taken if in_full(run)]):
         notes.append(f"{len(taken) - len(measured)} without {value.metric}" + at_step(value))
-    return judged(value, [run for run, _ in measured], [found for _, found in measured], [*note, *notes])
+    notes = [*note, *notes]
+    if not measured:
+        taken, note = one_setting(value, [run for run in finished if in_small(run)])
+        if smaller := figures(value, taken):
+            return replace(judged(value, smaller, [*note, *notes]), verdict=SMALLER, in_errors=None)
+    return judged(value, measured, notes)
+
+
+def figures(value: Value, runs: list[Run]) -> list[tuple[Run, float]]:
+    r"""The runs that have a figure in the place of a published value, and that."""
+    return [(run, found) for run in runs if (found := figure(value, run)) is not None]
 
 
 def other_runs(fitting: list[Run], full: list[Run]) -> list[str]:
@@ -151,33 +162,47 @@ def figure(value: Value, run: Run) -> float | None:
     return float(pick(series))
 
 
-def judged(value: Value, runs: list[Run], measured: list[float], notes: list[str]) -> Beside:
+def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) -> Beside:
     r"""The comparison of a published value with figures of runs."""
     if not measured:
         return Beside(value, (), None, None, None, None, NOT_RUN, tuple(notes))
-    n, mean, theirs = len(measured), float(np.mean(measured)), value.standard_error
-    error = float(np.std(measured, ddof=1) / math.sqrt(n)) if n > 1 else None
+    found = np.array([figure for _, figure in measured])
+    n, mean = len(found), float(found.mean())
+    error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 else None
     difference = mean - value.value
-    both = math.hypot(error or 0.0, theirs or 0.0)
-    verdict = AGREES if abs(difference) <= allowed(value, error, n) else DIFFERS
-    if n == 1:
-        notes = [*notes, "one seed: how much others would differ is not known"]
-    elif error and value.seeds == 1:
-        spreads = abs(difference) / (error * math.sqrt(n))
-        notes = [*notes, f"theirs is one run, {spreads:.1f} standard deviations of ours away"]
+    deviation, freedom = expected(value, found)
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation if freedom else 0.0
+    beyond = DIFFERS if freedom else UNDECIDED
+    verdict = AGREES if abs(difference) <= half + value.rounding else beyond
+    if not freedom:
+        notes = [*notes, "one run: how much others would differ is not known"]
     return Beside(
         value,
-        tuple(runs),
+        tuple(run for run, _ in measured),
         mean,
         error,
         difference,
-        difference / both if both else None,
+        difference / deviation if deviation else None,
         INCOMPLETE if value.open else verdict,
         tuple(notes),
     )
 
 
-def allowed(value: Value, error: float | None, n: int) -> float:
-    r"""Up to which difference a figure agrees: half of the 95 % interval of ours, rounding, their standard error."""
-    half = 0.0 if error is None else float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    return half + value.rounding + (value.standard_error or 0.0)
+def expected(value: Value, found: np.ndarray) -> tuple[float, int]:
+    r"""How far a published value would be from the mean of ours, were it made of runs like ours: a standard deviation.
+
+    A value is the mean of m runs, ours of n, all of one variance: that of the difference is (1 / m + 1 / n) times it,
+    pooled over both where the spread of theirs is published. Of a standard error without a number of runs, the square
+    takes the place of theirs; then the degrees of freedom are at least those of ours.
+
+    Returns:
+        The deviation, and its degrees of freedom; 0 and 0 where nothing is known of any spread.
+    """
+    n, m = len(found), value.runs
+    squares, freedom = float(np.square(found - found.mean()).sum()), n - 1
+    if value.error is not None and not value.seeds:
+        return (math.hypot(math.sqrt(squares / freedom / n), value.error), freedom) if freedom else (0.0, 0)
+    theirs = value.std if value.error is None else value.error * math.sqrt(m)
+    if theirs is not None:
+        squares, freedom = squares + (m - 1) * theirs**2, freedom + m - 1
+    return (math.sqrt(squares / freedom * (1 / m + 1 / n)), freedom) if freedom else (0.0, 0)

@@ -3,7 +3,7 @@ r"""Published figures beside measured ones, as texts for tables."""
 import math
 from collections import defaultdict
 
-from .join import Beside
+from .join import SMALLER, Beside
 
 HEADS = ["", "published", "measured", "seeds", "difference", "in standard errors", "verdict", "notes"]
 
@@ -23,7 +23,7 @@ def cells(c: Beside) -> list[str]:
     written = f"{value.value:.{value.decimals}f}" if value.decimals is not None else f"{value.value:g}"
     if value.std is not None:
         written += f" ± {value.standard_error:.2g}" if value.standard_error else f" (std {value.std:g})"
-    notes = "; ".join([*c.notes, *([value.remark] if value.remark and c.runs else [])])
+    notes = "; ".join([*c.notes, *([value.remark] if value.remark and c.runs and c.verdict != SMALLER else [])])
     if c.mean is None:
         return [value.name, written, "", "0", "", "", c.verdict, notes]
     errors = "" if c.in_errors is None else f"{c.in_errors:+.1f}"

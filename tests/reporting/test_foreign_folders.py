@@ -281,7 +281,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(page.charts, "bias_chart", lambda *_: SimpleNamespace(to_dict=dict))
     monkeypatch.setattr(page, "library", lambda: "")
     monkeypatch.setattr(writing, "pictures", lambda on: {})
-    monkeypatch.setattr(writing, "facts_of", lambda published: [])
+    monkeypatch.setattr(writing, "facts_of", lambda *_: [])
 
 
 def report(root):
@@ -351,7 +351,7 @@ def test_a_run_1500_folders_deep_is_found():
 
 def test_pictures_are_drawn_of_all_that_is_odd(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "library", lambda: "")
-    monkeypatch.setattr(writing, "facts_of", lambda published: [])
+    monkeypatch.setattr(writing, "facts_of", lambda *_: [])
     words = (
         "losses",
         "variances",
