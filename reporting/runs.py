@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hardmax.files import open_regular, read_text
-from hardmax.harness.shared import FAILED, FINISHED
+from hardmax.harness.shared import FAILED, FINISHED, said_once
 
 from .contents import (
     LARGEST,
@@ -173,7 +173,7 @@ def with_config(folder: Path) -> Run:
     """
     config = saved_config(folder)
     choices = {key: text(config["choices"][key]) for key in ("task", "estimator", "seed")}
-    settings, steps = flat(config) | choices, int(config["steps"])
+    settings, steps = flat(said_once(config)) | choices, int(config["steps"])
     if len(settings) > MOST_ENTRIES or not is_number(steps):
         raise ValueError("too many settings, or steps")
     return Run(folder, settings, "unfinished", steps=steps)
