@@ -8,7 +8,8 @@ from hardmax.harness.folders import locked
 from hardmax.harness.online import WandbRun, reachable
 from hardmax.harness.shared import FINISHED, Refused
 
-from .runs import json_of, printable, saved_config, walk
+from .contents import json_of, printable, saved_config
+from .runs import walk
 
 PATIENCE = 300  # seconds that W&B may take to begin or to end a run
 
@@ -19,7 +20,11 @@ def upload(folders: list[Path]) -> int:
     Raises:
         Refused: If there is no run, or W&B cannot be reached.
     """
-    places = {place.resolve(): place for folder in folders for place, names in walk(folder) if "metrics.jsonl" in names}
+    notes = []
+    found = [place for folder in folders for place, names in walk(folder, notes) if "metrics.jsonl" in names]
+    places = {place.resolve(): place for place in found}
+    for note in notes:
+        print(printable(note), file=sys.stderr)
     if not places:
         raise Refused(f"no runs below {', '.join(map(str, folders))}")
     if not reachable():

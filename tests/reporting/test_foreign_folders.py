@@ -521,12 +521,13 @@ def test_measured_tables_have_no_formulas():
 def test_a_terminal_without_all_letters_has_all_figures(tmp_path, quick, monkeypatch, encoding):
     root = tree(tmp_path)
     config(choices__estimator="größer → ∞")(run(root, "odd", 3, -30.0))
-    shown = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr(sys, "argv", ["report.py", str(root)])
-    monkeypatch.setattr(sys, "stdout", shown)
-    main()
-    shown.flush()
-    text = shown.buffer.getvalue().decode(encoding)
+    with (tmp_path / "shown").open("w", encoding=encoding) as shown:
+        monkeypatch.setattr(sys, "stdout", shown)
+        monkeypatch.setattr(sys, "__stdout__", shown)
+        main()
+        sys.stdout.flush()
+    text = (tmp_path / "shown").read_text(encoding)
     assert "25" in text
     assert str(root / "report/report.html") in text
     assert "größer → ∞" in (root / "report/report.html").read_text("utf-8")
