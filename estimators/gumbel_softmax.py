@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from hardmax.checks import at_least, one_of, positive
 
 from . import sampling
-from .base import check_logits, straight_through, with_shape
+from .base import straight_through
+from .objectives import check_logits
 from .pathwise import Pathwise
 
 
@@ -111,7 +112,7 @@ class GumbelSoftmax(Pathwise):
             return super().forward(logits, objective, context, log_q)
         check_logits(logits)
         log_y = self.log_draw(logits)
-        cost = with_shape(objective)(log_y.exp().to(logits.dtype))[0]
+        cost = self.checked(objective, logits)(log_y.exp().to(logits.dtype))[0]
         return cost + self.log_ratio(log_y, logits.to(log_y.dtype))[0].to(cost.dtype)
 
     def log_draw(self, logits: Tensor) -> Tensor:

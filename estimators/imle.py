@@ -5,6 +5,7 @@ from hardmax.checks import positive
 
 from . import sampling
 from .base import graft
+from .objectives import derivative
 from .pathwise import Pathwise
 
 
@@ -49,9 +50,7 @@ class IMLE(Pathwise):
         perturbed = logits.detach() + sampling.gumbel(logits, 1)
         z = sampling.one_hot(perturbed.argmax(-1), logits).requires_grad_()
         cost = objective(z)[0]
-        if not cost.requires_grad:  # it is the same whatever is drawn
-            return graft(cost, logits, torch.zeros_like(logits))
-        (g,) = torch.autograd.grad(cost.sum(), z, retain_graph=True, materialize_grads=True)
+        g = derivative(cost.unsqueeze(0), z)
         return graft(cost, logits, self.change(perturbed, z, g)[0])
 
     def draw(self, logits):

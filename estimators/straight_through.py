@@ -71,6 +71,8 @@ class StraightThrough(Pathwise):
         stochastic: Whether to choose by a draw rather than by argmax.
     """
 
+    target = "mode"
+
     def __init__(self, temperature: float = 1.0, stochastic: bool = False):
         super().__init__()
         self.temperature = positive(temperature=temperature)

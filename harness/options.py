@@ -1,6 +1,5 @@
 r"""The options at the top level of the config: their types, what they mean, and which values are accepted."""
 
-import contextlib
 import hashlib
 import inspect
 import json
@@ -19,11 +18,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from hardmax.paths import CONFIGS, HOME
+from hardmax.paths import CONFIGS
 
-from .shared import NOT_RESULTS, Refused, nearest
+from .shared import NOT_RESULTS, Refused, nearest, said_once
+from .sources import config_of
 
-MOST = {"threads": 1024}  # values of options; of other integers, what a machine's word holds
+MOST = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
 
 
 class Device(Enum):
@@ -72,7 +72,7 @@ class Wandb:
     mode: WandbMode | None = option(None, "online, offline or disabled; null: WANDB_MODE, else online where possible")
     project: str = option("hardmax", "W&B project")
     entity: str | None = option(None, "W&B user or team; null: your default")
-    group: str | None = option(None, "W&B group; null: <task>-<estimator> and what a sweep varies, but the seed")
+    group: str | None = option(None, "W&B group; null: one for the runs that differ in their seed alone")
     tags: list[str] = option([], "W&B tags, such as [first,second]; task and estimator are added")
 
 
@@ -89,7 +89,7 @@ class Options:
     fresh: bool = option(False, "run again, in a new folder, what has already finished")
     retry: bool = option(False, "go on with a run that has failed, from its last checkpoint")
     checkpoint_every: float = option(60.0, "seconds between checkpoints")
-    name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed> and what a sweep varies")
+    name: str | None = option(None, "name of the run; null: task, estimator, seed, key and what a sweep varies")
     notes: str | None = option(None, "free text kept with the run")
     log_every: int = option(50, "steps between rows of the training loss")
     compile: bool = option(False, "compile the training step with torch.compile, for long runs")
@@ -267,30 +267,51 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device(cfg.device.value)
 
 
+def label_of(cfg: DictConfig, group: str, choice: str) -> str:
+    r"""What the estimator or task of a run is called: what its config file is, and no two are the same.
+
+    Of a file of the user's own in a folder, the folder is part of it; where something else than what the file names is
+    the ``_target_``, that is.
+    """
+    ours = (CONFIGS / group / f"{choice}.yaml").is_file()
+    label = Path(choice).name if ours else choice.replace("/", ".")
+    loader = GlobalHydra.instance().config_loader()
+    named = loader.repository.load_config(f"{group}/{choice}").config.get("_target_")  # with no other's to compose
+    target = named or config_of(loader, group, choice).get("_target_")
+    if (given := cfg[group].get("_target_")) == target:
+        return label
+    return f"{label}-{str(given).removeprefix(f'hardmax.{group}s.')}"
+
+
 def plain(cfg: DictConfig) -> dict:
-    r"""The resolved config as plain dictionaries, lists, strings and numbers."""
+    r"""The resolved config as plain dictionaries, lists, strings and numbers, from which the run's parts can be built.
+
+    The folder in which the files of one of the project's own data sets were found is left out: they are the same
+    wherever they lie.
+    """
     config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
-    if config["data"] is not None and config["task"].get("data") == config["data"]:
-        del config["task"]["data"]  # it is said at the top
-        config["data"].pop("folder", None)  # where files lie cannot change results
+    for data in (config["data"], config["task"].get("data")):
+        if isinstance(data, dict) and str(data.get("_target_")).startswith("hardmax.tasks."):
+            data.pop("folder", None)
     return config
 
 
 def key_of(config: dict) -> str:
     r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
-    identity = {k: v for k, v in config.items() if k not in NOT_RESULTS}
+    identity = {k: as_numbers(v) for k, v in said_once(config).items() if k not in NOT_RESULTS}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def code_of(cfg: DictConfig) -> dict[str, str]:
-    r"""Hashes by file of the code that makes results: the rooms that compute, and the user's own targets."""
-    rooms = ("estimators", "gradients", "tasks", "harness")
-    files = [p for room in rooms for p in sorted((HOME / room).rglob("*.py"))]
-    for node in (cfg.estimator, cfg.task):
-        with contextlib.suppress(Exception):  # an unknown target is refused when it is built
-            files.append(Path(inspect.getsourcefile(get_class(node._target_))))
-    names = {p.relative_to(HOME).as_posix() if p.is_relative_to(HOME) else p.name: p for p in files}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in names.items()}
+def as_numbers(value: Any) -> Any:
+    r"""A part of a plain config in which whole numbers are integers: 1.0 is 1."""
+    match value:
+        case dict():
+            return {key: as_numbers(part) for key, part in value.items()}
+        case list():
+            return [as_numbers(part) for part in value]
+        case float() if value.is_integer():
+            return int(value)
+    return value
 
 
 def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:

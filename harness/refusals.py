@@ -1,9 +1,11 @@
 r"""What is wrong, in one line that names the option, its value, and what would be accepted."""
 
+import contextlib
 import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -24,7 +26,6 @@ from .train import NotFinite
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 QUOTES = "text with special characters needs quotes within quotes, as in 'notes=\"a (b)\"'"
-JOB = "job"  # the name of the function that is a run, or a job of a sweep
 
 
 def debugging() -> bool:
@@ -78,7 +79,7 @@ def refusal(error: BaseException, arguments: list[str] | None = None) -> str | N
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
         return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
-    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not in_a_job(error):
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
         found = options.one_line(error), options.one_line(options.innermost(error))
         return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
     return None
@@ -92,9 +93,19 @@ def fault(error: BaseException) -> str:
     return f"{type(error).__name__}: {options.one_line(error)[:300]} ({where}); {notes[-1]}"
 
 
-def in_a_job(error: BaseException) -> bool:
+@contextlib.contextmanager
+def of_a_run() -> Iterator[None]:
+    r"""Within it, exceptions are marked as those of a run, for :func:`is_of_a_run`."""
+    try:
+        yield
+    except Exception as error:
+        error.of_a_run = True
+        raise
+
+
+def is_of_a_run(error: BaseException) -> bool:
     r"""Whether the exception left a run, rather than the composition of its config."""
-    return any(frame.name == JOB for frame in traceback.extract_tb(error.__traceback__))
+    return getattr(error, "of_a_run", False)
 
 
 def composition_error(text: str, cause: str, arguments: list[str]) -> str:

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from hardmax.checks import is_number, positive
 from hardmax.estimators.base import Estimator
-from hardmax.gradients import Stream, forked_random
-from hardmax.tasks.base import Problem, Task
+from hardmax.gradients import Evaluations, Stream, forked_random
+from hardmax.tasks.base import Task
 
 from .checkpoints import check_form, check_optimizer, contents, reading
 from .measuring import Measuring, fit
@@ -27,7 +27,7 @@ from .shared import CHECKPOINT, CHECKPOINT_BEFORE, write_whole
 
 
 class NotFinite(ArithmeticError):
-    r"""The loss became infinite or NaN; the text names step, estimator and tensor."""
+    r"""A loss, a figure or a parameter became infinite or NaN; the text names step, estimator and tensor."""
 
 
 class Batches:
@@ -77,22 +77,6 @@ class Batches:
         self.generator.set_state(state["generator"].cpu())
 
 
-class Counted:
-    r"""Counts the rows on which objectives are evaluated, per example."""
-
-    def __init__(self):
-        self.rows = 0
-
-    def __call__(self, problem: Problem) -> Callable[[Tensor], Tensor]:
-        examples = problem.logits.shape[:-2].numel()
-
-        def objective(z):
-            self.rows += z.shape[:-2].numel() // examples
-            return problem.objective(z)
-
-        return objective
-
-
 @dataclass
 class State:
     r"""Everything that a run goes on from: restored, it continues bit for bit.
@@ -103,7 +87,7 @@ class State:
             there are steps.
         schedule: The factor of the model's learning rate, given the share of the steps that is done.
         step: Optimiser steps done.
-        evaluations: Rows on which the objective was evaluated so far, per example.
+        evaluations: Rows on which the objective was evaluated so far, per example: see :class:`Evaluations`.
         seconds: Of training so far, measuring and evaluating left out.
         form: What a checkpoint must look like: the state before the first was read.
     """
@@ -142,7 +126,7 @@ class State:
     def is_finite(self) -> bool:
         r"""Whether losses since the last row and all parameters are finite: else there is nothing to go on from."""
         parts = (self.window, *self.task.parameters(), *self.estimator.parameters())
-        return all(bool(part.isfinite().all()) for part in parts)
+        return bool(torch.stack([part.isfinite().all() for part in parts]).all())
 
     def save(self, folder: Path, sizes: dict[str, int]) -> None:
         r"""Writes a checkpoint that is either whole or not there, and keeps the one before it.
@@ -205,15 +189,11 @@ def prepare(
     Raises:
         Refused: If estimator, task and batch size do not fit together; nothing has been written then.
     """
-    try:
-        task.nest(estimator)
-    except ValueError as error:
-        raise Refused(str(error)) from error
     task.to(device), estimator.to(device)
     batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
     index = torch.arange(cfg.batch_size, device=device)
     with forked_random(device, cfg.seed, 0, Stream.TRY):
-        fit(estimator, task.problem(task.batch(index, torch.Generator(device))))
+        fit(task, estimator, task.batch(index, torch.Generator(device)))
     schedule = build(cfg, "schedule", cfg.schedule._target_.rpartition(".")[2])
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
     rate = settings.pop("estimator_lr", None)
@@ -278,13 +258,13 @@ def train(
     there goes on with that row.
 
     Raises:
-        NotFinite: If a loss is infinite or NaN; noticed when the row it belongs to is due.
+        NotFinite: If a loss or a parameter is infinite or NaN; noticed when the row it belongs to is due.
     """
     task, estimator, optimizer = state.task, state.estimator, state.optimizer
     device, seed, steps, log_every = state.window.device, cfg.seed, cfg.steps, cfg.log_every
     valid_every, measure_every, anomaly = cfg.valid.every, cfg.measure.every, cfg.detect_anomaly
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    counted, last, timings = Counted(), {}, {}
+    evaluations, last, timings = Evaluations(task), {}, {}
     model, rate = optimizer.param_groups[0], cfg.optimizer.lr
     weight = torch.full((2,), 1 / task.per, device=device)
     progress = tqdm(total=steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
@@ -302,6 +282,8 @@ def train(
         found = {}
         if state.step and (state.step % log_every == 0 or state.step == steps):
             found["train/loss"] = last["loss"] = mean_loss(state, log_every)
+            if not state.is_finite():
+                raise not_finite(state, f"a parameter after step {state.step}")
             found["cost/evaluations"] = state.evaluations
             found |= {f"gradient/{k}": v for k, v in state.measuring.along().items()}
         if due(valid_every):
@@ -315,7 +297,8 @@ def train(
 
     def loss(batch):
         problem = task.problem(batch)
-        cost = estimator(problem.logits, counted(problem), problem.context, problem.log_q)
+        objective = evaluations(problem.objective, problem.logits.shape[:-2].numel())
+        cost = estimator(problem.logits, objective, problem.context, problem.log_q)
         return torch.stack([cost, torch.zeros_like(cost) + problem.penalty]).flatten(1).mean(1)
 
     if cfg.compile:
@@ -325,6 +308,7 @@ def train(
         loss = torch.compile(loss, options={"fallback_random": True})  # the draws of an uncompiled run
 
     def step():
+        evaluations.clear()  # of what measuring made
         parts = loss(task.batch(state.batches.next(), state.batches.generator))
         for p in parameters:
             p.grad = None
@@ -336,10 +320,9 @@ def train(
             each.advance()
         state.window[state.step % log_every].copy_(parts.detach())
         state.step += 1
-        state.evaluations += counted.rows
-        counted.rows = 0
+        state.evaluations += evaluations.rows
 
-    with progress:
+    with progress, evaluations.of_nested():
         clock = time.perf_counter()
         while True:
             pause(state.step == steps)
@@ -383,7 +366,8 @@ def mean_loss(state: State, log_every: int) -> float:
 
 def not_finite(state: State, what: str) -> NotFinite:
     r"""An exception that names what is not finite, and the parameters that are not."""
-    broken = [name for name, p in state.task.named_parameters() if not p.isfinite().all()]
+    parts = (("", state.task), ("estimator.", state.estimator))
+    broken = [at + name for at, part in parts for name, p in part.named_parameters() if not p.isfinite().all()]
     tail = f"; by step {state.step} so are the parameters {', '.join(broken)}" if broken else ""
     estimator, task = type(state.estimator).__name__, type(state.task).__name__
     return NotFinite(

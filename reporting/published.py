@@ -200,7 +200,7 @@ def experiment(name: str) -> Experiment | None:
         defaults.append(
             counted({k: v for group, choice in chosen.items() for k, v in group_settings(group, choice)}, params)
         )
-    lines_ = path.read_text().splitlines()[1:]
+    lines_ = path.read_text("utf-8").splitlines()[1:]
     head = [line[2:] for line in lines_[: next(n for n, line in enumerate(lines_) if not line.startswith("#"))]]
     return Experiment(rows, said, defaults, params, "\n".join(head))
 

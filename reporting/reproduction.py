@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .charts import as_png, curve_rows, curves_picture
@@ -89,7 +90,7 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
         if others := [c for c in comparisons if c.published.experiment not in about]:
             parts.append("\n".join(["## Values of your own\n", *tables(others)]))
         parts.append("\n".join(["\n## Left out\n", *(f"* {line}" for line in entries(FACTS, "left_out")), ""]))
-        to.write_text("\n".join(parts))
+        write_whole(to, "\n".join(parts))
     except OSError as error:
         raise Refused(f"--results {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     return [*written, to]
@@ -248,7 +249,7 @@ def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
                 panels.append((words(metric, groups[0].task), rows, settings))
     if not panels:
         return None
-    path.write_bytes(as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))
+    write_whole(path, as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))
     return path
 
 

@@ -1,6 +1,7 @@
 r"""From folders of runs to the files of a report."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import vl_convert
 
+from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from . import charts, tables
@@ -22,6 +24,9 @@ from .runs import Run, find
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
 SCALE = 2  # pixels of a PNG for each of a chart
+MOST_OF_A_NAME = 80  # letters of a task in the names of its files
+PICTURE_OF_BIASES = "_bias_variance"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins with one is run by a spreadsheet
 
 
 def write(
@@ -49,11 +54,13 @@ def write(
     groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
     tasks = [on_task(task, of_task, found.measured, found.notes, values) for task, of_task in groups.items()]
     about = facts(folders, conditions, by, len(runs))
+    if to.is_symlink():
+        raise Refused(f"--to {to}: is a link; name the folder that it leads to, {to.resolve()}")
     try:
         to.mkdir(parents=True, exist_ok=True)
         written = list(files(tasks, to))
         path = to / "report.html"
-        path.write_text(page(tasks, about, found.notes))
+        write_whole(path, page(tasks, about, found.notes))
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     text = "\n".join(f"\n{on.results.task}: {HEAD}\n\n{tables.as_text(tables.final_table(on.results))}" for on in tasks)
@@ -85,14 +92,13 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
     r"""Writes tables and pictures, and gives their paths."""
 
     def written(name: str, content: str | bytes) -> Path:
-        path = to / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
+        write_whole(to / name, content)
+        return to / name
 
     every = [on.results for on in tasks]
-    yield written("final.csv", tables.final_csv(every).to_csv(index=False))
-    yield written("runs.csv", tables.runs_csv(every).to_csv(index=False))
-    yield written("curves.csv", curves_csv(tasks).to_csv(index=False))
+    yield written("final.csv", as_csv(tables.final_csv(every)))
+    yield written("runs.csv", as_csv(tables.runs_csv(every)))
+    yield written("curves.csv", as_csv(curves_csv(tasks)))
     for on in tasks:
         task, table = file_name(on.results.task), tables.final_table(on.results)
         yield written(f"{task}.md", tables.as_markdown(table))
@@ -104,8 +110,30 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
 
 
 def file_name(task: str) -> str:
-    r"""The task's name as that of a file, which lies in no other folder whatever a config says."""
-    return re.sub(r"[^\w-]", "_", task)
+    r"""The task's name as that of a file, which lies in no other folder whatever a config says.
+
+    A name that has to be changed gets a digest of what it was, so that no two tasks have the same.
+    """
+    name = re.sub(r"[^\w-]", "_", task, flags=re.ASCII)[:MOST_OF_A_NAME]
+    if name == task and not task.endswith(PICTURE_OF_BIASES):
+        return name
+    return f"{name}-{hashlib.sha256(task.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    r"""A table as CSV, in which no text is taken for a formula by a spreadsheet."""
+    return table.map(as_cell).rename(columns=as_cell).to_csv(index=False)
+
+
+def as_cell(content: object) -> object:
+    r"""A text that a spreadsheet shows as it is: one that it would run begins with an apostrophe."""
+    if not isinstance(content, str) or not content.startswith(FORMULA):
+        return content
+    try:
+        float(content)
+    except ValueError:
+        return f"'{content}"
+    return content
 
 
 def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
@@ -147,7 +175,7 @@ def pictures(on: OnTask) -> dict[str, dict]:
         first = on.comparisons[0]
         first = dataclasses.replace(first, points=first.points[:MOST_PRINTED])
         own = {point.label: on.looks[point.label] for point in first.points}
-        found[f"{name}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
+        found[f"{name}{PICTURE_OF_BIASES}"] = charts.bias_picture(first, f"{task}: {first.title}", own)
     return found
 
 

@@ -151,6 +151,23 @@ def test_softmax_is_the_objective_at_the_tempered_probabilities(temperature):
     assert torch.allclose(found, p * (g - (p * g).sum(-1, keepdim=True)) / temperature)
 
 
+@pytest.mark.parametrize("make", [Softmax, lambda t: GumbelSoftmax(t)])
+def test_log_q_of_a_relaxation_has_its_direct_gradient_too(make):
+    """That of the logits in log q(z), beside that through z: as finite differences of the value have both."""
+    problem, estimator = c.Problem(2, 3), make(0.5)
+    objective = problem.objective(problem.parameters)
+
+    def value(logits):
+        torch.manual_seed(1)
+        return estimator(logits, objective, log_q=True)
+
+    logits = problem.logits.clone().requires_grad_()
+    (found,) = torch.autograd.grad(value(logits), logits)
+    steps = 1e-6 * torch.eye(6, dtype=torch.float64).reshape(6, 2, 3)
+    differences = torch.stack([value(problem.logits + h) - value(problem.logits - h) for h in steps]) / 2e-6
+    assert torch.allclose(found.flatten(), differences.detach(), atol=1e-8)
+
+
 def test_softmax_values():
     """Softmax's own traps: known values, and no overflow."""
     relaxed = Softmax().sample
@@ -159,6 +176,11 @@ def test_softmax_values():
     for logits in ([1e3, 2e3, 3e3], [-1e3, 1.0, 1e4]):
         assert relaxed(torch.tensor([logits]))[0].tolist() == [0.0, 0.0, 1.0]
         assert torch.tensor(logits).log_softmax(-1).isfinite().all()
+
+
+def test_exact_takes_as_many_configurations_as_its_limit():
+    cost = Exact(limit=125)(torch.zeros(2, 3, 5, requires_grad=True), lambda z: z[..., 0].sum(-1))
+    assert torch.allclose(cost, torch.full((2,), 0.6))
 
 
 def test_exact_is_refused_beyond_its_limit():
@@ -222,7 +244,7 @@ def test_concrete_density_of_three_categories_integrates_to_one(temperature):
 
 def relaxed_kl(estimator, logits, objective=None):
     """Draws of the cost with a sampled KL in it, without any other cost."""
-    objective = objective or (lambda z: torch.zeros(z.shape[:-2], dtype=z.dtype))
+    objective = objective or (lambda z: 0 * z.sum((-2, -1)))
     return estimator(logits, objective, log_q=True)
 
 

@@ -51,6 +51,16 @@ def test_leave_one_out_is_the_classical_form():
     assert torch.allclose(found, expected)
 
 
+def test_the_greedy_baseline_is_the_cost_of_the_most_probable_categories():
+    logits, cost = PROBLEM.logits.clone().requires_grad_(), PROBLEM.objective(PROBLEM.parameters)
+    torch.manual_seed(2)
+    (found,) = torch.autograd.grad(Reinforce(baseline="greedy")(logits, cost).sum(), logits)
+    torch.manual_seed(2)
+    z, mode = sampling.draw(logits, 1), torch.nn.functional.one_hot(PROBLEM.logits.argmax(-1), PROBLEM.C).double()
+    expected = (cost(z) - cost(mode.unsqueeze(0)))[0, ..., None, None] * (z[0] - PROBLEM.logits.softmax(-1))
+    assert torch.allclose(found, expected)
+
+
 def test_running_mean_follows_the_costs_and_only_between_steps():
     estimator = Reinforce(decay=0.8)  # at one half a share and its complement could be mixed up
     seen = []
@@ -193,7 +203,7 @@ class UpdatedInTheCall(NVIL):
     def estimate(self, logits, objective, context):
         def seen(z):
             cost = objective(z)
-            self.running.pending.append(torch.stack([cost.detach().mean(), cost.detach().var(correction=0)]))
+            self.running.note(torch.stack([cost.detach().mean(), cost.detach().var(correction=0)]))
             self.advance()
             return cost
 
