@@ -124,6 +124,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
         }
     batches = [(1, 2, batch) for batch in behaviour.BATCHES if batch or not small.batch]
     found = {
+        "claims fit together": [Call(checks.check_claims)],
         "one cost for each example": [Call(behaviour.check_shapes)],
         "a call moves no state": [Call(behaviour.check_state, (small,))],
         "draws are independent": [Call(behaviour.check_independent_draws, (small,))],
@@ -149,12 +150,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
 
 
 def outcomes(estimator: Estimator, code: str) -> Iterator[Outcome]:
-    r"""Whether each claim holds, one after another; undeclared claims alone, if there are any."""
-    if not isinstance(estimator, Sampler):
-        first = outcome("claims are declared", [Call(checks.check_claims)], estimator, code)
-        yield first
-        if not first.holds:
-            return
+    r"""Whether each claim holds, one after another."""
     for claim, tried in calls(estimator).items():
         yield outcome(claim, tried, estimator, code)
 
@@ -190,8 +186,8 @@ def certify(
     start, name = time.perf_counter(), name or type(estimator).__name__
     sampler = isinstance(estimator, Sampler)
     keys = ("target", "unbiased", "differentiates_objective", "attaches_log_q", "evaluations", "learns", "compiles")
-    claims = None if sampler else {k: getattr(estimator, k, None) for k in keys}
-    found = Certificate(name, claims, getattr(estimator, "target", ""))
+    claims = None if sampler else {k: getattr(estimator, k) for k in keys}
+    found = Certificate(name, claims, estimator.target)
     said = []
     for line in text.heading(found):
         say(line)

@@ -49,9 +49,9 @@ WRONG = {
     "noise shared": (wrong.SharedNoise, "draws are shared along a leading dimension"),
     "more evaluations than claimed": (lambda: wrong.MoreEvaluations(**NONE), "2 evaluations, 1 are claimed"),
     "NaN at minus infinity": (lambda: wrong.OwnLogits(**NONE), r"logits \[0.0, 0.0, -inf\] .* is \[.*nan"),
-    "one cost for the batch": (lambda: wrong.MeanCost(**NONE), r"cost has shape \[\] for logits \[1, 1, 2\]"),
+    "one cost for the batch": (lambda: wrong.MeanCost(**NONE), r"one cost per example, got shape \[\]"),
     "wrong value": (lambda: wrong.WrongValue(**NONE), r"value is off by .*\[2.44\], not \[1.22\]"),
-    "undeclared": (wrong.Undeclared, "Undeclared.unbiased must be declared, a bool"),
+    "an unbiased relaxation": (wrong.UnbiasedRelaxation, "unbiased is claimed with target=relaxed"),
     "another rsample": (wrong.AnotherSample, "rsample has another value or gradient"),
 }
 SAMPLERS = {

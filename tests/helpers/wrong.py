@@ -278,17 +278,17 @@ class WrongValue(Reinforce):
         return cost + cost.detach()
 
 
-class Undeclared(Estimator):
-    """Does not say whether it is unbiased."""
+class UnbiasedRelaxation(Softmax):
+    """Claims to be unbiased for the discrete expectation, though it estimates another one."""
 
-    target, differentiates_objective = "expectation", False
+    unbiased = True
 
 
 class NotCompiled(Reinforce):
     """Looks at a value in the middle of a call."""
 
     def estimate(self, logits, objective, context):
-        if float(logits.sum()) > 1e30:
+        if float(logits.detach().sum()) > 1e30:
             print("large")
         return super().estimate(logits, objective, context)
 
