@@ -175,6 +175,9 @@ def certify(
 ) -> Certificate:
     r"""Measures an estimator or a :class:`~hardmax.certification.Sampler`, and checks all that it claims.
 
+    Three small problems can be enumerated, which is why their figures can be trusted. They say nothing of many
+    categories or long training: measure gradients of a model of one's own, or train it, for that.
+
     Arguments:
         estimator: What to certify; it is copied, never moved. On the processor, whatever device it is for.
         name: What to call it; its class by default.
