@@ -3,12 +3,12 @@
 import contextlib
 import copy
 
-import certification as c
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from hardmax import certification as c
 from hardmax.estimators import (
     NVIL,
     GumbelSoftmax,

@@ -2,11 +2,11 @@
 
 import functools
 
-import certification as c
 import numpy as np
 import pytest
 import torch
 
+from hardmax import certification as c
 from hardmax.estimators import (
     GumbelSoftmax,
     Softmax,

@@ -4,10 +4,10 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import certification as c
 import pytest
 import torch
 
+from hardmax import certification as c
 from hardmax.estimators import (
     DARN,
     IMLE,
