@@ -73,7 +73,7 @@ class Wandb:
     mode: WandbMode | None = option(None, "online, offline or disabled; null: WANDB_MODE, else online where possible")
     project: str = option("hardmax", "W&B project")
     entity: str | None = option(None, "W&B user or team; null: your default")
-    group: str | None = option(None, "W&B group; null: <task>-<estimator> and what a sweep varies, but the seed")
+    group: str | None = option(None, "W&B group; null: one for the runs that differ in their seed alone")
     tags: list[str] = option([], "W&B tags, such as [first,second]; task and estimator are added")
 
 
@@ -90,7 +90,7 @@ class Options:
     fresh: bool = option(False, "run again, in a new folder, what has already finished")
     retry: bool = option(False, "go on with a run that has failed, from its last checkpoint")
     checkpoint_every: float = option(60.0, "seconds between checkpoints")
-    name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed> and what a sweep varies")
+    name: str | None = option(None, "name of the run; null: task, estimator, seed, key and what a sweep varies")
     notes: str | None = option(None, "free text kept with the run")
     log_every: int = option(50, "steps between rows of the training loss")
     compile: bool = option(False, "compile the training step with torch.compile, for long runs")

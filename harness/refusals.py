@@ -1,9 +1,12 @@
 r"""What is wrong, in one line that names the option, its value, and what would be accepted."""
 
+import contextlib
 import os
 import re
 import sys
 import traceback
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -27,7 +30,6 @@ QUOTES = "text with special characters needs quotes within quotes, as in 'notes=
 # Options of Hydra's that nothing here goes by, and the values that change nothing.
 NOT_HONOURED = {"hydra.run.dir": (".",), "hydra.sweep.subdir": (".",), "hydra.output_subdir": (None,)}
 NOT_HONOURED |= {"hydra.job.chdir": (None, False)}
-JOB = "job"  # the name of the function that is a run, or a job of a sweep
 
 
 def debugging() -> bool:
@@ -35,15 +37,31 @@ def debugging() -> bool:
     return FULL_ERROR or any(argument.startswith("debug=") for argument in sys.argv)
 
 
-def check_arguments(arguments: list[str]) -> None:
-    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
-    flags, reader = get_args_parser(), OverridesParser.create()
+def with_flags_first(arguments: list[str]) -> list[str]:
+    r"""The arguments as Hydra can read them, which takes no overrides after a flag that follows some."""
+    if not flags_parser().parse_known_args(arguments)[1]:
+        return arguments
+    found = vars(flags_parser().parse_intermixed_args(arguments))
+    overrides = found.pop("overrides")
+    given = {f"--{name.replace('_', '-')}": value for name, value in found.items() if value}
+    return [name if value is True else f"{name}={value}" for name, value in given.items()] + overrides
+
+
+def flags_parser() -> ArgumentParser:
+    r"""Hydra's own, which refuses in one line."""
 
     def refuse(text: str):
         raise Refused(f"{text}; python run.py --help lists what there is")
 
+    flags = get_args_parser()
     flags.error = refuse
-    given, places = flags.parse_args(arguments), []
+    return flags
+
+
+def check_arguments(arguments: list[str]) -> None:
+    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
+    reader = OverridesParser.create()
+    given, places = flags_parser().parse_args(arguments), []
     for text in given.overrides:
         try:
             override = reader.parse_override(text)
@@ -98,7 +116,7 @@ def refusal(error: BaseException, arguments: list[str] | None = None) -> str | N
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
         return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
-    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not in_a_job(error):
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
         found = options.one_line(error), options.one_line(options.innermost(error))
         return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
     return None
@@ -112,9 +130,19 @@ def fault(error: BaseException) -> str:
     return f"{type(error).__name__}: {options.one_line(error)[:300]} ({where}); {notes[-1]}"
 
 
-def in_a_job(error: BaseException) -> bool:
+@contextlib.contextmanager
+def of_a_run() -> Iterator[None]:
+    r"""Within it, exceptions are marked as those of a run, for :func:`is_of_a_run`."""
+    try:
+        yield
+    except Exception as error:
+        error.of_a_run = True
+        raise
+
+
+def is_of_a_run(error: BaseException) -> bool:
     r"""Whether the exception left a run, rather than the composition of its config."""
-    return any(frame.name == JOB for frame in traceback.extract_tb(error.__traceback__))
+    return getattr(error, "of_a_run", False)
 
 
 def composition_error(text: str, cause: str, arguments: list[str]) -> str:

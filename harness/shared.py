@@ -3,9 +3,10 @@ r"""What those who write runs and those who read them share; nothing here takes 
 import contextlib
 import difflib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from hardmax.files import write_whole
 
 # Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
 FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
@@ -35,23 +36,10 @@ def writing(folder: Path) -> Iterator[None]:
     r"""Within it, an error of the system is raised as :class:`NotWritten`."""
     try:
         yield
+    except NotWritten:
+        raise
     except OSError as error:
         raise NotWritten(f"{error.filename or folder}: {error.strerror or error}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    r"""Writes a file that is either whole and on disk or not there."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()  # it takes the room that others may need
-        raise
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -20,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from hardmax import __version__
 from hardmax.paths import HOME
 
 from .shared import Refused
@@ -235,7 +236,7 @@ def versions() -> dict:
     r"""Versions of Python and of the packages that figures depend on."""
     return {
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"hardmax": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
     }
 
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import altair as alt
 import numpy as np
-import pandas as pd
 
+from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .biases import Point, measured_in, truth_of
 from .charts import as_png, axis_of, picture, rounded
+from .contents import table_of
 from .groups import grouped
-from .published import experiment
+from .published.experiments import experiment
 from .reproduction import as_paragraphs, made, markdown
 from .results import Results, results_of
 from .runs import Found, find
@@ -55,13 +56,13 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
                 continue
             points, about = measured_on(task, found)
             written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
-            written[-1].write_bytes(as_png(drawing(results, points)))
+            write_whole(written[-1], as_png(drawing(results, points)))
             parts.append(section(results, points, about, written[-1].name))
         if not written:
             raise Refused(
                 "".join(f"{n}\n" for n in found.notes) + f"no finished run below {', '.join(map(str, folders))}"
             )
-        to.write_text("\n".join(parts))
+        write_whole(to, "\n".join(parts))
     except OSError as error:
         raise Refused(f"--leaderboard {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     return [*written, to], found.notes
@@ -81,7 +82,7 @@ def measured_on(task: str, found: Found) -> tuple[dict[str, Point], str]:
     ]
     if not points:
         return {}, ""
-    rows = pd.read_csv(path)
+    rows = table_of(path)
     run = next((run for run in found.runs if run.folder == path.parent), None)
     first = rows.iloc[0]
     place = f"those of {run.estimator} with seed {run.seed} at step {first.get('step')}" if run else "the initial ones"

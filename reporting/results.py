@@ -6,7 +6,7 @@ import numpy as np
 
 from .curves import with_limits
 from .groups import Group
-from .runs import WHERE
+from .runs import WHERE, over_square
 from .statistics import Mean, Verdict, mean_of, verdicts
 from .words import Words, by_importance, words
 
@@ -45,11 +45,11 @@ class Results:
 def relative_bias(figures: list[dict], prefix: str) -> tuple[float, float, bool] | None:
     r"""The bias over several runs as in :meth:`Results.bias`; None if it is not known in all of them."""
     found = [[f.get(f"{prefix}/{k}") for k in ("bias2", "true_norm")] for f in figures]
-    if not found or any(bias2 is None or not norm for bias2, norm in found):
+    square = [over_square(bias2, norm) for bias2, norm in found]
+    if not square or None in square:
         return None
-    square = np.array([bias2 / norm**2 for bias2, norm in found])
-    errors = [(f.get(f"{prefix}/bias2_error") or 0.0) / f[f"{prefix}/true_norm"] ** 2 for f in figures]
-    mean = mean_of(list(square))
+    errors = [over_square(f.get(f"{prefix}/bias2_error"), f[f"{prefix}/true_norm"]) or 0.0 for f in figures]
+    mean = mean_of(square)
     error = max(np.nan_to_num(mean.error), float(np.sqrt(np.square(errors).sum())) / len(errors))
     value, low, high, limit = with_limits(np.array([mean.value]), np.array([error]))
     return float(value[0]), float(high[0] - low[0]) / 2, bool(limit[0])

@@ -18,7 +18,8 @@ import wandb
 from omegaconf import OmegaConf
 
 from hardmax.harness import app, options, refusals, tracking
-from hardmax.harness.train import State, train
+from hardmax.harness.state import State
+from hardmax.harness.train import train
 from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, folders, rows_of, sampled_kl, started
 
 # ---------------------------------------------------------------- training
@@ -528,10 +529,11 @@ WRONG_ARGUMENTS = [
         "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
     ),
     (["estimator=vimco", "estimator.samples=1"], "estimator=vimco: samples must be an integer of at least 2, got 1"),
-    (["estimator=vimco"], "VIMCO: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing"),
+    (["estimator=vimco"], "VIMCO: a bound bounds nothing beside the penalty that the task adds outside it (task.kl="),
+    (["estimator=vimco", "task=semi_supervised", "task.kl=sampled"], "VIMCO: a bound bounds nothing on this task: the"),
     (
         ["estimator=reweighted_wake_sleep", "task=text"],
-        "ReweightedWakeSleep: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing",
+        "ReweightedWakeSleep: a bound bounds nothing beside the penalty that the task adds outside it (task.kl=",
     ),
     (["measure.rivals=[{reinforce:{nope:0}}]"], "measure: reinforce with nope=0: Key 'nope' is not in struct"),
     (["task.encoder_widths=64"], "task=dvae: encoder_widths must be a list of integers of at least 1, got 64"),
@@ -741,7 +743,7 @@ def test_a_server_that_never_answers_delays_a_run_by_seconds(tmp_path, mode):
 
 def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeypatch):
     class Broken:
-        def log(self, row):
+        def send(self, row):
             raise ConnectionError("gone")
 
     monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))
