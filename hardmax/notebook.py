@@ -20,6 +20,7 @@ from hardmax.harness import options
 from hardmax.harness.refusals import refusal
 from hardmax.harness.run import run as run_config
 from hardmax.paths import CONFIGS
+from hardmax.reporting.contents import lines
 from hardmax.reporting.runs import find
 
 
@@ -102,8 +103,7 @@ def rows(*folders: str | Path) -> pd.DataFrame:
 
 def rows_of(folder: Path) -> pd.DataFrame:
     r"""What the run of a folder has logged, a row each."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([json.loads(line) for line in lines])
+    return pd.DataFrame(list(lines(folder / "metrics.jsonl", [])))
 
 
 @contextmanager

@@ -131,11 +131,11 @@ def walk(folder: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
         except OSError as error:
             notes.append(f"cannot be read: {place} ({error.strerror})")
             continue
-        names = {entry.name for entry in found if not entry.is_dir()}
+        inner = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+        names = {entry.name for entry in found} - {entry.name for entry in inner}
         if "metrics.jsonl" not in names:
-            inner = [entry for entry in found if entry.is_dir()]
-            notes += [f"a link, not followed: {entry.path}" for entry in inner if entry.is_symlink()]
-            left += [Path(entry.path) for entry in inner if not entry.is_symlink()]
+            left += [Path(entry.path) for entry in inner]
+            notes += [f"a link, not followed: {e.path}" for e in found if e.is_symlink() and os.path.isdir(e.path)]
         yield place, names
 
 

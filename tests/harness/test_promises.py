@@ -257,7 +257,10 @@ def test_two_sweeps_do_not_share_a_folder(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
-        ("hydra.job.chdir=true", "hydra.job.chdir=true: all jobs of a sweep run in the folder in which it is started"),
+        (
+            "hydra.job.chdir=true",
+            "hydra.job.chdir=true would change nothing: runs lie in output=FOLDER, a sweep in hydra.sweep.dir=FOLDER",
+        ),
         (
             "hydra.launcher.timeout=3",
             "hydra.launcher.timeout is not used: n_jobs alone says how many jobs run at once",
