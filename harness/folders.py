@@ -2,6 +2,7 @@ r"""The folders of runs: their names, and the lock that keeps all processes but 
 
 import contextlib
 import copy
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,14 @@ def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list
     )
 
 
-def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> Path:
-    r"""Makes ``output/task/estimator/seed-key``, or the same with -2, -3, ... if that is taken.
+class RunIsLocked(Refused):
+    r"""Another process works on the run."""
+
+
+def new_folder(output: str, task: str, estimator: str, seed: int, key: str, fresh: bool) -> Path:
+    r"""Makes ``output/task/estimator/seed-key``; if that is taken and ``fresh``, the same with -2, -3, ...
+
+    Not fresh, it may be there by now: of several processes that make it at once, :func:`claimed` lets one go on.
 
     Raises:
         Refused: If it cannot be made, or not be written to.
@@ -32,7 +39,7 @@ def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> P
     while True:
         folder = base if count == 1 else base.with_name(f"{base.name}-{count}")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=not fresh)
             return folder
         except FileExistsError:
             if not folder.is_dir():
@@ -43,23 +50,65 @@ def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> P
 
 
 @contextlib.contextmanager
-def locked(folder: Path, patience: float = 10) -> Iterator[bool]:
-    r"""Within it, no other process works on the run; False if one still does after ``patience`` seconds.
+def claimed(folder: Path, patience: float) -> Iterator[None]:
+    r"""Within it, no other process works on the run.
 
     The lock is the operating system's: a process that dies does not keep it.
+
+    Arguments:
+        folder: The run's.
+        patience: Seconds to wait for a process that may be about to end.
+
+    Raises:
+        RunIsLocked: If another process works on it.
+        NotWritten: If there is no room for the lock.
     """
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=patience)
-    except Timeout:  # an OSError too, but not one of writing
-        yield False
-        return
+    except Timeout as error:  # an OSError too, but not one of writing
+        raise RunIsLocked(f"another process works on {folder}") from error
     except OSError as error:
         raise NotWritten(f"{folder / 'lock'}: {error.strerror or error}") from error
     try:
-        yield True
+        yield
     finally:
         lock.release()
+
+
+class OpenFolder:
+    r"""A folder that is found again when it, or one that it is in, is renamed.
+
+    Arguments:
+        path: Where it is now.
+    """
+
+    def __init__(self, path: Path):
+        self.known, self.descriptor = path, os.open(path, os.O_RDONLY)
+
+    def path(self) -> Path:
+        r"""Where it is now.
+
+        Raises:
+            NotWritten: If it has been deleted, or where the system does not tell: renamed.
+        """
+        if not self.is_at(self.known):
+            with contextlib.suppress(OSError):
+                moved = Path(os.readlink(f"/proc/self/fd/{self.descriptor}"))
+                if self.is_at(moved):
+                    self.known = moved
+                    return moved
+            raise NotWritten(f"{self.known}: the folder is gone")
+        return self.known
+
+    def is_at(self, path: Path) -> bool:
+        r"""Whether the folder at ``path`` is this one, rather than none or another."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(path.stat(), os.fstat(self.descriptor))
+        return False
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict | None) -> None:
@@ -77,7 +126,7 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
     """
     varied = {*about["varied"]} if about else set()
     searched = varied if about and about["searching"] else set()
-    pairs = [override.lstrip("+").split("=", 1) for override in overrides]
+    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
     named = varied - {*labels, *NOT_RESULTS}
     settings = "".join(f" {key.rpartition('.')[2]}={shortest(value)}" for key, value in pairs if key in named)
     of_all, common = f"{labels['task']}-{labels['estimator']}", copy.deepcopy(config)

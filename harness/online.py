@@ -19,6 +19,8 @@ from pathlib import Path
 
 from hardmax.files import open_regular, read_text, write_whole
 
+from .options import wandb_mode
+
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
 OWN_ID = "wandb.id"  # a file in the run's folder
 ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -157,7 +159,9 @@ def start_wandb(folder: Path, config: dict) -> tuple[WandbRun | None, str]:
         folder: The run's own.
         config: The plain config, with ``choices``.
     """
-    asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
+    asked = wandb_mode(config["wandb"]["mode"])
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # W&B takes an empty one for a mistake
     if asked == "disabled":
         return None, "disabled"
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which complains about a server that is not there

@@ -15,6 +15,14 @@ FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", 
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
 
 
+def said_once(config: dict) -> dict:
+    r"""A plain config without its task's data, which are said at the top as well."""
+    task = config.get("task")
+    if isinstance(task, dict) and task.get("data") is not None and task["data"] == config.get("data"):
+        return config | {"task": {key: value for key, value in task.items() if key != "data"}}
+    return config
+
+
 class Refused(ValueError):
     r"""A request that is refused before any work starts; its text is the one line that the user sees."""
 
@@ -28,6 +36,8 @@ def writing(folder: Path) -> Iterator[None]:
     r"""Within it, an error of the system is raised as :class:`NotWritten`."""
     try:
         yield
+    except NotWritten:
+        raise
     except OSError as error:
         raise NotWritten(f"{error.filename or folder}: {error.strerror or error}") from error
 

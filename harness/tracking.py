@@ -2,7 +2,6 @@ r"""Where a run's figures go: files in a folder of its own, flushed row by row, 
 
 import contextlib
 import csv
-import importlib.metadata
 import json
 import os
 import platform
@@ -16,25 +15,10 @@ from matplotlib.image import imsave
 
 from hardmax.paths import HOME
 
+from .folders import OpenFolder
 from .online import OWN_ID, ROWS, TIMINGS, start_wandb
-from .shared import FINISHED, Refused, write_json, write_whole, writing
-
-
-def changed_since(folder: Path, code: dict[str, str]) -> str:
-    r"""Files of the code that makes results that are not what they were when the run of ``folder`` began, in words.
-
-    Empty if there are none.
-
-    Raises:
-        Refused: If it cannot be told.
-    """
-    path = folder / "environment.json"
-    try:
-        before = dict(json.loads(path.read_text())["code"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise Refused(f"{path} cannot be read, and nothing else tells by which code: fresh=true begins anew") from None
-    changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
-    return ", ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
+from .shared import FINISHED, NotWritten, Refused, write_json, write_whole, writing
+from .sources import changed_since, versions
 
 
 def same_code(folder: Path, code: dict[str, str]) -> bool:
@@ -46,25 +30,35 @@ def same_code(folder: Path, code: dict[str, str]) -> bool:
 
 
 def environment(device: torch.device) -> dict:
-    r"""Versions, commit and hardware behind a run."""
-
-    def git(*arguments):
-        try:
-            done = subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    packages = ("torch", "numpy", "hydra-core", "omegaconf", "wandb")
+    r"""Versions, commit and hardware behind a run; an installed package has a version and no commit."""
     return {
-        "commit": git("rev-parse", "HEAD"),
-        "changed_files": (git("status", "--porcelain") or "").splitlines(),
+        **commit(HOME),
         "command": sys.argv,
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        **versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
     }
+
+
+def commit(folder: Path) -> dict:
+    r"""``commit`` and ``changed_files`` of a git checkout; None and none of them if ``folder`` is not all of one.
+
+    An installed package may lie in a virtual environment within a repository of something else.
+    """
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments):
+        options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "env": surroundings}
+        try:
+            done = subprocess.run(["git", "--no-optional-locks", *arguments], **options)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != folder.resolve():
+        return {"commit": None, "changed_files": []}
+    return {"commit": git("rev-parse", "HEAD"), "changed_files": (git("status", "--porcelain") or "").splitlines()}
 
 
 def processor() -> str:
@@ -89,7 +83,7 @@ class Tracker:
         config: The resolved config, plain.
         labels: ``task``, ``estimator`` and ``seed``.
         device: Where the run computes.
-        code: Hashes of the code that makes the results, by file.
+        sources: Hashes of the ``code`` that makes the results and of the ``data`` files that it reads, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
             made again. None for a new run.
 
@@ -105,22 +99,34 @@ class Tracker:
         config: dict,
         labels: dict,
         device: torch.device,
-        code: dict[str, str],
+        sources: dict[str, dict[str, str]],
         sizes: dict[str, int] | None = None,
     ):
-        self.folder, config = folder, {"choices": labels, **config}
+        config = {"choices": labels, **config}
         with writing(folder):
+            self.open_folder = OpenFolder(folder)
             write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
             if sizes is None:
-                if not same_code(folder, code):  # what W&B has is of other code
+                if not same_code(folder, sources["code"]):  # what W&B has is of other code
                     (folder / OWN_ID).unlink(missing_ok=True)
-                write_json(folder / "environment.json", {**environment(device), "code": code})
+                write_json(folder / "environment.json", {**environment(device), **sources})
             for name in self.FILES:
                 with (folder / name).open("ab") as file:
                     file.truncate((sizes or {}).get(name, 0))
             self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
         self.wandb, self.mode = start_wandb(folder, config)
         self.to_wandb(lambda run: run.send_rows(folder))
+
+    @property
+    def folder(self) -> Path:
+        r"""The run's folder, where it is now."""
+        return self.open_folder.path()
+
+    def is_there(self) -> bool:
+        r"""Whether the run's folder is still there."""
+        with contextlib.suppress(NotWritten):
+            return self.folder.is_dir()
+        return False
 
     def sizes(self) -> dict[str, int]:
         r"""Bytes of the files of rows so far, which are on disk when this returns."""
@@ -169,6 +175,7 @@ class Tracker:
             with contextlib.suppress(OSError):  # of rows that could not be written, which was said
                 file.close()
         self.to_wandb(lambda run: run.finish(exit_code))
+        self.open_folder.close()
 
     def to_wandb(self, action) -> None:
         if self.wandb is None:
@@ -177,7 +184,10 @@ class Tracker:
             action(self.wandb)
         except Exception as error:  # whatever it is, the local files are complete
             text = " ".join(str(error).split())
-            print(f"W&B stopped ({type(error).__name__}: {text}); {self.folder} holds all rows", file=sys.stderr)
+            print(
+                f"W&B stopped ({type(error).__name__}: {text}); {self.open_folder.known} holds all rows",
+                file=sys.stderr,
+            )
             self.wandb = None
             if self.mode == "online":
                 self.mode = "incomplete"

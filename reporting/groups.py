@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 
+from .contents import shortened
 from .looks import Look, looks
 from .runs import Run
 
 OBSERVING = ("valid.every", "measure.", "log_every")  # how closely training is watched, which leaves it as it is
+MOST_LETTERS = 160  # of a label
 ONLY_NAMES = (
     "estimator._target_",
     "task._target_",
@@ -209,4 +211,5 @@ def name_all(groups: dict[tuple, Group]) -> None:
 def label(key: dict[str, str]) -> str:
     settings = ", ".join(f"{column(k)}={value_of(k, v)}" for k, v in key.items() if k != "estimator")
     estimator = key.get("estimator")
-    return settings if estimator is None else f"{estimator} ({settings})" if settings else estimator
+    whole = settings if estimator is None else f"{estimator} ({settings})" if settings else estimator
+    return shortened(whole, MOST_LETTERS)

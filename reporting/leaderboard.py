@@ -13,7 +13,7 @@ from .biases import Point, measured_in, truth_of
 from .charts import as_png, axis_of, picture, rounded
 from .contents import table_of
 from .groups import grouped
-from .published import experiment
+from .published.experiments import experiment
 from .reproduction import as_paragraphs, made, markdown
 from .results import Results, results_of
 from .runs import Found, find

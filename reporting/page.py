@@ -20,7 +20,8 @@ from .examples import exhibits
 from .groups import Group
 from .looks import Look, looks
 from .provenance import provenance
-from .published import HEADS, Beside, by_table, cells
+from .published.join import Beside
+from .published.texts import HEADS, by_table, cells
 from .results import Results
 from .statistics import AS_GOOD, BEST, UNTESTED
 from .tables import final_table, with_error

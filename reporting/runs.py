@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hardmax.files import open_regular, read_text
-from hardmax.harness.shared import FAILED, FINISHED
+from hardmax.harness.shared import FAILED, FINISHED, said_once
 
 from .contents import (
     LARGEST,
@@ -131,11 +131,11 @@ def walk(folder: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
         except OSError as error:
             notes.append(f"cannot be read: {place} ({error.strerror})")
             continue
-        names = {entry.name for entry in found if not entry.is_dir()}
+        inner = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+        names = {entry.name for entry in found} - {entry.name for entry in inner}
         if "metrics.jsonl" not in names:
-            inner = [entry for entry in found if entry.is_dir()]
-            notes += [f"a link, not followed: {entry.path}" for entry in inner if entry.is_symlink()]
-            left += [Path(entry.path) for entry in inner if not entry.is_symlink()]
+            left += [Path(entry.path) for entry in inner]
+            notes += [f"a link, not followed: {e.path}" for e in found if e.is_symlink() and os.path.isdir(e.path)]
         yield place, names
 
 
@@ -173,7 +173,7 @@ def with_config(folder: Path) -> Run:
     """
     config = saved_config(folder)
     choices = {key: text(config["choices"][key]) for key in ("task", "estimator", "seed")}
-    settings, steps = flat(config) | choices, int(config["steps"])
+    settings, steps = flat(said_once(config)) | choices, int(config["steps"])
     if len(settings) > MOST_ENTRIES or not is_number(steps):
         raise ValueError("too many settings, or steps")
     return Run(folder, settings, "unfinished", steps=steps)

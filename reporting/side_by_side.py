@@ -11,6 +11,7 @@ from hardmax.files import write_whole
 from .biases import Comparison, drawable, points_of, relative_biases, truth_of
 from .charts import as_png, bias_picture
 from .looks import looks
+from .spreadsheets import as_csv
 
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
 
@@ -19,7 +20,7 @@ def show(measured: list[dict], task: str, to: Path) -> None:
     r"""Prints the tables, and writes all figures and the pictures to a folder."""
     rows = pd.DataFrame(measured)
     to.mkdir(parents=True, exist_ok=True)
-    write_whole(to / "measured.csv", rows.to_csv(index=False))
+    write_whole(to / "measured.csv", as_csv(rows))
     written = [to / "measured.csv"]
     for where, of_one in rows.groupby("where", sort=False):
         print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}\n")

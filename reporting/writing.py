@@ -17,16 +17,17 @@ from .biases import comparisons
 from .curves import Curve, curves_of, drawn
 from .groups import Group, chosen, grouped
 from .page import OnTask, facts, page
-from .published import Value, compare
-from .published import facts as facts_of
+from .published.join import compare
+from .published.values import Value
+from .published.values import facts as facts_of
 from .results import results_of
 from .runs import Run, find
+from .spreadsheets import as_csv
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
 SCALE = 2  # pixels of a PNG for each of a chart
 MOST_OF_A_NAME = 80  # letters of a task in the names of its files
 PICTURE_OF_BIASES = "_bias_variance"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins with one is run by a spreadsheet
 
 
 def write(
@@ -45,7 +46,8 @@ def write(
         Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
             written.
     """
-    values, found = facts_of(published), find(folders)
+    found = find(folders)
+    values = facts_of(published, found.runs)
     if not found.runs:
         raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
     runs = chosen(found.runs, conditions)
@@ -112,28 +114,12 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
 def file_name(task: str) -> str:
     r"""The task's name as that of a file, which lies in no other folder whatever a config says.
 
-    A name that has to be changed gets a digest of what it was, so that no two tasks have the same.
+    A name that cannot be one gets a digest of what it was, so that no two tasks have the same.
     """
     name = re.sub(r"[^\w-]", "_", task, flags=re.ASCII)[:MOST_OF_A_NAME]
-    if name == task and not task.endswith(PICTURE_OF_BIASES):
+    if name and name == task and not task.endswith(PICTURE_OF_BIASES):
         return name
     return f"{name}-{hashlib.sha256(task.encode('utf-8', 'replace')).hexdigest()[:8]}"
-
-
-def as_csv(table: pd.DataFrame) -> str:
-    r"""A table as CSV, in which no text is taken for a formula by a spreadsheet."""
-    return table.map(as_cell).rename(columns=as_cell).to_csv(index=False)
-
-
-def as_cell(content: object) -> object:
-    r"""A text that a spreadsheet shows as it is: one that it would run begins with an apostrophe."""
-    if not isinstance(content, str) or not content.startswith(FORMULA):
-        return content
-    try:
-        float(content)
-    except ValueError:
-        return f"'{content}"
-    return content
 
 
 def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import measure
 from hardmax.harness import app, tracking
-from hardmax.harness.train import State
+from hardmax.harness.state import State
 from hardmax.reporting.runs import Run, read
 from helpers.commands import folders
 from helpers.damage import DIES_AFTER, LAST_SAVED, TINY

@@ -98,7 +98,7 @@ def test_slurm_s_notice_saves_and_the_run_goes_on(monkeypatch):
     """A job that ended by itself upon it would not be started again."""
     monkeypatch.setattr(pause, "LAUNCHED_BY", "slurm")
     saved = []
-    with pause.Pause(lambda: saved.append("now"), 1000, lambda: False) as between:
+    with pause.Pause(lambda: saved.append("now"), 1000, lambda: False, lambda: True) as between:
         between(False)
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -108,7 +108,7 @@ def test_slurm_s_notice_saves_and_the_run_goes_on(monkeypatch):
 
 
 def test_a_signal_after_the_last_step_ends_the_run_as_well():
-    between = pause.Pause(lambda: None, 1000, lambda: False)
+    between = pause.Pause(lambda: None, 1000, lambda: False, lambda: True)
 
     def last_step():
         with between:
