@@ -237,9 +237,12 @@ def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
 
 def evaluate_network(network: nn.Module, x: Tensor) -> Tensor:
     r"""``network(x)`` in the precision of x, whatever that of its parameters; lazy layers take their sizes here."""
+    dtype = next(network.parameters()).dtype
     if any(nn.parameter.is_lazy(p) for p in network.parameters()):
         with torch.no_grad():
-            network.to(x.device)(x.to(next(network.parameters()).dtype))
+            network.to(x.device)(x.to(dtype))
+    if x.dtype == dtype:
+        return network(x)
     parameters = {name: p.to(x.dtype) for name, p in network.named_parameters()}
     return torch.func.functional_call(network, parameters, (x,))
 

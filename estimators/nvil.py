@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from hardmax.checks import all_at_least, one_of
 
 from . import sampling
-from .base import Estimator, RunningMean, graft
+from .base import Estimator, RunningMean, evaluate_network, graft
 from .objectives import WITHOUT_K, check_logits
 
 
@@ -46,7 +46,8 @@ class Baseline(nn.Module):
         r"""The baseline ``[*batch]`` of features ``[*batch, D]``, and a scalar without them."""
         if features is None:
             return self.scalar
-        return self.scalar + self.network(features.detach().to(self.network[-1].weight.dtype)).squeeze(-1)
+        wide = torch.promote_types(features.dtype, self.scalar.dtype)
+        return self.scalar + evaluate_network(self.network, features.detach().to(wide)).squeeze(-1)
 
 
 class NVIL(Estimator):

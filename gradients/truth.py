@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hardmax.estimators.base import Estimator, copies_in_cache, with_log_q, with_shape
+from hardmax.estimators.base import Estimator, copies_in_cache, with_log_q
 from hardmax.estimators.exact import Exact
+from hardmax.estimators.objectives import with_shape
 from hardmax.estimators.reinforce import Reinforce
 from hardmax.tasks.base import Problem, Task
 
@@ -102,7 +103,9 @@ class Enumeration(Exact):
         K, C = logits.shape[-2:]
         if logits.shape[:-2].numel() // self.examples * C**K > self.limit:
             raise TooMany
-        objective = with_log_q(objective, logits, False) if log_q else with_shape(objective)
+        objective = with_shape(objective)
+        if log_q:
+            objective = with_log_q(objective, logits, False)
         return self.estimate(logits, in_parts(objective, copies_in_cache(logits)), context)
 
 

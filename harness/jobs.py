@@ -13,11 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
-from hydra.utils import get_class
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import DictConfig, flag_override
+from tqdm import tqdm
 
-from hydra_plugins.hardmax_rows import jobs
+from hydra_plugins.hardmax_rows import Composed, jobs
 
 from . import options
 from .folders import RunIsLocked
@@ -27,6 +27,7 @@ from .pause import REQUEUE, Stopped, end_with_parent
 from .refusals import fail, refusal
 from .run import command_line_overrides, run
 from .shared import NotWritten
+from .sources import located
 from .sweep import THIS_PROCESS, Sweep
 
 
@@ -49,10 +50,11 @@ class CheckSweep(Callback):
                 asked = [range_endpoints(o) for o in overrides]
             elif found := [o for o in overrides if o.is_interval_sweep()]:
                 raise Refused(f"{found[0].input_line} is a range to search: with hydra/sweeper=search")
-            batch = jobs(sweeper.get("rows"), None if trials else sweeper.get("params"), asked, parser)
             sweep = Sweep(fixed_folder(config))
-            for arguments in batch:
-                cfg = loader.load_sweep_config(config, arguments)
+            composed, params = Composed(loader, config), None if trials else sweeper.get("params")
+            batch = jobs(sweeper.get("rows"), params, asked, parser, sweeper.get("optional", ()), composed.has)
+            for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
+                cfg = composed.config(arguments)
                 with flag_override(cfg, ["struct", "readonly"], False):
                     del cfg["hydra"]  # as for a job
                 options.check(cfg)
@@ -79,8 +81,6 @@ def check_plugins(cfg: DictConfig) -> None:
         if cfg[part].get("_target_") not in Plugins.instance().class_name_to_class:
             choice = cfg.runtime.choices[f"hydra/{part}"]
             raise Refused(f"hydra/{part}={choice} needs an extra: pip install -e '.[{extra}]'")
-    if cfg.job.chdir:
-        raise Refused("hydra.job.chdir=true: all jobs of a sweep run in the folder in which it is started")
     if cfg.launcher._target_ == "hydra_plugins.hardmax_joblib.Joblib":
         unchanged = JobLibLauncherConf(_target_=cfg.launcher._target_, n_jobs=cfg.launcher.n_jobs)
         if changed := [name for name, value in vars(unchanged).items() if cfg.launcher[name] != value]:
@@ -153,7 +153,7 @@ def merit_of(cfg: DictConfig, folder: Path) -> float:
     Raises:
         Refused: If the task has no such figure.
     """
-    name = get_class(cfg.task._target_).merit
+    name = located(cfg.task._target_).merit
     key, sign = f"valid/{name.removeprefix('-')}", -1 if name.startswith("-") else 1
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     found = [row[key] for row in rows if row.get(key) is not None]

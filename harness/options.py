@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -21,7 +21,7 @@ from torch import nn
 from hardmax.paths import CONFIGS
 
 from .shared import NOT_RESULTS, Refused, nearest, said_once
-from .sources import config_of
+from .sources import GROUPS, config_of, located, targets_in
 
 MOST = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
 
@@ -181,6 +181,8 @@ def check(cfg: DictConfig) -> None:
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     check_measure(cfg.measure)
+    check_targets(cfg)
+    wandb_mode(cfg.wandb.mode)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
         raise Refused(f"output={cfg.output}: {place} is a file, where a folder is needed")
@@ -196,6 +198,42 @@ def check(cfg: DictConfig) -> None:
             raise Refused(f"wandb.tags must be 1 to 64 characters long each, got {tag!r}")
     if cfg.device == Device.cuda and not torch.cuda.is_available():
         raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+
+
+def check_targets(cfg: DictConfig) -> None:
+    r"""Refuses a ``_target_`` that is no class or function, and a choice without one."""
+    for group in GROUPS:
+        node = plain_value(cfg[group])
+        if not isinstance(node, dict):
+            if group != "data" or node is not None:
+                raise Refused(f"{group}={node}: the name of one choice is expected")
+            continue
+        if "_target_" not in node:
+            raise Refused(f"{group}._target_ must be given: {group}._target_=CLASS")
+        for key, target in targets_in(node, group):
+            if isinstance(target, str) and "${" in target:
+                continue  # it stands for one that is looked at elsewhere
+            if not isinstance(target, str) or not target:
+                raise Refused(f"{key} must be the name of a class, such as module.Class, got {target!r}")
+            try:
+                found = located(target)
+            except Exception as error:
+                raise Refused(f"{key}={target}: {one_line(innermost(error))}") from error
+            if not callable(found):
+                raise Refused(f"{key}={target}: it is no class or function")
+
+
+def wandb_mode(asked: WandbMode | str | None) -> str | None:
+    r"""What ``wandb.mode`` says, or else ``WANDB_MODE``, in the words of the former; None if neither does.
+
+    Raises:
+        Refused: If ``WANDB_MODE`` is none, whatever the option, as W&B itself looks at it.
+    """
+    words = {"": None, "dryrun": "offline", "run": "online", **{name: name for name in WandbMode.__members__}}
+    given = os.environ.get("WANDB_MODE", "")
+    if given not in words:
+        raise Refused(f"WANDB_MODE={given}: one of {', '.join(WandbMode.__members__)} is expected")
+    return words[given] if asked is None else getattr(asked, "value", asked)
 
 
 def check_interpolations(cfg: DictConfig) -> None:
@@ -332,7 +370,7 @@ def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
 def arguments_of(node: DictConfig) -> str:
     r"""The arguments that the class behind a config node takes, as a list in words."""
     try:
-        return ", ".join(inspect.signature(get_class(node._target_)).parameters) or "no arguments"
+        return ", ".join(inspect.signature(located(node._target_)).parameters) or "no arguments"
     except Exception:
         return "what its class takes"
 

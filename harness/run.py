@@ -23,9 +23,10 @@ from .pause import Pause, Stopped
 from .refusals import of_a_run
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
 from .sources import Opened, changed_since, code_of, hash_data, versions_since
+from .state import State
 from .sweep import Sweep
 from .tracking import Tracker
-from .train import State, prepare, train
+from .train import prepare, train
 
 PATIENCE = {"run": 10, "sweep": 1}  # seconds that one waits for another process that works on the same run
 

@@ -50,7 +50,7 @@ def commit(folder: Path) -> dict:
     def git(*arguments):
         options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "env": surroundings}
         try:
-            done = subprocess.run(["git", *arguments], **options)
+            done = subprocess.run(["git", "--no-optional-locks", *arguments], **options)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.rstrip("\n") if done.returncode == 0 else None

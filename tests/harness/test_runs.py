@@ -18,7 +18,8 @@ import wandb
 from omegaconf import OmegaConf
 
 from hardmax.harness import app, options, refusals, tracking
-from hardmax.harness.train import State, train
+from hardmax.harness.state import State
+from hardmax.harness.train import train
 from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, folders, rows_of, sampled_kl, started
 
 # ---------------------------------------------------------------- training
@@ -598,11 +599,7 @@ def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
 def test_an_option_that_not_all_rows_of_an_experiment_take(command):
     code, _, err = command("-m", "experiment=yin2019_figure1", "estimator.samples=2")
     assert code == 2
-    assert (
-        "estimator.samples is no option (did you mean estimator.limit?); estimator takes: limit; with -m say"
-        in err
-        in err
-    )
+    assert "estimator.samples is no option; estimator takes: limit; with -m say" in err
     code, _, err = command("-m", "experiment=yin2019_figure1", "estimator.samples=choice(2)")
     assert code == 2
     assert "estimator takes: limit, with estimator=arsm, which is among the jobs: estimator=NAME chooses those" in err

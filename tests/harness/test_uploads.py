@@ -111,7 +111,7 @@ def test_a_run_online_that_goes_on_logs_no_row_twice(command, server, tmp_path, 
     """Its checkpoint is older than its last rows, which are made again and are there already."""
     with monkeypatch.context() as broken:
         end_at(broken, 7)
-        broken.setattr("hardmax.harness.train.State.save", lambda state, *to: None)
+        broken.setattr("hardmax.harness.state.State.save", lambda state, *to: None)
         assert command(*QUICK, "wandb.mode=online")[0] == 130
     (folder,) = folders(tmp_path)
     sent = [row["step"] for row in server.rows()]
@@ -124,7 +124,7 @@ def test_a_run_online_that_goes_on_logs_no_row_twice(command, server, tmp_path, 
 def test_a_run_that_begins_again_by_other_code_is_another_run_there(command, server, tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         end_at(broken, 3)
-        broken.setattr("hardmax.harness.train.State.save", lambda state, *to: None)
+        broken.setattr("hardmax.harness.state.State.save", lambda state, *to: None)
         assert command(*QUICK, "wandb.mode=online")[0] == 130
     (folder,) = folders(tmp_path)
     first, path = name_of(folder), folder / "environment.json"

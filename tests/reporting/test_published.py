@@ -281,7 +281,7 @@ def descended(steps, rate=1.0, C=30):
 
 @pytest.mark.parametrize(
     ("mutation", "verdict"),
-    [([], "agrees"), (["estimator._target_=test_certification.MeanOverReferences"], "differs")],
+    [([], "agrees"), (["estimator._target_=helpers.wrong.MeanOverReferences"], "differs")],
 )
 def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdict):
     mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"estimator": "arsm", "task": "toy"}}
