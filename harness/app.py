@@ -19,7 +19,6 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from hardmax.paths import CONFIGS, ROOT
@@ -32,7 +31,7 @@ from .measuring import asked_for
 from .options import Refused
 from .pause import REQUEUE, Pause, Stopped, end_with_parent
 from .refusals import FULL_ERROR, check_arguments, debugging, fail, in_a_job, refusal
-from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
+from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FIGURES, FINISHED, NotWritten, writing
 from .sweep import THIS_PROCESS, Sweep
 from .tracking import Tracker, changed_since, fill_in_names, locked, new_folder, runs_of
 from .train import SHOW, State, prepare, train
@@ -159,18 +158,17 @@ def one_of_many(cfg: DictConfig) -> float | None:
 
 
 def merit_of(cfg: DictConfig, folder: Path) -> float:
-    r"""What a search maximises, of a finished run: the last validation figure that its task names, or minus it.
+    r"""What a search maximises, of a finished run: its last value, or minus it, of the first figure with a direction.
 
     Raises:
-        Refused: If the task has no such figure.
+        Refused: If there is no such figure on the validation split.
     """
-    name = get_class(cfg.task._target_).merit
-    key, sign = f"valid/{name.removeprefix('-')}", -1 if name.startswith("-") else 1
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found = [row[key] for row in rows if row.get(key) is not None]
-    if not found:
-        raise Refused(f"{cfg.task._target_}: there is no {key} to search by: its class names another figure as merit")
-    return sign * found[-1]
+    last = {key: value for row in rows for key, value in row.items() if value is not None}
+    for name, about in json.loads((folder / FIGURES).read_text()).items():
+        if about["better"] and f"valid/{name}" in last:
+            return last[f"valid/{name}"] * (1 if about["better"] == "higher" else -1)
+    raise Refused(f"{cfg.task._target_} has no figure to search by: its `figures` say of none what is better")
 
 
 class Elsewhere(Refused):
@@ -203,6 +201,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
             return finished_before(folder, code, labels, summary)
         sizes = go_on_from(folder, state, code, cfg)
         tracker = Tracker(folder, config, labels, device, code, sizes)
+        tracker.describe(task.figures)
         saved = state.step
 
         def save():

@@ -12,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
 from hardmax.paths import HOME
+from hardmax.tasks.base import Figure
 
-from .shared import FINISHED, NOT_RESULTS, NotWritten, Refused, write_whole, writing
+from .shared import FIGURES, FINISHED, NOT_RESULTS, NotWritten, Refused, write_whole, writing
 
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
 
@@ -201,6 +203,11 @@ class Tracker:
                     file.truncate((sizes or {}).get(name, 0))
             self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
         self.wandb, self.mode = start_wandb(folder, config, labels)
+
+    def describe(self, figures: dict[str, Figure]) -> None:
+        r"""Keeps what the task says of its figures."""
+        with writing(self.folder):
+            write_json(self.folder / FIGURES, {name: asdict(figure) for name, figure in figures.items()})
 
     def sizes(self) -> dict[str, int]:
         r"""Bytes of the files of rows so far, which are on disk when this returns."""

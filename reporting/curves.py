@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .groups import Group
-from .runs import AXES, WHERE, Run
+from .runs import AXES, WHERE, Run, said_by
 from .words import by_importance, words
 
 MOST_POINTS = 50_000  # of all curves of a task together, so that a page stays light
@@ -41,7 +41,8 @@ def drawn(groups: list[Group]) -> tuple[list[str], list[str]]:
     task measures only the one to the parameters, that one and its dead components.
     """
     there = {metric for group in groups for run in group.finished for metric in run.curves}
-    held_out = by_importance({metric for metric in there if metric.startswith("valid/")})
+    said = said_by([run for group in groups for run in group.runs])
+    held_out = by_importance({metric for metric in there if metric.startswith("valid/")}, said)
     where = next((w for w in WHERE if f"gradient/{w}/variance" in there), WHERE[0])
     first = ["train/loss", *held_out[:1], f"gradient/{where}/variance", f"gradient/{where}/bias2"]
     first += [f"gradient/{where}/dead"] * (where == "encoder")
@@ -70,7 +71,7 @@ def curve_of(group: Group, metric: str, axis: str, most: int) -> Curve | None:
     A run without a value of its own keeps the group from having a mean, as one of the others alone would be another.
     """
     biased = metric.endswith("/bias2")
-    log = words(metric).log and not biased
+    log = words(metric, {}).log and not biased
     runs = [known_part(run, metric, axis, above_zero=log) for run in group.finished]
     if not runs or min(map(len, runs)) == 0:
         return None

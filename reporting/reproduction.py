@@ -36,7 +36,7 @@ from .published import (
     in_full,
     number,
 )
-from .runs import POINTS, Run, find
+from .runs import POINTS, Run, find, said_by
 from .tables import in_markdown
 from .words import words
 
@@ -245,7 +245,7 @@ def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
         for metric in shown.get("curves", []):
             curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
             if rows := curve_rows(filter(None, curves)):
-                panels.append((words(metric, groups[0].task), rows, settings))
+                panels.append((words(metric, said_by(full)), rows, settings))
     if not panels:
         return None
     path.write_bytes(as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))

@@ -1,12 +1,13 @@
 r"""Final figures of the groups on one task, and how each compares with the best."""
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .curves import with_limits
 from .groups import Group
-from .runs import WHERE
+from .runs import WHERE, said_by
 from .statistics import Mean, Verdict, mean_of, verdicts
 from .words import Words, by_importance, words
 
@@ -33,8 +34,12 @@ class Results:
     def metrics(self) -> set[str]:
         return {metric for found in self.means.values() for metric in found}
 
+    @functools.cached_property
+    def said(self) -> dict[str, Words]:
+        return said_by([run for group in self.groups for run in group.runs])
+
     def words(self, metric: str) -> Words:
-        return words(metric, self.task, frozenset(self.metrics))
+        return words(metric, self.said)
 
     def bias(self, label: str, where: str) -> tuple[float, float, bool] | None:
         r"""Bias over the true gradient's norm, its standard error, and whether it is an upper limit instead."""
@@ -65,7 +70,7 @@ def results_of(task: str, groups: list[Group]) -> Results:
     for metric in results.metrics:
         if better := results.words(metric).better:
             results.verdicts[metric] = verdicts({g.label: g.by_block(metric) for g in groups}, better)
-    figures = by_importance({metric for metric in results.metrics if metric.startswith("test/")})
+    figures = by_importance({metric for metric in results.metrics if metric.startswith("test/")}, results.said)
     figures = [metric for metric in figures if results.words(metric).better] or figures
     where = next((w for w in WHERE if f"gradient/{w}/variance" in results.metrics), WHERE[0])
     wanted = [*figures, "train/loss", f"gradient/{where}/variance", f"gradient/{where}/relative_bias"]

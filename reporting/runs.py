@@ -13,7 +13,9 @@ import orjson
 import yaml
 from filelock import FileLock, Timeout
 
-from hardmax.harness.shared import FAILED, FINISHED
+from hardmax.harness.shared import FAILED, FIGURES, FINISHED
+
+from .words import Words, printable, said_in
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged
@@ -41,6 +43,7 @@ class Run:
         curves: By metric, rows ``[n, 4]`` of steps, evaluations per example, seconds of training, and the value. Those
             of ``gradient/<where>/bias2`` are over the squared true norm, and ``.../bias2_error`` is their error.
         environment: Versions, commit and hardware behind it.
+        said: What its task says of its figures, by name.
         made: When it was finished, in seconds since 1970.
         notes: On what could not be read.
     """
@@ -54,6 +57,7 @@ class Run:
     figures: dict[str, float | None] = field(default_factory=dict)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
+    said: dict[str, Words] = field(default_factory=dict)
     made: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -72,6 +76,11 @@ class Run:
     @property
     def finished(self) -> bool:
         return self.status == "finished"
+
+
+def said_by(runs: list[Run]) -> dict[str, Words]:
+    r"""What their task says of its figures, by name: as the last of them has it."""
+    return max(runs, key=lambda run: (bool(run.said), run.made), default=Run(Path(), {}, "")).said
 
 
 @dataclass
@@ -141,6 +150,8 @@ def read(folder: Path) -> Run | str:
     run.step = int(max((row["step"] for row in rows), default=0))
     with contextlib.suppress(OSError, ValueError):
         run.environment = json_of(folder / "environment.json")
+    with contextlib.suppress(OSError, ValueError):
+        run.said = said_in(json_of(folder / FIGURES))
     summary = judge(run)
     if run.finished:
         timings = list(lines(folder / "timings.jsonl", run.notes))
@@ -237,11 +248,6 @@ def text(value: object) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
     return IN_WORDS[value] if value is None or isinstance(value, bool) else printable(str(value))
-
-
-def printable(content: str) -> str:
-    r"""A text from anyone without characters that steer a terminal, or that no picture can have."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in content)
 
 
 def lines(path: Path, notes: list[str]) -> Iterator[dict]:
