@@ -7,7 +7,25 @@ The first measures at the parameters of a finished run, with ``measure``, ``devi
 the second at those that a run of this config starts from. Without measure.rivals nine others are measured as well.
 """
 
-from hardmax.reporting.comparison import main
+import sys
+
+from hardmax.harness.refusals import fail
+from hardmax.harness.shared import NotWritten, writing
+from hardmax.harness.side_by_side import measure
+from hardmax.reporting.side_by_side import show
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
+    rows, task, to = measure(sys.argv[1:])
+    try:
+        with writing(to):
+            show(rows, task, to)
+    except NotWritten as error:
+        fail(error)
+
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.shared import one_thread, take_turns
 from hardmax.estimators import ARSM, Estimator, GumbelSoftmax, Reinforce
-from hardmax.harness.gradients import measure
+from hardmax.gradients import measure
 from hardmax.tasks.data import Images
 from hardmax.tasks.dvae import DiscreteVAE
 

@@ -6,6 +6,7 @@ from .base import Estimator
 from .bounds import VIMCO, ReweightedWakeSleep
 from .carms import CARMS
 from .disarm import DisARMIW, DisARMSB, DisARMTree
+from .distributions import OneHotCategorical
 from .double_cv import DoubleCV
 from .exact import Exact
 from .gumbel_rao import GumbelRao
@@ -49,6 +50,7 @@ __all__ = [
     "GumbelSoftmax",
     "LocalExpectation",
     "MuProp",
+    "OneHotCategorical",
     "Rebar",
     "ReinMax",
     "ReinMaxCV",

@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least
+
 from . import sampling
-from .base import Estimator, Objective, at_least, copies_in_cache, graft
+from .base import Estimator, Objective, copies_in_cache, graft
 
 
 class Race:

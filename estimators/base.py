@@ -1,10 +1,11 @@
 r"""The contract between an estimator and whatever it is used on, and the few ideas that estimators share."""
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from hardmax.checks import fraction
 
 from . import sampling
 
@@ -18,7 +19,7 @@ class Estimator(nn.Module):
     ``logits`` that is the estimator. The gradient to whatever else ``objective`` uses (a decoder, say) is the
     ordinary one. Costs are minimised: the gradient estimates :math:`+\partial E[f(z)] / \partial` logits.
 
-    A subclass writes :meth:`estimate`, and :meth:`sample` if its objective is not to be evaluated at discrete
+    A subclass writes :meth:`estimate`, and :meth:`draw` if its objective is not to be evaluated at discrete
     draws. It never assumes how many leading dimensions there are: ``logits.expand(M, *batch, K, C)`` gives M
     independent gradient draws. State never moves in a call, only in :meth:`advance`.
 
@@ -68,18 +69,49 @@ class Estimator(nn.Module):
         objective = with_log_q(objective, logits, self.attaches_log_q) if log_q else with_shape(objective)
         if torch.is_grad_enabled():
             return self.estimate(logits, objective, context)
-        return objective(self.sample(logits))[0]
+        return objective(self.draw(logits))[0]
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         r"""What :meth:`forward` returns while gradients are enabled; the estimator itself."""
         raise NotImplementedError
 
-    def sample(self, logits: Tensor) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         r"""One draw of what the objective is evaluated at, ``[1, *batch, K, C]``."""
         return sampling.draw(logits, 1)
 
+    @torch.no_grad()
+    def sample(self, logits: Tensor) -> Tensor:
+        r"""One draw of what the objective is evaluated at, without gradients, ``[..., C] -> [..., C]``."""
+        return one_draw(self, logits)
+
+    def rsample(self, logits: Tensor) -> Tensor:
+        r"""One draw through which the gradient flows, ``[..., C] -> [..., C]``, where the estimator has such draws.
+
+        Raises:
+            NotImplementedError: If it does not: its gradient is made of values of the cost, and needs a function.
+        """
+        name = type(self).__name__
+        raise NotImplementedError(
+            f"{name} needs values of the cost, so it has no rsample: write cost = {name}(...)(logits, objective), "
+            "where objective(z) gives the cost of z, [S, *batch, K, C] -> [S, *batch]"
+        )
+
     def advance(self) -> None:
         r"""Moves schedules and running averages; called once after every optimiser step."""
+
+
+def one_draw(estimator: Estimator, logits: Tensor) -> Tensor:
+    r"""One of the estimator's draws, for logits with any leading dimensions: ``[..., C] -> [..., C]``.
+
+    Raises:
+        ValueError: If the logits are a scalar, or empty.
+        TypeError: If they are not floating point.
+    """
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim < 1 or 0 in logits.shape:
+        raise ValueError(f"logits must be [..., C], all at least 1, got {list(logits.shape)}")
+    return estimator.draw(logits.unsqueeze(0))[0, 0] if logits.ndim == 1 else estimator.draw(logits)[0]
 
 
 class _Graft(torch.autograd.Function):
@@ -120,7 +152,7 @@ class RunningMean(nn.Module):
 
     def __init__(self, decay: float, size: tuple[int, ...] = ()):
         super().__init__()
-        self.decay = share(decay=decay)
+        self.decay = fraction(decay=decay)
         self.pending = []  # what has been noted since the last optimiser step
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
@@ -218,54 +250,3 @@ def check_logits(logits: Tensor) -> None:
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     if logits.ndim < 2 or 0 in logits.shape:
         raise ValueError(f"logits must be [*batch, K, C], all at least 1, got {list(logits.shape)}")
-
-
-def at_least(minimum: int, **option: int) -> int:
-    r"""The one option given by name; TypeError if no integer, ValueError below ``minimum`` or above ``sys.maxsize``."""
-    ((name, value),) = option.items()
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        kind = ValueError if isinstance(value, int | float) else TypeError
-        raise kind(f"{name} must be an integer of at least {minimum}, got {value!r}")
-    if value > sys.maxsize:
-        raise ValueError(f"{name} must be at most {sys.maxsize}, got {value}")
-    return value
-
-
-def all_at_least(minimum: int, **option: Sequence[int]) -> list[int]:
-    r"""The one option given by name, a list of integers; raises as :func:`at_least` does for one, naming the option."""
-    ((name, values),) = option.items()
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(f"{name} must be a list of integers of at least {minimum}, got {values!r}")
-    return [at_least(minimum, **{f"each of {name}": value}) for value in values]
-
-
-def positive(**option: float) -> float:
-    r"""The one option given by name; ValueError unless finite and above 0, TypeError if it is no number, naming it."""
-    ((name, value),) = option.items()
-    if not is_number(value) or not 0 < value < float("inf"):
-        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a number above 0, got {value!r}")
-    return float(value)
-
-
-def share(**option: float) -> float:
-    r"""The one option given by name; ValueError unless from 0 up to but not including 1, TypeError if no number."""
-    ((name, value),) = option.items()
-    if not is_number(value) or not 0 <= value < 1:
-        kind = ValueError if is_number(value) else TypeError
-        raise kind(f"{name} must be from 0 up to but not including 1, got {value!r}")
-    return float(value)
-
-
-def is_number(value: object) -> bool:
-    r"""Whether a value is an integer or a float, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def one_of(choices: Iterable[str | bool], **option: str | bool) -> str | bool:
-    r"""The one option given by name; ValueError, or TypeError for another type, that names it and lists ``choices``."""
-    ((name, value),) = option.items()
-    choices = list(choices)
-    if type(value) not in map(type, choices) or value not in choices:
-        kind = ValueError if type(value) in map(type, choices) else TypeError
-        raise kind(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-    return value

@@ -3,8 +3,10 @@ import math
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least
+
 from . import sampling
-from .base import Estimator, at_least, graft
+from .base import Estimator, graft
 
 
 class VIMCO(Estimator):

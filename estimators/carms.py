@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least, one_of
+
 from . import sampling
-from .base import Estimator, at_least, graft, one_of
+from .base import Estimator, graft
 from .disarm import first_stop
 
 MOST_CATEGORIES = 32  # with inverse_cdf, whose ratios average over C (C - 1) / 2 orders

@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import at_least
+
 from . import sampling
-from .base import Estimator, at_least, graft, trained_on
+from .base import Estimator, graft, trained_on
 
 
 class DoubleCV(Estimator):

@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least
+
 from . import sampling
-from .base import Estimator, at_least
+from .base import Estimator
 
 
 class Exact(Estimator):

@@ -2,8 +2,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from hardmax.checks import at_least
+
 from . import sampling
-from .base import at_least
 from .gumbel_softmax import Temperature
 from .straight_through import PulledBack, through_softmax
 

@@ -3,8 +3,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import at_least, one_of, positive
+
 from . import sampling
-from .base import Estimator, at_least, check_logits, one_of, positive, straight_through, with_shape
+from .base import check_logits, straight_through, with_shape
+from .pathwise import Pathwise
 
 
 class Temperature(nn.Module):
@@ -58,7 +61,7 @@ class Temperature(nn.Module):
         self.steps = state["steps"]
 
 
-class GumbelSoftmax(Estimator):
+class GumbelSoftmax(Pathwise):
     r"""Pathwise gradient through the relaxed sample ``softmax((logits + Gumbel noise) / temperature)``.
 
     Low variance, and unbiased for the *relaxed* expectation, which is another one than the discrete
@@ -85,7 +88,7 @@ class GumbelSoftmax(Estimator):
         prior_temperature: Of the relaxed uniform prior, above 0.
     """
 
-    target, unbiased, differentiates_objective, attaches_log_q = "relaxed", False, True, True
+    target, attaches_log_q = "relaxed", True
     learns = "the temperature, with learned=true"
 
     def __init__(
@@ -107,10 +110,14 @@ class GumbelSoftmax(Estimator):
         if not (log_q and self.relaxed_kl):
             return super().forward(logits, objective, context, log_q)
         check_logits(logits)
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        log_y = self.scaled(wide + sampling.gumbel(logits, 1)).log_softmax(-1)  # [1, *batch, K, C]
+        log_y = self.log_draw(logits)
         cost = with_shape(objective)(log_y.exp().to(logits.dtype))[0]
-        return cost + self.log_ratio(log_y, wide)[0].to(cost.dtype)
+        return cost + self.log_ratio(log_y, logits.to(log_y.dtype))[0].to(cost.dtype)
+
+    def log_draw(self, logits: Tensor) -> Tensor:
+        r"""Logarithm of one relaxed draw, ``[1, *batch, K, C]``, at least in float32."""
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return self.scaled(wide + sampling.gumbel(logits, 1)).log_softmax(-1)
 
     def log_ratio(self, log_y: Tensor, logits: Tensor) -> Tensor:
         r"""log q(y) - log p(y) - K log C in nats, ``[S, *batch]``, p being the relaxed uniform prior.
@@ -125,10 +132,7 @@ class GumbelSoftmax(Estimator):
         log_p = log_concrete(log_y, prior, torch.tensor(self.prior_temperature, dtype=torch.float64))
         return (log_q - log_p - (~impossible).sum(-1).log()).sum(-1)
 
-    def estimate(self, logits, objective, context):
-        return objective(self.sample(logits))[0]
-
-    def sample(self, logits):
+    def draw(self, logits):
         return self.relaxed(logits + sampling.gumbel(logits, 1)).to(logits.dtype)
 
     def relaxed(self, perturbed: Tensor) -> Tensor:
@@ -189,13 +193,13 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
     ):
         super().__init__(temperature, rate, floor, every, learned)
 
-    def sample(self, logits):
+    def draw(self, logits):
         perturbed = logits + sampling.gumbel(logits, 1)
         hard = sampling.one_hot(perturbed.argmax(-1), logits)
         return straight_through(hard, self.relaxed(perturbed).to(logits.dtype))
 
 
-class DecoupledSTGumbel(Estimator):
+class DecoupledSTGumbel(Pathwise):
     r"""Straight-through Gumbel-softmax with one temperature for the draw and another one for the gradient.
 
     The draw is the argmax of ``logits / forward_temperature + noise``, the surrogate the softmax of
@@ -216,18 +220,13 @@ class DecoupledSTGumbel(Estimator):
         backward_temperature: Of the surrogate, above 0; its reciprocal scales the gradient.
     """
 
-    unbiased, differentiates_objective = False, True
-
     def __init__(self, forward_temperature: float = 1.0, backward_temperature: float = 1.0):
         super().__init__()
         self.forward_temperature = positive(forward_temperature=forward_temperature)
         self.backward_temperature = positive(backward_temperature=backward_temperature)
         self.target = "expectation" if forward_temperature == 1 else "relaxed"
 
-    def estimate(self, logits, objective, context):
-        return objective(self.sample(logits))[0]
-
-    def sample(self, logits):
+    def draw(self, logits):
         noise = sampling.gumbel(logits, 1)
         hard = sampling.one_hot((logits / self.forward_temperature + noise).argmax(-1), logits)
         soft = sampling.softmax(logits / self.backward_temperature + noise)

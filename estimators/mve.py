@@ -1,8 +1,9 @@
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least, positive
+
 from . import sampling
-from .base import at_least, positive
 from .straight_through import PulledBack, through_softmax
 
 

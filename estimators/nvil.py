@@ -4,8 +4,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import all_at_least, one_of
+
 from . import sampling
-from .base import Estimator, RunningMean, all_at_least, check_logits, graft, one_of
+from .base import Estimator, RunningMean, check_logits, graft
 
 
 class Baseline(nn.Module):

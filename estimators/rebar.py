@@ -3,8 +3,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import at_least, one_of, positive
+
 from . import sampling
-from .base import Estimator, at_least, evaluate_network, graft, one_of, positive, trained_on
+from .base import Estimator, evaluate_network, graft, trained_on
 
 
 class Rebar(Estimator):

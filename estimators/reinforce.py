@@ -1,7 +1,9 @@
 import torch
 
+from hardmax.checks import at_least, one_of
+
 from . import sampling
-from .base import Estimator, RunningMean, at_least, graft, one_of
+from .base import Estimator, RunningMean, graft
 
 
 class Reinforce(Estimator):

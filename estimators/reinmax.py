@@ -3,8 +3,9 @@ import math
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least, one_of, positive
+
 from . import sampling
-from .base import at_least, one_of, positive
 from .gumbel_rao import mean_jacobian
 from .straight_through import PulledBack, through_softmax
 

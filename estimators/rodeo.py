@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import at_least
+
 from . import sampling
-from .base import Estimator, at_least, evaluate_network, graft, trained_on
+from .base import Estimator, evaluate_network, graft, trained_on
 from .double_cv import others, with_slope
 
 

@@ -1,8 +1,10 @@
+from hardmax.checks import positive
+
 from . import sampling
-from .base import Estimator, positive
+from .pathwise import Pathwise
 
 
-class Softmax(Estimator):
+class Softmax(Pathwise):
     r"""The deterministic relaxation: the objective at the probabilities, ``f(softmax(logits / temperature))``.
 
     No noise and no variance, but another problem: the model may learn to use mixtures of categories that the
@@ -13,14 +15,11 @@ class Softmax(Estimator):
         temperature: Divides the logits, above 0. Below 1 the mixtures are sharper and the gradients rarer.
     """
 
-    target, unbiased, differentiates_objective, attaches_log_q = "relaxed", False, True, True
+    target, attaches_log_q = "relaxed", True
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()
         self.temperature = positive(temperature=temperature)
 
-    def estimate(self, logits, objective, context):
-        return objective(self.sample(logits))[0]
-
-    def sample(self, logits):
+    def draw(self, logits):
         return sampling.softmax(logits / self.temperature).unsqueeze(0)

@@ -3,8 +3,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hardmax.checks import one_of, positive
+
 from . import sampling
-from .base import Estimator, one_of, positive, straight_through
+from .base import straight_through
+from .pathwise import Pathwise
 
 
 class _PulledBack(torch.autograd.Function):
@@ -18,7 +21,7 @@ class _PulledBack(torch.autograd.Function):
         return ctx.pullback(g).sum(0).to(ctx.dtype), None, None
 
 
-class PulledBack(Estimator):
+class PulledBack(Pathwise):
     r"""Base of the estimators that differentiate the objective at discrete draws and invent the draws' Jacobian.
 
     A subclass writes :meth:`pullback`: what stands for the Jacobian of the draws with respect to the logits. It
@@ -27,13 +30,14 @@ class PulledBack(Estimator):
     parameters get their ordinary gradient.
     """
 
-    target, unbiased, differentiates_objective = "expectation", False, True
+    target = "expectation"
 
-    def estimate(self, logits, objective, context):
+    def draw(self, logits):
         wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
         hard = sampling.draw(wide, 1)
-        z = _PulledBack.apply(logits, hard.to(logits.dtype), self.pullback(wide, hard))
-        return objective(z)[0]
+        if not torch.is_grad_enabled():
+            return hard.to(logits.dtype)
+        return _PulledBack.apply(logits, hard.to(logits.dtype), self.pullback(wide, hard))
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         r"""The transposed Jacobian of the draws, as a function of g ``[S, *batch, K, C]`` to one of that shape.
@@ -50,7 +54,7 @@ def through_softmax(q: Tensor, g: Tensor, dim: int = -1) -> Tensor:
     return q * (g - (q * g).sum(dim, keepdim=True))
 
 
-class StraightThrough(Estimator):
+class StraightThrough(Pathwise):
     r"""Hardmax forward, softmax backward: the gradient of a one-hot choice is that of the softmax.
 
     One evaluation and little variance, at the price of a bias that no number of draws removes. With
@@ -67,22 +71,15 @@ class StraightThrough(Estimator):
         stochastic: Whether to choose by a draw rather than by argmax.
     """
 
-    unbiased, differentiates_objective = False, True
-
     def __init__(self, temperature: float = 1.0, stochastic: bool = False):
         super().__init__()
         self.temperature = positive(temperature=temperature)
         self.stochastic = one_of([True, False], stochastic=stochastic)
         self.target = "expectation" if stochastic else "mode"
 
-    def estimate(self, logits, objective, context):
-        soft = sampling.softmax(logits / self.temperature)
-        return objective(straight_through(self.sample(logits), soft.unsqueeze(0)))[0]
-
-    def sample(self, logits):
-        if self.stochastic:
-            return sampling.draw(logits, 1)
-        return sampling.one_hot(logits.argmax(-1), logits).unsqueeze(0)
+    def draw(self, logits):
+        hard = sampling.draw(logits, 1) if self.stochastic else sampling.one_hot(logits.argmax(-1), logits).unsqueeze(0)
+        return straight_through(hard, sampling.softmax(logits / self.temperature).unsqueeze(0))
 
 
 class GappedStraightThrough(PulledBack):

@@ -1,8 +1,10 @@
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least
+
 from . import sampling
-from .base import Estimator, at_least, graft
+from .base import Estimator, graft
 from .unordered_set import beam_search, log1mexp, log_prob_of_members
 
 NEGLIGIBLE = 1e-12  # probability of the rest below which it is left out: smaller ones are rounding errors

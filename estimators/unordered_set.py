@@ -3,8 +3,10 @@ import itertools
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least, one_of
+
 from . import sampling
-from .base import Estimator, at_least, graft, one_of
+from .base import Estimator, graft
 
 MOST = 8  # members: the weights go through all 2^S subsets
 

@@ -13,12 +13,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hardmax.estimators.base import Estimator
+from hardmax.gradients import RunningVariance, Stream, forked_random, frozen, measure, noises, truth_of
 from hardmax.tasks.base import Problem, Task
 
-from .gradients import RunningVariance, forked_random, frozen, measure, noises, truth_of
 from .options import Refused, build, estimators_known, innermost, one_line, plain_value
-
-MEASURE, FIT, LEARN, NOISES, TRUTH = 1, 5, 6, 7, 8  # purposes of forked random streams
 
 
 def configured(entry: str | dict) -> tuple[str, Estimator]:
@@ -150,7 +148,7 @@ class Measuring:
         self.cfg, self.seed, self.task, self.estimator, self.device = cfg.measure, cfg.seed, task, estimator, device
         self.batch, self.batches, self.reference = task.held_aside(cfg.batch_size), batches, reference
         fitting = {}
-        with forked_random(device, self.seed, 0, FIT):
+        with forked_random(device, self.seed, 0, Stream.FIT):
             for name, other in [*reference.items(), *rivals.items()]:
                 try:
                     fit(other.to(device), task.problem(self.batch))
@@ -167,16 +165,16 @@ class Measuring:
     def take(self, step: int) -> tuple[dict, dict]:
         r"""Statistics after ``step`` optimiser steps, and the seconds that one draw took, by name."""
         task, cfg = self.task, self.cfg
-        with forked_random(self.device, self.seed, step, TRUTH):
+        with forked_random(self.device, self.seed, step, Stream.TRUTH):
             truth = truth_of(task, self.batch, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
         found, seconds = self.of_one(self.estimator, truth, step)
         seconds = {"seconds": seconds}
         if cfg.batches:
-            with forked_random(self.device, self.seed, step, NOISES):
+            with forked_random(self.device, self.seed, step, Stream.NOISES):
                 batches = itertools.islice(self.batches(step), cfg.batches)
                 found |= {f"encoder/{k}": v for k, v in noises(task, self.estimator, batches, 2).items()}
         for name, rival in self.rivals.estimators.items():
-            with forked_random(self.device, self.seed, step, LEARN):
+            with forked_random(self.device, self.seed, step, Stream.LEARN):
                 self.rivals.learn(name, task, step, self.batches(step))
             of_rival, seconds[f"rivals/{name}/seconds"] = self.of_one(rival, truth, step)
             found |= {f"rivals/{name}/{k}": v for k, v in of_rival.items()}
@@ -184,7 +182,7 @@ class Measuring:
 
     def of_one(self, estimator: Estimator, truth, step: int) -> tuple[dict, float]:
         r"""Statistics of one estimator, and the seconds that one draw took; all of them get the same random stream."""
-        with forked_random(self.device, self.seed, step, MEASURE):
+        with forked_random(self.device, self.seed, step, Stream.MEASURE):
             start = self.now()
             found = measure(self.task, estimator, self.batch, self.cfg.draws, truth, self.cfg.precision)
             return found, (self.now() - start) / found["draws"]

@@ -283,8 +283,9 @@ def key_of(config: dict) -> str:
 
 
 def code_of(cfg: DictConfig) -> dict[str, str]:
-    r"""Hashes by file of the code that makes results: estimators, tasks, harness, and the user's own targets."""
-    files = [p for folder in ("estimators", "tasks", "harness") for p in sorted((HOME / folder).rglob("*.py"))]
+    r"""Hashes by file of the code that makes results: the rooms that compute, and the user's own targets."""
+    rooms = ("estimators", "gradients", "tasks", "harness")
+    files = [p for room in rooms for p in sorted((HOME / room).rglob("*.py"))]
     for node in (cfg.estimator, cfg.task):
         with contextlib.suppress(Exception):  # an unknown target is refused when it is built
             files.append(Path(inspect.getsourcefile(get_class(node._target_))))

@@ -2,7 +2,7 @@ r"""How the model's learning rate changes in the course of a run."""
 
 import math
 
-from hardmax.estimators.base import share
+from hardmax.checks import fraction
 
 
 class Constant:
@@ -21,7 +21,7 @@ class WarmupCosine:
     """
 
     def __init__(self, warmup: float = 0.02, start: float = 0.001):
-        self.warmup, self.start = share(warmup=warmup), share(start=start)
+        self.warmup, self.start = fraction(warmup=warmup), fraction(start=start)
 
     def __call__(self, done: float) -> float:
         r"""The factor of the learning rate when this share of the steps is done, in [0, 1)."""

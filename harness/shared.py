@@ -2,6 +2,7 @@ r"""What those who write runs and those who read them share; nothing here takes 
 
 import contextlib
 import difflib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,11 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()  # it takes the room that others may need
         raise
+
+
+def write_json(path: Path, content: dict) -> None:
+    r"""Writes a file that is either whole and on disk or not there."""
+    write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def nearest(word: str, known: list[str], prefix: str = "") -> str:

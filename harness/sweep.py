@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .tracking import write_json
+from .shared import write_json
 
 STOP = "stop"  # a file in the sweep's folder that asks every job to save and end
 ENDED = ("done", "finished before", "failed", "stopped", "running elsewhere")

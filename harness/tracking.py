@@ -8,73 +8,18 @@ import os
 import platform
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from matplotlib.image import imsave
 
 from hardmax.paths import HOME
 from hardmax.tasks.base import Figure
 
-from .shared import FIGURES, FINISHED, NOT_RESULTS, NotWritten, Refused, write_whole, writing
-
-PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
-
-
-def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list[Path]:
-    r"""Folders of the runs made from one config so far, oldest first."""
-    parent = Path(output) / task / estimator
-    again = [p for p in parent.glob(f"{seed}-{key}-*") if p.name.rsplit("-", 1)[1].isdigit()]
-    return [parent / f"{seed}-{key}"] * (parent / f"{seed}-{key}").is_dir() + sorted(
-        again, key=lambda p: int(p.name.rsplit("-", 1)[1])
-    )
-
-
-def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> Path:
-    r"""Makes ``output/task/estimator/seed-key``, or the same with -2, -3, ... if that is taken.
-
-    Raises:
-        Refused: If it cannot be made, or not be written to.
-    """
-    base, count = Path(output) / task / estimator / f"{seed}-{key}", 1
-    while True:
-        folder = base if count == 1 else base.with_name(f"{base.name}-{count}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            if not folder.is_dir():
-                raise Refused(f"output={output}: {folder} is a file, where a folder is needed") from None
-            count += 1
-        except OSError as error:
-            raise Refused(f"output={output}: cannot make {folder}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def locked(folder: Path, patience: float = 10) -> Iterator[bool]:
-    r"""Within it, no other process works on the run; False if one still does after ``patience`` seconds.
-
-    The lock is the operating system's: a process that dies does not keep it.
-    """
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=patience)
-    except Timeout:  # an OSError too, but not one of writing
-        yield False
-        return
-    except OSError as error:
-        raise NotWritten(f"{folder / 'lock'}: {error.strerror or error}") from error
-    try:
-        yield True
-    finally:
-        lock.release()
+from .online import as_picture, as_table, finish_wandb, start_wandb
+from .shared import FIGURES, FINISHED, Refused, write_json, write_whole, writing
 
 
 def changed_since(folder: Path, code: dict[str, str]) -> str:
@@ -126,41 +71,6 @@ def processor() -> str:
     return f"{platform.processor() or 'cpu'}, {os.cpu_count()} cores"
 
 
-def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict | None) -> None:
-    r"""Fills in what W&B shows and was left open, and adds task and estimator to the tags.
-
-    A run is named after task, estimator, seed and the options in which the jobs of its sweep differ. A group are runs
-    that differ in their seed alone, or the trials of a search.
-
-    Arguments:
-        config: The resolved config, plain; it is changed.
-        labels: ``task``, ``estimator`` and ``seed``.
-        overrides: Of the command line, of this job.
-        about: What is known of the job's sweep, if it is of one.
-    """
-    pairs = [override.lstrip("+").split("=", 1) for override in overrides]
-    named = {*about["varied"]} - {*labels, *NOT_RESULTS} if about else set()
-    settings = "".join(f" {key.rpartition('.')[2]}={shortened(value)}" for key, value in pairs if key in named)
-    of_all = f"{labels['task']}-{labels['estimator']}"
-    of_group = of_all if about and about["searching"] else of_all + settings
-    config["name"] = config["name"] or f"{of_all}-{labels['seed']}{settings}"[:128]
-    config["wandb"]["group"] = config["wandb"]["group"] or of_group[:128]
-    config["wandb"]["tags"] = list(dict.fromkeys([*config["wandb"]["tags"], labels["task"], labels["estimator"]]))
-
-
-def shortened(value: str) -> str:
-    r"""A number with four digits, and other text as it is."""
-    try:
-        return f"{float(value):.4g}"
-    except ValueError:
-        return value
-
-
-def write_json(path: Path, content: dict) -> None:
-    r"""Writes a file that is either whole and on disk or not there."""
-    write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
-
-
 class Tracker:
     r"""Writes rows to ``metrics.jsonl`` and ``timings.jsonl`` in the run's folder, and to W&B.
 
@@ -171,7 +81,7 @@ class Tracker:
     Arguments:
         folder: The run's own, already made.
         config: The resolved config, plain.
-        labels: ``task``, ``estimator`` and ``seed``.
+        labels: ``task``, ``estimator`` and ``seed``, and what else was chosen from a group of configs.
         device: Where the run computes.
         code: Hashes of the code that makes the results, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
@@ -269,95 +179,3 @@ class Tracker:
             self.wandb = None
             if self.mode == "online":
                 self.mode = "incomplete"
-
-
-def as_table(rows: list[dict[str, str]]):
-    r"""A W&B table of the rows."""
-    import wandb
-
-    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-
-
-def as_picture(path: Path):
-    r"""A W&B image of a file."""
-    import wandb
-
-    return wandb.Image(str(path))
-
-
-def start_wandb(folder: Path, config: dict, labels: dict):
-    r"""A W&B run, or None, and the mode that was chosen."""
-    asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
-    if asked == "disabled":
-        return None, "disabled"
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which complains about a server that is not there
-    import wandb
-
-    mode = asked or "online"
-    if mode == "online" and not reachable(wandb):
-        mode = "offline"
-        if asked:
-            print("W&B: no credentials, or the server does not answer: this run is kept offline", file=sys.stderr)
-    for attempt in dict.fromkeys([mode, "offline"]):
-        try:
-            run = wandb.init(
-                project=config["wandb"]["project"],
-                entity=config["wandb"]["entity"],
-                group=config["wandb"]["group"],
-                tags=config["wandb"]["tags"],
-                name=config["name"],
-                notes=config["notes"],
-                config={"choices": labels, **config},
-                id=f"{labels['task']}-{labels['estimator']}-{folder.name}",
-                resume="allow" if attempt == "online" else None,
-                dir=folder.resolve(),  # its service keeps the folder that it was started in
-                mode=attempt,
-                settings=wandb.Settings(
-                    init_timeout=PATIENCE,
-                    finish_timeout=PATIENCE,
-                    finish_timeout_raises=True,
-                    silent=True,
-                    console="off",
-                    disable_git=True,
-                    disable_code=True,
-                    x_disable_stats=True,
-                ),
-            )
-            run.define_metric("*", step_metric="step")
-            return run, attempt
-        except Exception as error:
-            print(f"W&B could not start {attempt} ({type(error).__name__}: {error})", file=sys.stderr)
-    return None, "disabled"
-
-
-def finish_wandb(run, exit_code: int) -> None:
-    r"""Ends a W&B run.
-
-    Raises:
-        ConnectionError, TimeoutError: If its server refused rows, or has not taken all of them within ``PATIENCE``.
-    """
-    log = Path(run.settings.log_internal)
-    run.finish(exit_code=exit_code)
-    if log.is_file() and "filestream: fatal error" in log.read_text(errors="replace"):  # it is said nowhere else
-        raise ConnectionError("the server refused rows")
-
-
-def reachable(wandb) -> bool:
-    r"""Whether the W&B server answers within 5 seconds and credentials for it exist."""
-    answered = threading.Event()
-
-    def probe(address):
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-        except urllib.error.HTTPError:
-            pass
-        except (OSError, ValueError):
-            return
-        answered.set()
-
-    try:
-        settings = wandb.setup(wandb.Settings(silent=True)).settings  # what environment and files say
-        threading.Thread(target=probe, args=[settings.base_url], daemon=True).start()
-        return answered.wait(5) and bool(wandb.login(prompt=False))
-    except Exception:
-        return False

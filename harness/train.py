@@ -15,16 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from hardmax.estimators.base import Estimator, is_number, positive
+from hardmax.checks import is_number, positive
+from hardmax.estimators.base import Estimator
+from hardmax.gradients import Stream, forked_random
 from hardmax.tasks.base import Problem, Task
 
 from .checkpoints import check_form, check_optimizer, contents, reading
-from .gradients import forked_random
 from .measuring import Measuring, fit
 from .options import Refused, build, innermost, one_line
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, write_whole
-
-TRY, EVALUATE, TEST, SHOW = 0, 2, 3, 4  # purposes of forked random streams; measuring has its own
 
 
 class NotFinite(ArithmeticError):
@@ -213,7 +212,7 @@ def prepare(
     task.to(device), estimator.to(device)
     batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
     index = torch.arange(cfg.batch_size, device=device)
-    with forked_random(device, cfg.seed, 0, TRY):
+    with forked_random(device, cfg.seed, 0, Stream.TRY):
         fit(estimator, task.problem(task.batch(index, torch.Generator(device))))
     schedule = build(cfg, "schedule", cfg.schedule._target_.rpartition(".")[2])
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
@@ -306,7 +305,7 @@ def train(
             found["cost/evaluations"] = state.evaluations
             found |= {f"gradient/{k}": v for k, v in state.measuring.along().items()}
         if due(valid_every):
-            with forked_random(device, seed, state.step, EVALUATE):
+            with forked_random(device, seed, state.step, Stream.EVALUATE):
                 found |= figures("valid")
         if measure_every and due(measure_every):
             statistics, taken = state.measuring.take(state.step)
@@ -359,7 +358,7 @@ def train(
             with torch.autograd.set_detect_anomaly(anomaly):
                 step()
             progress.update()
-    with forked_random(device, seed, state.step, TEST):
+    with forked_random(device, seed, state.step, Stream.TEST):
         tested = figures("test")
     log(state.step, tested, {"cost/seconds": state.seconds})
     return tested

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hardmax.estimators.base import Estimator, one_of
+from hardmax.checks import one_of
+from hardmax.estimators.base import Estimator
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hardmax.estimators.base import at_least, one_of
+from hardmax.checks import at_least, one_of
 
 from .digits import digits
 

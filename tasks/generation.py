@@ -3,8 +3,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import at_least, positive
 from hardmax.estimators import sampling
-from hardmax.estimators.base import at_least, positive
 
 from .base import Figure, Problem, Task
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hardmax.estimators.base import at_least, is_number, one_of
+from hardmax.checks import at_least, is_number, one_of
 
 from .base import Figure, Problem, Task
 

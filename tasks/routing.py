@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hardmax.estimators.base import all_at_least, at_least
+from hardmax.checks import all_at_least, at_least
 
 from .base import Figure, Problem, Task
 from .data import Images, images_only

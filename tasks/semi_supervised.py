@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from hardmax.checks import all_at_least, at_least, is_number, one_of
 from hardmax.estimators import sampling
-from hardmax.estimators.base import all_at_least, at_least, is_number, one_of
 
 from .base import Figure, Problem, Task
 from .data import Images, images_only

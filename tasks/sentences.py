@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hardmax.estimators.base import at_least
+from hardmax.checks import at_least
 
 from .data import load
 from .language import corpus, language

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import all_at_least, at_least
 from hardmax.estimators import sampling
-from hardmax.estimators.base import all_at_least, at_least
 
 from .base import Figure, Problem, Task
 from .data import Images, images_only

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from hardmax.estimators.base import at_least, one_of, positive
+from hardmax.checks import at_least, one_of, positive
 
 from .base import Figure, Problem, Task
 

@@ -7,8 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import all_at_least, at_least, fraction, is_number, one_of
 from hardmax.estimators import sampling
-from hardmax.estimators.base import all_at_least, at_least, is_number, log_prob, one_of, share
+from hardmax.estimators.base import log_prob
 
 from .base import Figure, Problem, Task
 
@@ -233,7 +234,7 @@ def perceptron(
         ValueError: If a width is no positive integer, or another argument none of these.
     """
     if is_number(activation):
-        slope = share(activation=activation)
+        slope = fraction(activation=activation)
         between = lambda: nn.LeakyReLU(slope)
     else:
         between = ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]

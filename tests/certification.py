@@ -247,7 +247,7 @@ def score_function_of_noise(estimator, problem, log_q):
             return noises[-1]
 
         with patched(gumbel=recorded), torch.no_grad():
-            z = estimator.sample(logits)
+            z = estimator.draw(logits)
         cost = problem.objective(parameters)(z)[0]
         if log_q:  # attached: its own dependence on the logits, beside that of the sample
             cost = cost + (z[0] * logits.log_softmax(-1)).sum((-2, -1))
@@ -281,7 +281,7 @@ def check_expectation(estimator, problem, log_q=False):
 def relaxed_truth(estimator, problem, log_q):
     """Truths of an estimator without noise at the point where it evaluates: a mode or a relaxation."""
     logits, parameters = problem.leaves(1)
-    z = estimator.sample(logits)
+    z = estimator.draw(logits)
     if estimator.target == "mode":
         expected = torch.nn.functional.one_hot(logits.argmax(-1), problem.C).double()
         assert torch.equal(z[0], expected), "the mode is not the most probable categories"

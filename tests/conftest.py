@@ -6,9 +6,9 @@ import sys
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+import measure
 from hardmax.harness import app, tracking
 from hardmax.harness.train import State
-from hardmax.reporting import comparison
 from hardmax.reporting.runs import Run, read
 from helpers.commands import folders
 from helpers.damage import DIES_AFTER, LAST_SAVED, TINY
@@ -77,7 +77,7 @@ def measured(tmp_path, monkeypatch, capfd):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
         try:
-            comparison.main()
+            measure.main()
             code = 0
         except SystemExit as stopped:
             code = stopped.code

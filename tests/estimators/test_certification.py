@@ -88,7 +88,7 @@ class OneLeadingDimension(Estimator):
 class SoftValue(StraightThrough):
     """Evaluates the objective at the probabilities though its target is the mode."""
 
-    def sample(self, logits):
+    def draw(self, logits):
         return logits.softmax(-1).unsqueeze(0)
 
 
@@ -119,15 +119,15 @@ class NextReference(ARS):
 
 
 class NoReciprocalTemperature(GumbelSoftmax):
-    def sample(self, logits):
-        y = super().sample(logits)
+    def draw(self, logits):
+        y = super().draw(logits)
         return y.detach() + self.temperature() * (y - y.detach())
 
 
 class TemperatureFromNoise(GumbelSoftmax):
     """Draws noise at half the scale."""
 
-    def sample(self, logits):
+    def draw(self, logits):
         return ((logits + 0.5 * sampling.gumbel(logits, 1)) / self.temperature()).softmax(-1)
 
 

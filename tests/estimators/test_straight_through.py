@@ -491,7 +491,7 @@ def test_forward_temperature_sharpens_the_draws():
 class NoiseScaledToo(DecoupledSTGumbel):
     """Divides the noise along with the logits: the forward temperature does nothing."""
 
-    def sample(self, logits):
+    def draw(self, logits):
         noise = sampling.gumbel(logits, 1)
         hard = sampling.one_hot(((logits + noise) / self.forward_temperature).argmax(-1), logits)
         soft = ((logits + noise) / self.backward_temperature).softmax(-1)
@@ -618,8 +618,8 @@ class HalfGap(GappedStraightThrough):
 
 
 class OwnNoise(DecoupledSTGumbel):
-    def sample(self, logits):
-        hard = super().sample(logits).detach()
+    def draw(self, logits):
+        hard = super().draw(logits).detach()
         soft = (logits / self.backward_temperature + sampling.gumbel(logits, 1)).softmax(-1)
         return hard + (soft - soft.detach())
 

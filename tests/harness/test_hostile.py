@@ -27,7 +27,11 @@ from helpers.commands import ROOT, SHORT, folders, started
 
 PRODUCT = [
     *ROOT.glob("*.py"),
-    *(p for d in ("estimators", "hardmax", "harness", "reporting", "tasks") for p in (ROOT / d).rglob("*.py")),
+    *(
+        p
+        for d in ("estimators", "gradients", "hardmax", "harness", "reporting", "tasks")
+        for p in (ROOT / d).rglob("*.py")
+    ),
 ]
 RUN = ["estimator=nvil", *SHORT, "wandb.mode=disabled"]
 

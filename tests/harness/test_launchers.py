@@ -12,7 +12,8 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from hardmax.harness import app, pause
+from hardmax.harness import pause
+from hardmax.harness import run as run_module
 from helpers.commands import ROOT, SHORT, folders, rows_of
 from helpers.commands import started as begun
 from helpers.processes import finish, hashes, rows, start, wait_for_rows
@@ -165,7 +166,7 @@ def best(where):
 @searching
 def test_a_search_survives_failed_trials_and_goes_on_where_it_ended(command, tmp_path, monkeypatch):
     """Of the temperatures some are below 0, which the constructor refuses."""
-    train, calls = app.train, []
+    train, calls = run_module.train, []
 
     def dies_in_the_second_run(*arguments):
         calls.append(arguments)
@@ -173,7 +174,7 @@ def test_a_search_survives_failed_trials_and_goes_on_where_it_ended(command, tmp
             raise KeyboardInterrupt
         return train(*arguments)
 
-    monkeypatch.setattr(app, "train", dies_in_the_second_run)
+    monkeypatch.setattr(run_module, "train", dies_in_the_second_run)
     with pytest.raises(KeyboardInterrupt):
         command(*SEARCH, *QUIET, *RANGES)
     assert (len(list(tmp_path.rglob("summary.json"))), best(tmp_path)) == (1, [])

@@ -9,7 +9,7 @@ import torch
 from matplotlib.image import imread
 
 from hardmax.estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThroughGumbelSoftmax
-from hardmax.harness.gradients import forked_random, measure
+from hardmax.gradients import forked_random, measure
 from hardmax.harness.schedules import WarmupCosine
 from hardmax.harness.train import train
 from hardmax.tasks.data import Images

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hardmax.estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThrough, StraightThroughGumbelSoftmax
-from hardmax.harness.gradients import forked_random, measure
+from hardmax.gradients import forked_random, measure
 from hardmax.tasks.generation import Generation
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hardmax.estimators import Exact, StraightThrough
-from hardmax.harness.gradients import measure
+from hardmax.gradients import measure
 from hardmax.tasks.polynomial import QUADRATICS, Polynomial, Quadratic
 
 TOYS = [toy for toy in QUADRATICS if toy != "titsias"]

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hardmax.estimators import Exact, Reinforce
-from hardmax.harness.gradients import forked_random, measure
+from hardmax.gradients import forked_random, measure
 from hardmax.tasks.data import Images, embedded_digits
 from hardmax.tasks.routing import Routing
 

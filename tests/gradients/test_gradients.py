@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hardmax.estimators import ARSM, CARMS, Estimator, Exact, Rebar, Reinforce, Softmax, StraightThroughGumbelSoftmax
-from hardmax.harness.gradients import (
+from hardmax.gradients import (
     BLOCKS,
     WHERE,
     Draws,

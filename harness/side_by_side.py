@@ -1,30 +1,24 @@
-r"""Estimators side by side at given parameters: ``measure.py``."""
+r"""Estimators side by side at given parameters, of a finished run or of a config: what ``measure.py`` measures."""
 
-import math
 import os
 import sys
 from pathlib import Path
 
 import hydra
-import numpy as np
-import pandas as pd
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from hardmax.harness import memory, options
-from hardmax.harness.gradients import WHERE
-from hardmax.harness.measuring import asked_for
-from hardmax.harness.options import Refused
-from hardmax.harness.refusals import FULL_ERROR, fail
-from hardmax.harness.shared import CHECKPOINT, NotWritten, writing
-from hardmax.harness.train import prepare
+from hardmax.gradients import WHERE
 from hardmax.paths import CONFIGS, HOME
+from hardmax.reporting.runs import saved_config
 
-from .biases import Comparison, drawable, points_of, relative_biases, truth_of
-from .charts import as_png, bias_picture
-from .looks import looks
-from .runs import saved_config
+from . import memory, options
+from .measuring import asked_for
+from .options import Refused
+from .refusals import FULL_ERROR, fail
+from .shared import CHECKPOINT
+from .train import prepare
 
 RIVALS = [
     "reinforce",
@@ -32,9 +26,27 @@ RIVALS = [
     *("arsm", "rebar", "straight_through", "gumbel_softmax", "st_gumbel_softmax", "gumbel_rao", "reinmax", "zgr"),
 ]  # unless others are asked for
 REFERENCE_DRAWS = 100
-KNOWN_MODULES = ("hardmax.estimators.", "hardmax.tasks.", "hardmax.harness.schedules.", "torch.optim.")
 WITH_FOLDER = ("measure.", "device=", "threads=")
-WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
+
+
+def measure(arguments: list[str]) -> tuple[list[dict], str, Path]:
+    r"""What the command line asks for: a row for each estimator and place, the task, and the folder for the figures.
+
+    What is refused, or fails, ends the program with one line.
+    """
+    sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
+    options.register()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            cfg, chosen, folder = config_of(arguments)
+            torch.set_num_threads(cfg.threads)
+            memory.keep_freed_memory()
+            rows = compare(cfg, chosen, folder)
+        except Exception as error:
+            if FULL_ERROR:
+                raise
+            fail(error)
+    return rows, chosen["task"], folder or Path(cfg.output) / "measured" / chosen["task"]
 
 
 def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | None]:
@@ -125,85 +137,3 @@ def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> lis
             of_where = {k.removeprefix(f"{where}/"): v for k, v in of_one.items() if k.startswith(f"{where}/")}
             rows.append(common | {"where": where} | of_where)
     return rows
-
-
-def table(rows: pd.DataFrame) -> pd.DataFrame:
-    r"""What is printed for logits or encoder: figures with their standard errors, a line for each estimator.
-
-    A bias that cannot be told from 0 is shown as its upper limit: the root scale hides how uncertain a small one is.
-    """
-
-    def text(row, name):
-        value, error = row.get(name), row.get(f"{name}_error")
-        if pd.isna(value):
-            return "undefined"
-        exact = pd.isna(error) or error <= 1e-6 * abs(value)  # but for rounding
-        return f"{value:.3g}" if exact else f"{value:.3g} ± {error:.1g}"
-
-    names = {
-        "bias / |g|": "relative_bias",
-        "variance": "variance",
-        "squared error": "mse",
-        "cosine": "cosine",
-        "dead": "dead_per_draw",
-        "evaluations": "evaluations",
-        "derivatives": "objective_gradients",
-        "variance x evaluations": "work_variance",
-        "draws": "draws",
-    }
-    bias, resolved = relative_biases(rows)
-    shown = {title: [text(row, name) for _, row in rows.iterrows()] for title, name in names.items()}
-    shown["bias / |g|"] = [
-        b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}" if limit else "0"
-        for b, known, limit in zip(shown["bias / |g|"], resolved, bias, strict=True)
-    ]
-    shown["ms a draw"] = [f"{1e3 * seconds:.2g}" for seconds in rows.seconds]
-    return pd.DataFrame(shown, index=rows.estimator.rename(None))
-
-
-def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
-    r"""Bias against standard deviation, both in units of the true gradient's norm: of one draw, and at equal cost."""
-    points = sorted(drawable(points_of(rows)), key=lambda point: math.hypot(point.bias, point.deviation))
-    own = looks({point.label: point.estimator for point in points}, [])
-    spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
-    path.write_bytes(as_png(spec))
-
-
-def main() -> None:
-    r"""Entry point of ``measure.py``."""
-    sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
-    options.register()
-    if {"-h", "--help"} & set(sys.argv):
-        print(sys.modules["__main__"].__doc__)
-        return
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            cfg, chosen, folder = config_of(sys.argv[1:])
-            torch.set_num_threads(cfg.threads)
-            memory.keep_freed_memory()
-            rows = pd.DataFrame(compare(cfg, chosen, folder))
-        except Exception as error:
-            if FULL_ERROR:
-                raise
-            fail(error)
-    to = folder or Path(cfg.output) / "measured" / chosen["task"]
-    try:
-        with writing(to):
-            show(rows, chosen["task"], to)
-    except NotWritten as error:
-        fail(error)
-
-
-def show(rows: pd.DataFrame, task: str, to: Path) -> None:
-    r"""Prints the tables, and writes all figures and the pictures to a folder."""
-    to.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(to / "measured.csv", index=False)
-    written = [to / "measured.csv"]
-    for where, of_one in rows.groupby("where", sort=False):
-        print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}\n")
-        print(table(of_one).to_string())
-        if "bias2" in of_one and of_one.true_norm.notna().all():
-            written.append(to / f"measured_{where}.png")
-            title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}"
-            picture(of_one, title, written[-1])
-    print("".join(f"\n{path}" for path in written))

@@ -1,0 +1,140 @@
+r"""Independent gradient draws of an estimator on one batch, and what they cost."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hardmax.estimators.base import Estimator, copies_in_cache
+from hardmax.tasks.base import Problem, Task
+
+from .moments import BLOCKS, Moments
+
+WHERE = ("logits", "encoder")
+
+
+def places(task: Task) -> tuple[str, ...]:
+    r"""Where gradients are measured: nowhere but at the parameters, where the objective makes choices of its own."""
+    return ("encoder",) if task.whole else WHERE
+
+
+@dataclass
+class Cost:
+    r"""Rows on which an objective was evaluated, and on which it was differentiated with respect to z, per example.
+
+    Attributes:
+        copies: Of the examples, that an estimator saw at once.
+    """
+
+    examples: int
+    rows: int = 0
+    differentiated: int = 0
+    at_once: int = 1
+
+    def __call__(self, objective, copies: int = 1):
+        r"""The objective, counted."""
+
+        def counted(z):
+            rows = z.shape[:-2].numel() // self.examples
+            self.rows += rows
+            self.at_once = max(self.at_once, rows // copies)
+            if z.requires_grad:
+                z = z.view_as(z)
+                z.register_hook(lambda _: self.differentiate(rows))
+            return objective(z)
+
+        return counted
+
+    def differentiate(self, rows: int) -> None:
+        self.differentiated += rows
+
+
+class Draws:
+    r"""Independent gradient draws of an estimator on one batch, a few at a time, so that memory is bounded.
+
+    The encoder's parameters usually reach the cost through the logits alone; then the gradients to the logits go back
+    to them several at a time. Where the objective depends on them as well, every draw has a backward pass of its own.
+    """
+
+    def __init__(self, task: Task, estimator: Estimator, batch: Tensor):
+        self.task, self.estimator, self.problem = task, estimator, task.problem(batch)
+        self.parameters = task.encoder_parameters()
+        self.examples = self.problem.logits.shape[:-2].numel()
+        self.cost = Cost(self.examples)
+        self.elsewhere = reached_by(self.problem, self.parameters)
+
+    def at_most(self) -> int:
+        r"""How many draws to make at a time."""
+        return 1 if self.elsewhere else max(1, copies_in_cache(self.problem.logits) // self.cost.at_once)
+
+    def make(self, m: int) -> tuple[Tensor, Tensor]:
+        r"""m draws of the gradient to the logits, ``[m, B, D]``, and of the mean's to the encoder, ``[m, 1, P]``."""
+        logits, context = self.problem.logits, self.problem.context
+        leaf = logits.detach().expand(m, *logits.shape).clone().requires_grad_()
+        context = None if context is None else context.detach().expand(m, *context.shape)
+        with frozen(self.task, self.elsewhere), frozen(self.estimator):
+            cost = self.estimator(leaf, self.cost(self.problem.objective, m), context, self.problem.log_q)
+        g, *direct = torch.autograd.grad(cost.sum(), [leaf, *self.elsewhere], retain_graph=bool(self.elsewhere))
+        per_mean = g / self.examples
+        to_encoder = torch.autograd.grad(
+            logits, self.parameters, per_mean, is_grads_batched=True, retain_graph=True, allow_unused=True
+        )
+        direct = dict(zip(map(id, self.elsewhere), direct, strict=True))
+        parts = []
+        for p, x in zip(self.parameters, to_encoder, strict=True):
+            x = torch.zeros(m, *p.shape, dtype=p.dtype, device=p.device) if x is None else x
+            parts.append((x + direct[id(p)] / self.examples if id(p) in direct else x).flatten(1))
+        return g[..., self.problem.pinned :].reshape(m, self.examples, -1), torch.cat(parts, -1).unsqueeze(1)
+
+
+def reached_by(problem: Problem, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    r"""Those of the parameters that the objective itself depends on, other than through the logits."""
+    with torch.random.fork_rng([problem.logits.device] if problem.logits.is_cuda else []), torch.enable_grad():
+        z = torch.zeros_like(problem.logits).unsqueeze(0)
+        z[..., 0] = 1
+        cost = problem.objective(z.detach())
+    if not cost.requires_grad:
+        return []
+    found = torch.autograd.grad(cost.sum(), parameters, allow_unused=True)
+    return [p for p, g in zip(parameters, found, strict=True) if g is not None]
+
+
+def fill(draws: Draws, moments: dict[str, Moments], M: int) -> None:
+    r"""Adds M gradient draws to moments by where, evenly by block."""
+    for block in range(BLOCKS):
+        left = M // BLOCKS + (block < M % BLOCKS)
+        while left:
+            most = draws.at_most() if moments["encoder"].draws else 1
+            m = math.ceil(left / math.ceil(left / most))
+            made = dict(zip(WHERE, draws.make(m), strict=True))
+            for where, each in moments.items():
+                each.add(made[where], block)
+            left -= m
+
+
+@contextmanager
+def frozen(module: nn.Module, but: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    r"""Within it, no parameter of ``module``, except for those of ``but``, asks for gradients."""
+    free = set(map(id, but))
+    learned = [p for p in module.parameters() if p.requires_grad and id(p) not in free]
+    try:
+        for p in learned:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in learned:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(estimator: Estimator) -> Iterator[None]:
+    r"""Within it, the estimator updates nothing."""
+    training = estimator.training
+    try:
+        estimator.eval()
+        yield
+    finally:
+        estimator.train(training)

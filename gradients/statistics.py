@@ -1,0 +1,68 @@
+r"""Statistics of an estimator's gradients on one fixed batch."""
+
+from torch import Tensor
+
+from hardmax.estimators.base import Estimator
+from hardmax.tasks.base import Task
+
+from .draws import WHERE, Draws, evaluating, fill, places
+from .moments import Moments
+from .truth import Truth, truth_of
+
+PATIENCE = 100  # times the number of draws asked for, at most, for the sake of a precision
+
+
+def measure(
+    task: Task,
+    estimator: Estimator,
+    batch: Tensor,
+    draws: int,
+    truth: Truth | None = None,
+    precision: float | None = None,
+) -> dict[str, float | None]:
+    r"""Statistics of M independent gradient draws on one fixed batch: the noise and bias of the estimator alone.
+
+    ``logits/...`` is about the gradient of each example's cost to its own logits, with statistics per example,
+    averaged over the batch; ``encoder/...`` about the gradient of the batch mean to the parameters that
+    produce the logits: see :meth:`Moments.statistics`. A penalty added outside the estimator is left out: it has no
+    noise. ``draws`` is M; ``truth/<name>`` the number of draws behind the truth, 0 for ``exact``; ``evaluations`` and
+    ``objective_gradients`` count rows on which the objective was evaluated and differentiated with respect to z, per
+    draw and example; ``work_variance`` is the variance times the former. There is no truth for a bound's gradient.
+
+    Nothing but the random stream is touched; call it under :func:`forked_random`. Memory is bounded: draws are
+    made a few at a time and only their moments kept.
+
+    Arguments:
+        task, estimator: As trained so far.
+        batch: Of the task, B examples.
+        draws: Number M of draws, at least 2.
+        truth: From :func:`truth_of`; None: the exact one, where it is known.
+        precision: Go on, up to 100 M draws, until the standard errors of both variances are at most this share of
+            them.
+    """
+    if estimator.target == "bound":
+        truth = None
+    elif truth is None:
+        truth = truth_of(task, batch)
+    moments = {where: Moments(None if truth is None else truth[where]) for where in places(task)}
+    with evaluating(estimator):
+        making = Draws(task, estimator, batch)
+        more = draws
+        while more:
+            fill(making, moments, more)
+            found = {f"{where}/{k}": v for where, x in moments.items() for k, v in x.statistics().items()}
+            made = moments["encoder"].draws
+            more = 0 if precision is None or precise(found, precision) else min(made, PATIENCE * draws - made)
+    rows, differentiated = (n / made for n in (making.cost.rows, making.cost.differentiated))
+    for where in moments:
+        for end in ("", "_error"):
+            variance = found[f"{where}/variance{end}"]
+            found[f"{where}/work_variance{end}"] = None if variance is None else variance * rows
+    known = {} if truth is None else {f"truth/{truth['encoder'].name}": truth["encoder"].draws}
+    return found | {"draws": made, **known, "evaluations": rows, "objective_gradients": differentiated}
+
+
+def precise(found: dict[str, float | None], precision: float) -> bool:
+    r"""Whether the standard errors of both variances are at most this share of them."""
+    pairs = [(found[f"{at}/variance_error"], found[f"{at}/variance"]) for at in WHERE if f"{at}/variance" in found]
+    return all(error is not None and error <= precision * variance for error, variance in pairs)

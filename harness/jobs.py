@@ -1,0 +1,133 @@
+r"""The jobs of a sweep: all are looked at before the first starts, and each goes on whatever becomes of the others."""
+
+import json
+import signal
+import sys
+import traceback
+from enum import Enum
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, flag_override
+
+from hydra_plugins.hardmax_rows import jobs
+
+from . import options
+from .options import Refused
+from .pause import REQUEUE, Stopped, end_with_parent
+from .refusals import fail, refusal
+from .run import RunIsLocked, command_line_overrides, run
+from .shared import FIGURES, NotWritten
+from .sweep import THIS_PROCESS, Sweep
+
+
+class CheckSweep(Callback):
+    r"""Refuses a sweep in which any job's options are refused, before the first job starts.
+
+    Of a search, whose values are not known yet, the ends of its ranges are looked at.
+    """
+
+    sweep: Sweep | None = None  # that this process runs, if any
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        loader, sweeper = GlobalHydra.instance().config_loader(), config.hydra.sweeper
+        parser, asked = OverridesParser.create(loader), command_line_overrides(config.hydra)
+        trials, arguments = sweeper.get("n_trials"), sys.argv[1:]
+        try:
+            check_plugins(config.hydra)
+            overrides = parser.parse_overrides(asked)
+            if trials:
+                asked = [range_endpoints(o) for o in overrides]
+            elif found := [o for o in overrides if o.is_interval_sweep()]:
+                raise Refused(f"{found[0].input_line} is a range to search: with hydra/sweeper=search")
+            batch = jobs(sweeper.get("rows"), None if trials else sweeper.get("params"), asked, parser)
+            for arguments in batch:
+                cfg = loader.load_sweep_config(config, arguments)
+                with flag_override(cfg, ["struct", "readonly"], False):
+                    del cfg["hydra"]  # as for a job
+                options.check(cfg)
+        except Exception as error:  # Hydra would only warn
+            fail(error, arguments)
+        varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
+        CheckSweep.sweep = Sweep(Path(config.hydra.sweep.dir))
+        CheckSweep.sweep.begin(trials or len(batch), varied, searching=bool(trials))
+
+
+def check_plugins(cfg: DictConfig) -> None:
+    r"""Refuses a launcher or sweeper of an extra that is not installed, and a search that is none."""
+    for part, extra in (("launcher", "ray"), ("sweeper", "optuna")):
+        if cfg[part].get("_target_") not in Plugins.instance().class_name_to_class:
+            choice = cfg.runtime.choices[f"hydra/{part}"]
+            raise Refused(f"hydra/{part}={choice} needs an extra: pip install -e '.[{extra}]'")
+    direction = cfg.sweeper.get("direction", "maximize")
+    if (direction.name if isinstance(direction, Enum) else direction) != "maximize":
+        raise Refused("hydra.sweeper.direction must be maximize, as hydra/sweeper=search has it")
+    for key in ("n_trials", "n_jobs"):
+        value = cfg.sweeper.get(key, 1)
+        if not isinstance(value, int) or value < 1:
+            raise Refused(f"hydra.sweeper.{key} must be an integer of at least 1, got {value}")
+
+
+def range_endpoints(override: Override) -> str:
+    r"""An override of a search with both ends of its range in place of it; others as they are."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return f"{override.get_key_element()}={value.start},{value.end}"
+    return override.input_line
+
+
+def one_of_many(cfg: DictConfig) -> float | None:
+    r"""A job of a sweep: its outcome is noted, and nothing is raised; the merit of a trial that ended well."""
+    sweep, number = Sweep(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().job.num
+    about, overrides, merit = sweep.about(), command_line_overrides(HydraConfig.get()), None
+    if about["process"] != THIS_PROCESS:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the sweep's process as well
+        sys.argv = about["command"]
+        end_with_parent()
+    try:
+        if sweep.stopping():
+            outcome = {"status": "stopped", "reason": "not begun"}
+        else:
+            sweep.note(number, overrides, {"status": "running"})
+            status, folder = run(cfg, sweep)
+            outcome = {"status": status, "reason": None}
+            if about["searching"]:
+                merit = merit_of(cfg, folder)
+    except Stopped as error:
+        outcome = {"status": "stopped", "reason": str(error)}
+        if about["process"] == THIS_PROCESS:  # one job after the other: the others are not to begin
+            sweep.stop(error.number)
+        elif error.number == REQUEUE:
+            try:
+                signal.raise_signal(error.number)  # the queue starts the job again, and ends this process
+            except Exception as why:  # it does not
+                outcome["reason"] = options.one_line(why)
+    except RunIsLocked as error:
+        outcome = {"status": "running elsewhere", "reason": str(error)}
+    except Exception as error:
+        outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {options.one_line(error)}"}
+        if not isinstance(error, Refused | NotWritten):
+            path = sweep.folder / f"job-{number}.traceback.txt"
+            path.write_text(traceback.format_exc())
+            outcome["traceback"] = str(path)
+    sweep.note(number, overrides, outcome)
+    return merit
+
+
+def merit_of(cfg: DictConfig, folder: Path) -> float:
+    r"""What a search maximises, of a finished run: the last value, or minus it, of its first figure with a direction.
+
+    Raises:
+        Refused: If there is no such figure on the validation split.
+    """
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = {key: value for row in rows for key, value in row.items() if value is not None}
+    for name, about in json.loads((folder / FIGURES).read_text()).items():
+        if about["better"] and f"valid/{name}" in last:
+            return last[f"valid/{name}"] * (1 if about["better"] == "higher" else -1)
+    raise Refused(f"{cfg.task._target_} has no figure to search by: its `figures` say of none what is better")

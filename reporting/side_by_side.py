@@ -1,0 +1,71 @@
+r"""What ``measure.py`` has measured, as tables, pictures and a CSV file."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .biases import Comparison, drawable, points_of, relative_biases, truth_of
+from .charts import as_png, bias_picture
+from .looks import looks
+
+WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
+
+
+def show(measured: list[dict], task: str, to: Path) -> None:
+    r"""Prints the tables, and writes all figures and the pictures to a folder."""
+    rows = pd.DataFrame(measured)
+    to.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(to / "measured.csv", index=False)
+    written = [to / "measured.csv"]
+    for where, of_one in rows.groupby("where", sort=False):
+        print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}\n")
+        print(table(of_one).to_string())
+        if "bias2" in of_one and of_one.true_norm.notna().all():
+            written.append(to / f"measured_{where}.png")
+            title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}"
+            picture(of_one, title, written[-1])
+    print("".join(f"\n{path}" for path in written))
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    r"""What is printed for logits or encoder: figures with their standard errors, a line for each estimator.
+
+    A bias that cannot be told from 0 is shown as its upper limit: the root scale hides how uncertain a small one is.
+    """
+
+    def text(row, name):
+        value, error = row.get(name), row.get(f"{name}_error")
+        if pd.isna(value):
+            return "undefined"
+        exact = pd.isna(error) or error <= 1e-6 * abs(value)  # but for rounding
+        return f"{value:.3g}" if exact else f"{value:.3g} ± {error:.1g}"
+
+    names = {
+        "bias / |g|": "relative_bias",
+        "variance": "variance",
+        "squared error": "mse",
+        "cosine": "cosine",
+        "dead": "dead_per_draw",
+        "evaluations": "evaluations",
+        "derivatives": "objective_gradients",
+        "variance x evaluations": "work_variance",
+        "draws": "draws",
+    }
+    bias, resolved = relative_biases(rows)
+    shown = {title: [text(row, name) for _, row in rows.iterrows()] for title, name in names.items()}
+    shown["bias / |g|"] = [
+        b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}" if limit else "0"
+        for b, known, limit in zip(shown["bias / |g|"], resolved, bias, strict=True)
+    ]
+    shown["ms a draw"] = [f"{1e3 * seconds:.2g}" for seconds in rows.seconds]
+    return pd.DataFrame(shown, index=rows.estimator.rename(None))
+
+
+def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
+    r"""Bias against standard deviation, both in units of the true gradient's norm: of one draw, and at equal cost."""
+    points = sorted(drawable(points_of(rows)), key=lambda point: math.hypot(point.bias, point.deviation))
+    own = looks({point.label: point.estimator for point in points}, [])
+    spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
+    path.write_bytes(as_png(spec))
