@@ -10,7 +10,7 @@ import pandas as pd
 from .curves import with_limits
 from .groups import Group
 from .results import relative_bias
-from .runs import WHERE
+from .runs import WHERE, Found
 from .words import PLACES
 
 
@@ -48,11 +48,20 @@ class Comparison:
     points: list[Point]
 
 
+def by_problem(found: Found, groups: dict[str, list[Group]]) -> list[tuple[str, Path]]:
+    r"""Files of ``measure.py`` with their problems; one that is of none of the groups' is noted."""
+    problem_of = {run.folder: problem for problem, own in groups.items() for group in own for run in group.runs}
+    files = [(problem_of.get(path.parent, task), path) for task, path in found.measured]
+    absent = [path for problem, path in files if problem not in groups]
+    found.notes += [f"not shown, as it is of none of the problems here: {path}" for path in absent]
+    return [(problem, path) for problem, path in files if problem in groups]
+
+
 def comparisons(task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str]) -> list[Comparison]:
     r"""Everything on a task that is worth a picture: the runs' own ends, their rivals, and ``measured.csv`` files.
 
     Arguments:
-        measured: Tasks and files.
+        measured: Problems and files.
         notes: Gets the files that cannot be read.
     """
     found = []

@@ -8,7 +8,7 @@ import numpy as np
 from .curves import with_limits
 from .groups import Group
 from .runs import WHERE, said_by
-from .statistics import Mean, Verdict, mean_of, verdicts
+from .statistics import UNTESTED, Mean, Verdict, mean_of, verdicts
 from .words import Words, by_importance, words
 
 
@@ -17,10 +17,10 @@ class Results:
     r"""What came out on one task.
 
     Attributes:
-        task: Its name.
+        task: Its problem.
         groups: Best first, by the figure that says most; those without finished runs come last.
         means: Final figures by label, then by metric.
-        verdicts: By metric, then by label; of metrics that can be better or worse.
+        verdicts: By metric, then by label; of metrics that can be better or worse, unless options are pooled.
         shown: Metrics of the final table, in its order; of held-out figures, those that can be better or worse.
     """
 
@@ -33,6 +33,16 @@ class Results:
     @property
     def metrics(self) -> set[str]:
         return {metric for found in self.means.values() for metric in found}
+
+    @property
+    def pooled(self) -> list[str]:
+        r"""Options of which any group averages over several values."""
+        return list(dict.fromkeys(name for group in self.groups for name in group.pooled))
+
+    @property
+    def over(self) -> str:
+        r"""What means are over, in words."""
+        return " and ".join(["seeds", *self.pooled])
 
     @functools.cached_property
     def said(self) -> dict[str, Words]:
@@ -65,11 +75,11 @@ def results_of(task: str, groups: list[Group]) -> Results:
     results = Results(task, groups)
     for group in groups:
         metrics = {metric for run in group.finished for metric in run.figures}
-        values = {metric: list(group.by_block(metric).values()) for metric in sorted(metrics)}
+        values = {metric: list(group.by_seed(metric).values()) for metric in sorted(metrics)}
         results.means[group.label] = {metric: mean_of(found) for metric, found in values.items() if found}
-    for metric in results.metrics:
+    for metric in results.metrics if not results.pooled else ():
         if better := results.words(metric).better:
-            results.verdicts[metric] = verdicts({g.label: g.by_block(metric) for g in groups}, better)
+            results.verdicts[metric] = verdicts_on(metric, groups, better)
     figures = by_importance({metric for metric in results.metrics if metric.startswith("test/")}, results.said)
     figures = [metric for metric in figures if results.words(metric).better] or figures
     where = next((w for w in WHERE if f"gradient/{w}/variance" in results.metrics), WHERE[0])
@@ -79,6 +89,14 @@ def results_of(task: str, groups: list[Group]) -> Results:
     results.shown = [metric for metric in wanted if metric in results.metrics]
     results.groups = sorted(groups, key=lambda group: rank(results, group.label))
     return results
+
+
+def verdicts_on(metric: str, groups: list[Group], better: int) -> dict[str, Verdict]:
+    r"""Verdicts by label; where a figure is not defined in all runs, those that have one may be the lucky ones."""
+    values = {group.label: group.by_seed(metric) for group in groups}
+    whole = [group.label for group in groups if len(values[group.label]) == len(group.finished)]
+    partly = {label: Verdict(UNTESTED) for label, found in values.items() if found and label not in whole}
+    return verdicts({label: values[label] for label in whole}, better) | partly
 
 
 def rank(results: Results, label: str) -> tuple:

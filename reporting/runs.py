@@ -43,6 +43,7 @@ class Run:
         curves: By metric, rows ``[n, 4]`` of steps, evaluations per example, seconds of training, and the value. Those
             of ``gradient/<where>/bias2`` are over the squared true norm, and ``.../bias2_error`` is their error.
         environment: Versions, commit and hardware behind it.
+        choices: What was chosen from groups of configs, as far as that is known.
         said: What its task says of its figures, by name.
         made: When it was finished, in seconds since 1970.
         notes: On what could not be read.
@@ -57,6 +58,7 @@ class Run:
     figures: dict[str, float | None] = field(default_factory=dict)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
     said: dict[str, Words] = field(default_factory=dict)
     made: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -140,8 +142,9 @@ def read(folder: Path) -> Run | str:
     r"""The run of a folder, or a note that says why there is none."""
     try:
         config = saved_config(folder)
-        choices = {key: text(config["choices"][key]) for key in ("task", "estimator", "seed")}
-        run = Run(folder, flat(config) | choices, "unfinished", steps=int(config["steps"]))
+        choices = {key: text(choice) for key, choice in config["choices"].items()}
+        known = flat(config) | {key: choices[key] for key in ("task", "estimator", "seed")}
+        run = Run(folder, known, "unfinished", steps=int(config["steps"]), choices=choices)
     except OSError as error:
         return f"not a run: {folder} (config.yaml: {error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):

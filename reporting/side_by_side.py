@@ -9,6 +9,7 @@ import pandas as pd
 from .biases import Comparison, drawable, points_of, relative_biases, truth_of
 from .charts import as_png, bias_picture
 from .looks import looks
+from .numbers import with_error
 
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
 
@@ -40,7 +41,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         if pd.isna(value):
             return "undefined"
         exact = pd.isna(error) or error <= 1e-6 * abs(value)  # but for rounding
-        return f"{value:.3g}" if exact else f"{value:.3g} ± {error:.1g}"
+        return with_error(value, None if exact else error)
 
     names = {
         "bias / |g|": "relative_bias",
