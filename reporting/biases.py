@@ -10,6 +10,7 @@ import pandas as pd
 from .curves import with_limits
 from .groups import Group
 from .results import relative_bias
+from .rounding import without_rounding
 from .runs import WHERE, Found
 from .words import PLACES
 
@@ -88,7 +89,8 @@ def point_of(group: Group, rival: str, where: str) -> Point | None:
     cost = [f.get(f"{prefix}/evaluations") for f in figures]
     if bias is None or None in variances or None in cost:
         return None
-    deviation = math.sqrt(np.mean([v / f[norm] ** 2 for v, f in zip(variances, figures, strict=True)]))
+    relative = [v / f[norm] ** 2 for v, f in zip(variances, figures, strict=True)]
+    deviation = float(without_rounding(math.sqrt(np.mean(relative))))
     seconds = [f.get(f"{prefix}/seconds") for f in figures]
     mean_seconds = math.nan if None in seconds else float(np.mean(seconds))
     name = rival or group.label
@@ -133,7 +135,7 @@ def truth_of(rows: pd.DataFrame) -> str:
 def points_of(rows: pd.DataFrame) -> list[Point]:
     r"""The estimators that ``measure.py`` has measured in one place; NaN where bias and deviation are not known."""
     bias, known = relative_biases(rows)
-    deviation = np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float)
+    deviation = without_rounding(np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float))
     columns = (bias, ~known, deviation, rows.evaluations.to_numpy(float), rows.seconds.to_numpy(float))
     return [
         Point(name, name.partition("(")[0].strip(), float(b), bool(limit), float(d), float(cost), float(seconds))

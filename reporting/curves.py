@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .groups import Group
+from .rounding import ROUNDING
 from .runs import AXES, WHERE, Run, said_by
 from .words import by_importance, words
 
@@ -83,6 +84,9 @@ def curve_of(group: Group, metric: str, axis: str, most: int) -> Curve | None:
         errors = [np.interp(x, *known_part(run, f"{metric}_error", axis).T) for run in group.finished]
         error = np.maximum(error, np.sqrt(np.square(errors).sum(0)) / len(runs))
         mean, low, high, limit = with_limits(mean, error)
+        if not (above := mean > 0).any():
+            return None
+        x, mean, low, high, limit = (values[above] for values in (x, mean, low, high, limit))
     else:
         low, high = mean - error, mean + error
     if log:
@@ -117,9 +121,15 @@ def with_limits(square: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.n
     r"""Bias from its debiased square and that one's standard error: the value, its band, and whether it is a limit.
 
     The square is averaged before the root is taken, as the roots of noise would not average out. A bias that is within
-    two standard errors of 0 cannot be told from it: its upper limit takes its place, two errors above.
+    two standard errors of 0 cannot be told from it: its upper limit takes its place, two errors above. One that is
+    rounding is 0.
+
+    Arguments:
+        square, error: Both over the squared norm of the true gradient.
     """
-    limit = ~(square > 2 * np.nan_to_num(error))
+    rounding = np.maximum(square, np.nan_to_num(error)) <= ROUNDING**2
+    square, error = np.where(rounding, 0.0, square), np.where(rounding, 0.0, error)
+    limit = ~(square > 2 * np.nan_to_num(error)) & ~rounding
     highest = np.maximum(square, 0) + 2 * error
     value = np.sqrt(np.where(limit, highest, square))
     low, high = np.sqrt(np.maximum(square - error, 0)), np.sqrt(np.maximum(square, 0) + error)

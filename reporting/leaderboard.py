@@ -33,8 +33,8 @@ The first figure of a table is the mean over seeds ± its standard error; bold i
 significantly worse (95 %), and ? below three runs. The others are about one gradient draw to the logits of one example,
 all estimators at the same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's
 norm, evaluations of the objective, and time. What an estimator learns was trained for a hundred steps before. A dash:
-not measured or not defined, as the bias of bounds, whose gradient is another one. Biases of a few millionths are
-rounding.
+not measured or not defined, as the bias of bounds, whose gradient is another one. Biases and
+deviations below 0.0001 are rounding, and 0.
 """
 
 

@@ -16,7 +16,7 @@ def with_error(value: float, error: float | None = None) -> str:
     power = power_of(value, error)
     if not -4 < power < 6:
         scaled = with_error(value / 10**power, error and error / 10**power)
-        return f"({scaled}) × 10{str(power).translate(EXPONENT)}"
+        return f"{scaled if error is None else f'({scaled})'} × 10{str(power).translate(EXPONENT)}"
     decimals = decimals_of(value, error)
     text = f"{value:,.{decimals}f}"
     if error is None:

@@ -175,7 +175,7 @@ def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
     curves = {axis: [c for c in on.curves if (c.metric, c.axis) == (metric, axis)] for axis in AXES}
     chart = drawn.add(
         kind="curves",
-        robust=words.robust,
+        log=words.log,
         spec=charts.curve_chart(words).to_dict(),
         columns={axis: columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
     )

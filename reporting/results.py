@@ -7,6 +7,7 @@ import numpy as np
 
 from .curves import with_limits
 from .groups import Group
+from .rounding import relative_square
 from .runs import WHERE, said_by
 from .statistics import UNTESTED, Mean, Verdict, mean_of, verdicts
 from .words import Words, by_importance, words
@@ -62,9 +63,11 @@ def relative_bias(figures: list[dict], prefix: str) -> tuple[float, float, bool]
     found = [[f.get(f"{prefix}/{k}") for k in ("bias2", "true_norm")] for f in figures]
     if not found or any(bias2 is None or not norm for bias2, norm in found):
         return None
-    square = np.array([bias2 / norm**2 for bias2, norm in found])
-    errors = [(f.get(f"{prefix}/bias2_error") or 0.0) / f[f"{prefix}/true_norm"] ** 2 for f in figures]
-    mean = mean_of(list(square))
+    errors = [f.get(f"{prefix}/bias2_error") or 0.0 for f in figures]
+    costs = [f.get("train/loss") for f in figures]
+    relative = [relative_square(b, e, n, cost) for (b, n), e, cost in zip(found, errors, costs, strict=True)]
+    square, errors = map(list, zip(*relative, strict=True))
+    mean = mean_of(square)
     error = max(np.nan_to_num(mean.error), float(np.sqrt(np.square(errors).sum())) / len(errors))
     value, low, high, limit = with_limits(np.array([mean.value]), np.array([error]))
     return float(value[0]), float(high[0] - low[0]) / 2, bool(limit[0])

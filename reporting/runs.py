@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from hardmax.harness.shared import FAILED, FIGURES, FINISHED
 
+from .rounding import relative_square
 from .words import Words, printable, said_in
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -298,11 +299,13 @@ def final_figures(last: dict, summary: dict) -> dict[str, float | None]:
 def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
     found = {metric: column(rows, metric) for metric in metrics}
+    cost = max((abs(row["train/loss"]) for row in rows if type(row.get("train/loss")) in NUMBERS), default=None)
     for where in WHERE:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
         known = [row for row in rows if type(row.get(bias2)) in NUMBERS and row.get(norm)]
-        for key in (bias2, error):
-            points = [(row["step"], (row.get(key) or 0.0) / row[norm] ** 2) for row in known]
+        both = [relative_square(row[bias2], row.get(error) or 0.0, row[norm], cost) for row in known]
+        for key, values in ((bias2, [square for square, _ in both]), (error, [error for _, error in both])):
+            points = [(row["step"], value) for row, value in zip(known, values, strict=True)]
             found[key] = np.array(points, float).reshape(-1, 2)
     spent = [np.insert(column(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}

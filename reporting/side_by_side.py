@@ -57,7 +57,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     bias, resolved = relative_biases(rows)
     shown = {title: [text(row, name) for _, row in rows.iterrows()] for title, name in names.items()}
     shown["bias / |g|"] = [
-        b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}" if limit else "0"
+        "0" if limit == 0 else b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}"
         for b, known, limit in zip(shown["bias / |g|"], resolved, bias, strict=True)
     ]
     shown["ms a draw"] = [f"{1e3 * seconds:.2g}" for seconds in rows.seconds]

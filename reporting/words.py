@@ -12,14 +12,12 @@ class Words:
         unit: Of its values; empty for plain numbers.
         better: 1 if higher values are better, -1 if lower ones are, 0 if neither can be said.
         log: Whether its axis is logarithmic, so that geometric means are taken along curves.
-        robust: Whether its axis leaves out the highest values, with which a run begins.
     """
 
     title: str
     unit: str = ""
     better: int = 0
     log: bool = False
-    robust: bool = False
 
     @property
     def with_unit(self) -> str:
@@ -27,7 +25,7 @@ class Words:
 
 
 OTHERS = {
-    "train/loss": Words("training loss", robust=True),
+    "train/loss": Words("training loss"),
     "cost/evaluations": Words("evaluations", "in all"),
     "cost/evaluations_per_step": Words("evaluations", "per step"),
     "cost/seconds": Words("training time", "s"),
