@@ -12,8 +12,9 @@ from hardmax.harness.shared import NOT_RESULTS
 from hardmax.paths import CONFIGS
 
 from ..contents import is_number, lines
+from ..groups import WATCHING
 from ..runs import Run
-from .experiments import WATCHING, counts, fits, group_settings, in_full, in_small
+from .experiments import counts, fits, group_settings, in_full, in_small
 from .values import Value
 
 LEVEL = 0.95  # of intervals
