@@ -7,7 +7,14 @@ from graphlib import TopologicalSorter
 from helpers.commands import ROOT
 
 LAYERS = ("hardmax", "estimators", "tasks", "gradients", "certification", "harness", "reporting")  # from below
-TOP = {"report", "measure", "commands", "notebook", "__main__"}  # of the folder hardmax: what drives the rooms
+TOP = {
+    "report",
+    "measure",
+    "certify",
+    "commands",
+    "notebook",
+    "__main__",
+}  # of the folder hardmax: what drives the rooms
 LONGEST = 350
 
 
@@ -26,7 +33,9 @@ MODULES = dict(modules())
 def imports(name, path):
     """Names of the project's modules that a module imports, wherever in it that stands."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
