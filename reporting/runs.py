@@ -19,7 +19,7 @@ from .contents import (
     NUMBERS,
     SMALLEST,
     flat,
-    is_number,
+    is_figure,
     json_of,
     lines,
     reason_of,
@@ -186,7 +186,7 @@ def with_config(folder: Path) -> Run:
     choices = {key: text(choice) for key, choice in config["choices"].items()}
     settings = flat(said_once(config)) | {key: choices[key] for key in ("task", "estimator", "seed")}
     steps = int(config["steps"])
-    if len(settings) > MOST_ENTRIES or not is_number(steps):
+    if len(settings) > MOST_ENTRIES or not is_figure(steps):
         raise ValueError("too many settings, or steps")
     return Run(folder, settings, "unfinished", steps=steps, choices=choices)
 
@@ -256,14 +256,14 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
     found |= {key: value for key, value in summary.items() if key.startswith("test/")}
     steps, seconds, evaluations = (summary.get(key) for key in ("steps", "seconds", "evaluations"))
     found |= {"cost/evaluations": evaluations} if type(evaluations) in NUMBERS else {}
-    if is_number(evaluations) and is_number(steps) and steps:
+    if is_figure(evaluations) and is_figure(steps) and steps:
         found["cost/evaluations_per_step"] = evaluations / steps
     found |= {"cost/seconds": seconds} if type(seconds) in NUMBERS else {}
     figures = {}
     for key, value in found.items():
         if key.startswith("gradient/rivals/") and not key.endswith(NEEDED_OF_RIVALS):
             continue
-        if value is None or is_number(value):
+        if value is None or is_figure(value):
             figures[key] = value
         elif type(value) in NUMBERS:
             figures[key] = None
@@ -294,10 +294,10 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
 
 def over_square(square: object, norm: object) -> float | None:
     r"""A squared distance over a squared norm; None if either is no number, or what comes out is none."""
-    if not (is_number(square) and is_number(norm) and norm):
+    if not (is_figure(square) and is_figure(norm) and norm):
         return None
     quotient = square / norm**2
-    return quotient if is_number(quotient) else None
+    return quotient if is_figure(quotient) else None
 
 
 def column(rows: list[dict], key: str) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The map of the project: rooms import downwards only and in no circle, and no file grows beyond one job."""
 
 import ast
-from collections import defaultdict
 from graphlib import TopologicalSorter
 
 from helpers.commands import ROOT
@@ -80,14 +79,3 @@ def test_imports_are_relative_within_a_room_and_absolute_between_rooms():
 def test_no_file_is_long():
     long = {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > LONGEST}
     assert not long
-
-
-def test_a_public_name_has_one_meaning():
-    """Of functions and classes at the top of a module, and of constants."""
-    places = defaultdict(set)
-    for name, path in MODULES.items():
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].add(name)
-    several = {name: found for name, found in places.items() if len(found) > 1 and name != "main"}
-    assert not several
