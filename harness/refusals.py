@@ -154,7 +154,7 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
         group = key.split(".")[0]
         takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
         hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
-        choice = next((a for a in reversed(arguments) if a.startswith(f"{group}=")), None)
+        choice = next((a for a in reversed(arguments) if "." in key and a.startswith(f"{group}=")), None)
         if choice and choice not in sys.argv:
             hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it, "
             hint += f"hydra.sweeper.optional=[{key}] passes the others over"
