@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hardmax.estimators import Estimator
+from hardmax.harness.config import build
 
 from .certificate import certify, one_line
 from .samplers import Sampler
@@ -177,7 +178,7 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = hydra.compose("config", overrides)
-        estimator = harness_options.build(cfg, "estimator", choice)
+        estimator = build(cfg, "estimator", choice)
         arguments = OmegaConf.to_container(cfg.estimator, resolve=True)
         importing, call = call_of(get_class(arguments.pop("_target_")), arguments)
     except Exception as error:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from hardmax.harness.options import Refused
+from hardmax.harness.shared import Refused
 from hardmax.harness.train import train
 from hardmax.reporting.runs import find
 from hardmax.tasks import data
