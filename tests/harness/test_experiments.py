@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hardmax.harness.config import build, check, key_of, plain
-from hardmax.tasks import data
+from hardmax.tasks.data import sets
 from helpers.commands import ROOT, composed, folders, rows_of
 from hydra_plugins.hardmax_rows import jobs
 
@@ -31,7 +31,7 @@ def little(name, folder=None):
 
 @pytest.fixture(autouse=True)
 def little_data(monkeypatch):
-    monkeypatch.setattr(data, "load", little)
+    monkeypatch.setattr(sets, "load", little)
 
 
 def rows_in(experiment):
