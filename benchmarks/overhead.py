@@ -38,7 +38,7 @@ def harness(folder: Path):
     task, estimator = build(cfg, "task", "dvae"), build(cfg, "estimator", "gumbel_softmax")
     state = prepare(cfg, task, estimator, device)
     task.evaluate = lambda split: {}
-    tracker = Tracker(folder, plain(cfg), labels, device, {})
+    tracker = Tracker(folder, plain(cfg), labels, device, {"code": {}, "data": {}})
 
     def steps():
         cfg.steps = state.step + STEPS

@@ -25,8 +25,7 @@ from .output import drop_what_cannot_be_written
 from .pause import REQUEUE, Stopped, end_with_parent
 from .refusals import fail, refusal
 from .run import command_line_overrides, run
-from .shared import NotWritten, Refused, one_line
-from .sources import located
+from .shared import FIGURES, NotWritten, Refused, one_line
 from .sweep import THIS_PROCESS, Sweep
 
 
@@ -144,15 +143,14 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
 
 
 def merit_of(cfg: DictConfig, folder: Path) -> float:
-    r"""What a search maximises, of a finished run: the last validation figure that its task names, or minus it.
+    r"""What a search maximises, of a finished run: the last value, or minus it, of its first figure with a direction.
 
     Raises:
-        Refused: If the task has no such figure.
+        Refused: If there is no such figure on the validation split.
     """
-    name = located(cfg.task._target_).merit
-    key, sign = f"valid/{name.removeprefix('-')}", -1 if name.startswith("-") else 1
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found = [row[key] for row in rows if row.get(key) is not None]
-    if not found:
-        raise Refused(f"{cfg.task._target_}: there is no {key} to search by: its class names another figure as merit")
-    return sign * found[-1]
+    last = {key: value for row in rows for key, value in row.items() if value is not None}
+    for name, about in json.loads((folder / FIGURES).read_text()).items():
+        if about["better"] and f"valid/{name}" in last:
+            return last[f"valid/{name}"] * (1 if about["better"] == "higher" else -1)
+    raise Refused(f"{cfg.task._target_} has no figure to search by: its `figures` say of none what is better")

@@ -42,6 +42,8 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     labels["seed"] = cfg.seed
     config, code = plain(cfg), code_of(cfg)
     fill_in_names(config, labels, command_line_overrides(HydraConfig.get()), sweep.about() if sweep else None)
+    groups = {group.partition("@")[0]: name for group, name in chosen.items()}
+    labels |= {group: Path(groups[group]).name for group in ("data", "optimizer", "schedule") if groups.get(group)}
     place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, key_of(config))
     before = [] if cfg.fresh else runs_of(*place)
     if before and (summary := summary_of(before[-1])):
@@ -59,6 +61,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
         sizes = resume(folder, state, code, cfg)
         sources = {"code": code, "data": hash_data(opened, cfg)}
         tracker = Tracker(folder, config, labels, device, sources, sizes)
+        tracker.describe(task.figures)
         saved = state.step
 
         def save():

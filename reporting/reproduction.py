@@ -9,19 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
+from hardmax import markdown
 from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .charts import as_png, curve_rows, curves_picture
 from .curves import curve_of
-from .groups import Group, column, grouped
+from .groups import Group, grouped
 from .looks import looks
+from .numbers import with_error
 from .published.experiments import Experiment, deviations, experiment, fits, in_full, in_small
 from .published.join import AGREES, DIFFERS, INCOMPLETE, NOT_RUN, SMALLER, UNDECIDED, Beside, compare, course
-from .published.texts import HEADS, by_table, cells, number
+from .published.texts import HEADS, by_table, cells
 from .published.values import FACTS, entries, facts
-from .runs import POINTS, Run, find
-from .tables import in_markdown
+from .runs import POINTS, Run, find, said_by
+from .settings import column
 from .words import words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
@@ -92,7 +94,7 @@ def overview(about: dict, comparisons: list[Beside], runs: list[Run]) -> str:
         own = [run for run in runs if run.config.get("experiment") == name and run.finished]
         full = sum(in_full(run) for run in own)
         rows.append([f"[{name}](#{name})", full, len(own) - full, *(counts[verdict] or "" for verdict in VERDICTS)])
-    return markdown(["experiment", "runs in full", "other runs", *VERDICTS], rows)
+    return without_empty(["experiment", "runs in full", "other runs", *VERDICTS], rows)
 
 
 def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], picture: Path | None) -> str:
@@ -112,7 +114,7 @@ def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], 
         parts += ["Runs of the small budget, which compare with no published figure:\n", figures(small, shown)]
         parts.append(made(small))
     if other:
-        differ = in_markdown(", ".join(sorted({d for run in other for d in deviations(run)})))
+        differ = markdown.plain(", ".join(sorted({d for run in other for d in deviations(run)})))
         parts += [f"Runs with other settings ({differ}):\n", figures(other, shown), made(other)]
     if going := [run for run in runs if not run.finished]:
         counts = Counter(f"{run.status} at step {run.step:,} of {run.steps:,}" for run in going)
@@ -130,16 +132,17 @@ def tables(comparisons: list[Beside]) -> Iterator[str]:
     for title, about, group in by_table(comparisons):
         yield f"{title}{f' ({about})' * bool(about)}:\n"
         rows = [cells(c) for c in group]
-        yield markdown(HEADS, [[*row[:6], EMPHASIS[row[6]].format(row[6]), in_markdown(row[7])] for row in rows])
+        yield without_empty(
+            HEADS, [[*row[:6], EMPHASIS[row[6]].format(row[6]), markdown.plain(row[7])] for row in rows]
+        )
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.open)):
             yield f"Not published: {', '.join(unknown)}.\n"
 
 
-def markdown(titles: list[str], rows: list[list]) -> str:
-    r"""A table, without columns that are empty throughout."""
+def without_empty(titles: list[str], rows: list[list]) -> str:
+    r"""A Markdown table without columns that are empty throughout."""
     kept = [n for n in range(len(titles)) if n == 0 or any(str(row[n]) for row in rows)]
-    line = lambda row: "| " + " | ".join(str(row[n]) for n in kept) + " |"
-    return "\n".join([line(titles), line(["---"] * len(titles)), *map(line, rows)]) + "\n"
+    return markdown.table([titles[n] for n in kept], [[row[n] for n in kept] for row in rows])
 
 
 def groups_of(runs: list[Run]) -> list[Group]:
@@ -161,14 +164,14 @@ def figures(runs: list[Run], shown: dict) -> str:
     r"""Final figures of runs, averaged over seeds."""
     rows = []
     for group in groups_of(runs):
-        cells = [in_markdown(group.label), in_markdown(", ".join(run.seed for run in group.finished))]
+        cells = [markdown.plain(group.label), markdown.plain(", ".join(run.seed for run in group.finished))]
         for metric in shown["figures"]:
             step = shown.get("step") if metric.startswith("gradient/") else None
             taken = [c for run in group.finished if (c := at(run, metric, step)) is not None]
             error = float(np.std(taken, ddof=1) / len(taken) ** 0.5) if len(taken) > 1 else None
-            cells.append(number(float(np.mean(taken)), error) if taken else "")
+            cells.append(with_error(float(np.mean(taken)), error) if taken else "")
         rows.append(cells)
-    return markdown(["", "seeds", *(f"`{metric}`" for metric in shown["figures"])], rows)
+    return without_empty(["", "seeds", *(f"`{metric}`" for metric in shown["figures"])], rows)
 
 
 def at(run: Run, metric: str, step: int | None) -> float | None:
@@ -179,7 +182,9 @@ def at(run: Run, metric: str, step: int | None) -> float | None:
 def made(runs: list[Run]) -> str:
     r"""Under what circumstances runs were made, in a sentence for each."""
     circumstances = Counter(circumstance(run) for run in runs)
-    return "".join(f"{count} run{'s' * (count > 1)}: {in_markdown(what)}.\n" for what, count in circumstances.items())
+    return "".join(
+        f"{count} run{'s' * (count > 1)}: {markdown.plain(what)}.\n" for what, count in circumstances.items()
+    )
 
 
 def circumstance(run: Run) -> str:
@@ -228,7 +233,7 @@ def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
         for metric in shown.get("curves", []):
             curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
             if rows := curve_rows(filter(None, curves)):
-                panels.append((words(metric, groups[0].task), rows, settings))
+                panels.append((words(metric, said_by(full)), rows, settings))
     if not panels:
         return None
     write_whole(path, as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))

@@ -11,6 +11,7 @@ from hardmax.files import write_whole
 from .biases import Comparison, drawable, points_of, relative_biases, truth_of
 from .charts import as_png, bias_picture
 from .looks import looks
+from .numbers import with_error
 from .spreadsheets import as_csv
 
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
@@ -43,7 +44,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         if pd.isna(value):
             return "undefined"
         exact = pd.isna(error) or error <= 1e-6 * abs(value)  # but for rounding
-        return f"{value:.3g}" if exact else f"{value:.3g} ± {error:.1g}"
+        return with_error(value, None if exact else error)
 
     names = {
         "bias / |g|": "relative_bias",
@@ -59,7 +60,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     bias, resolved = relative_biases(rows)
     shown = {title: [text(row, name) for _, row in rows.iterrows()] for title, name in names.items()}
     shown["bias / |g|"] = [
-        b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}" if limit else "0"
+        "0" if limit == 0 else b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}"
         for b, known, limit in zip(shown["bias / |g|"], resolved, bias, strict=True)
     ]
     shown["ms a draw"] = [f"{1e3 * seconds:.2g}" for seconds in rows.seconds]

@@ -13,7 +13,7 @@ from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from . import charts, tables
-from .biases import comparisons
+from .biases import by_problem, comparisons
 from .curves import Curve, curves_of, drawn
 from .groups import Group, chosen, grouped
 from .page import OnTask, facts, page
@@ -54,7 +54,8 @@ def write(
     if not runs:
         raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
     groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
-    tasks = [on_task(task, of_task, found.measured, found.notes, values) for task, of_task in groups.items()]
+    measured = by_problem(found, groups)
+    tasks = [on_task(task, of_task, measured, found.notes, values) for task, of_task in groups.items()]
     about = facts(folders, conditions, by, len(runs))
     if to.is_symlink():
         raise Refused(f"--to {to}: is a link; name the folder that it leads to, {to.resolve()}")
@@ -65,7 +66,10 @@ def write(
         write_whole(path, page(tasks, about, found.notes))
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
-    text = "\n".join(f"\n{on.results.task}: {HEAD}\n\n{tables.as_text(tables.final_table(on.results))}" for on in tasks)
+    text = "\n".join(
+        f"\n{on.results.task}: {tables.heading(on.results)}\n\n{tables.as_text(tables.final_table(on.results))}"
+        for on in tasks
+    )
     lost = [about_lost(run) for run in runs if not run.finished]
     return text, [*written, path], list(dict.fromkeys(found.notes + lost))
 
@@ -73,9 +77,6 @@ def write(
 def about_lost(run: Run) -> str:
     reason = f": {run.reason}" if run.reason else ""
     return f"{run.status}, in no mean: {run.folder} (step {run.step} of {run.steps}{reason})"
-
-
-HEAD = "final figures, mean ± standard error over seeds; * the best, or not significantly worse"
 
 
 def on_task(

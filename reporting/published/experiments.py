@@ -13,11 +13,11 @@ from hardmax.paths import CONFIGS
 from hydra_plugins.hardmax_rows import jobs
 
 from ..contents import flat, text
-from ..groups import same
+from ..groups import WATCHING
 from ..runs import Run
+from ..settings import same
 from .values import Value
 
-WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
 NOT_SAID = ("defaults", "hydra", "output")  # parts of an experiment's file that are no settings
 UNRECORDED = ("data.folder",)  # by a run
 

@@ -1,8 +1,8 @@
 r"""Published figures beside measured ones, as texts for tables."""
 
-import math
 from collections import defaultdict
 
+from ..numbers import decimals_of, with_error, with_minus
 from .join import SMALLER, Beside
 
 HEADS = ["", "published", "measured", "seeds", "difference", "in standard errors", "verdict", "notes"]
@@ -23,34 +23,18 @@ def cells(c: Beside) -> list[str]:
     written = f"{value.value:.{value.decimals}f}" if value.decimals is not None else f"{value.value:g}"
     if value.std is not None:
         written += f" ± {value.standard_error:.2g}" if value.standard_error else f" (std {value.std:g})"
+    written = with_minus(written)
     notes = "; ".join([*c.notes, *([value.remark] if value.remark and c.runs and c.verdict != SMALLER else [])])
     if c.mean is None:
         return [value.name, written, "", "0", "", "", c.verdict, notes]
-    errors = "" if c.in_errors is None else f"{c.in_errors:+.1f}"
-    digits = digits_of(c.mean, c.error)
+    errors = "" if c.in_errors is None else with_minus(f"{c.in_errors:+.1f}")
     return [
         value.name,
         written,
-        number(c.mean, c.error),
+        with_error(c.mean, c.error),
         str(len(c.runs)),
-        f"{c.difference:+.{digits}f}",
+        with_minus(f"{c.difference:+.{decimals_of(c.mean, c.error)}f}"),
         errors,
         c.verdict,
         notes,
     ]
-
-
-def digits_of(mean: float, error: float | None) -> int:
-    r"""Decimals with which a mean is written: two digits of its error, or five of its own."""
-    scale = error * 10 if error else abs(mean) / 1000
-    return 3 if not scale else min(12, max(0, 2 - math.floor(math.log10(scale))))
-
-
-def number(mean: float, error: float | None) -> str:
-    r"""A mean and its standard error as text."""
-    if error == 0:
-        return f"{number(mean, None)} ± 0"
-    if mean and abs(mean) < 1e-4:
-        return f"{mean:.3g}" + (f" ± {error:.1g}" if error is not None else "")
-    digits = digits_of(mean, error)
-    return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
