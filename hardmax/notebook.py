@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hardmax.harness import options
 from hardmax.harness.refusals import check_own_configs, refusal
 from hardmax.harness.run import run as run_config
+from hardmax.harness.shared import Refused, one_line
 from hardmax.paths import CONFIGS
 from hardmax.reporting.contents import lines
 from hardmax.reporting.runs import find
@@ -119,7 +120,7 @@ def composed(overrides: list[str], config_dir: str | Path | None) -> Iterator[Di
             cfg = hydra.compose("config", overrides, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise options.Refused(refusal(error, overrides) or options.one_line(error)) from error
+            raise Refused(refusal(error, overrides) or one_line(error)) from error
         with flag_override(cfg, ["struct", "readonly"], False):
             del cfg["hydra"]  # as for a job
         yield cfg

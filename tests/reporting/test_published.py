@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import report
-from hardmax.harness import options
+from hardmax.harness.config import plain
 from hardmax.harness.shared import Refused
 from hardmax.reporting import reproduction
 from hardmax.reporting.published.experiments import experiment
@@ -121,7 +121,7 @@ def make_run(where, *overrides, rows=(), finished=True, seed=1):
     chosen = {key: re.search(rf"{key}=(\w+)", " ".join(overrides)) for key in ("task", "estimator")}
     experiment = {"task": cfg.task._target_.rpartition(".")[2].lower(), "estimator": "exact"}
     choices = {key: match[1] if match else experiment[key] for key, match in chosen.items()} | {"seed": seed}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **options.plain(cfg)}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **plain(cfg)}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     about = {"commit": "0123456789abcdef", "device": "a machine", "python": "3.11", "versions": {"torch": "2"}}
     (folder / "environment.json").write_text(json.dumps(about))
