@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from hardmax import certify as command
+from hardmax.certification.text import share
 from hardmax.paths import CONFIGS
 
 OWN = [f"estimator={p.stem}" for p in sorted((CONFIGS / "estimator").glob("*.yaml"))]
@@ -78,7 +79,7 @@ def row(name: str, found: dict) -> list[str]:
     return [
         name,
         claims(found),
-        percent(worst["bias"], worst["bias_error"]),
+        share(worst["bias"], worst["bias_error"]),
         *("" if r is None else f"{r:.2g}" for r in ratios),
         ", ".join(str(m["evaluations"]) for m in measured),
         "; ".join(f"**{o['claim']}: {o['message']}**".replace("|", "/") for o in failed) or "yes",
@@ -92,13 +93,6 @@ def claims(found: dict) -> str:
             found["target"]
         ]
     return f"{found['target']}, {'unbiased' if found['claims']['unbiased'] else 'biased'}"
-
-
-def percent(value: float, error: float) -> str:
-    r"""A relative distance and its error."""
-    if value < 1e-9 and error < 1e-9:
-        return "0"
-    return f"{value:.1%}" + (f" ± {error:.1%}" if error > 1e-9 else "")
 
 
 def main() -> None:
