@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 
 from hardmax import certify as command
+from hardmax import markdown
+from hardmax.certification.text import share
 from hardmax.paths import CONFIGS
 
 OWN = [f"estimator={p.stem}" for p in sorted((CONFIGS / "estimator").glob("*.yaml"))]
@@ -78,10 +80,10 @@ def row(name: str, found: dict) -> list[str]:
     return [
         name,
         claims(found),
-        percent(worst["bias"], worst["bias_error"]),
+        share(worst["bias"], worst["bias_error"]),
         *("" if r is None else f"{r:.2g}" for r in ratios),
         ", ".join(str(m["evaluations"]) for m in measured),
-        "; ".join(f"**{o['claim']}: {o['message']}**".replace("|", "/") for o in failed) or "yes",
+        "; ".join(f"fails: {markdown.plain(o['claim'] + ': ' + o['message'])}" for o in failed) or "yes",
     ]
 
 
@@ -94,27 +96,23 @@ def claims(found: dict) -> str:
     return f"{found['target']}, {'unbiased' if found['claims']['unbiased'] else 'biased'}"
 
 
-def percent(value: float, error: float) -> str:
-    r"""A relative distance and its error."""
-    if value < 1e-9 and error < 1e-9:
-        return "0"
-    return f"{value:.1%}" + (f" ± {error:.1%}" if error > 1e-9 else "")
-
-
 def main() -> None:
     page = Path(sys.argv[1])
     missing = [extra for library, extra in LIBRARIES.items() if find_spec(library) is None]
     if missing:
         raise SystemExit(f"{', '.join(missing)}: not installed: pip install -c constraints.txt -e '.[libraries]'")
-    lines = [COLUMNS, ["---"] * len(COLUMNS)]
+    rows = []
     all_of_them = {f"`{o.partition('=')[2]}`": [o] for o in OWN} | OTHERS
     for name, arguments in all_of_them.items():
-        lines.append(row(name, certificate(arguments)))
-        print(*lines[-1], sep=" | ", flush=True)
-    versions = ", ".join(
-        [f"torch {torch.__version__.partition('+')[0]}", *(f"{extra} {version(extra)}" for extra in LIBRARIES.values())]
-    )
-    page.write_text(HEAD.format(versions=versions) + "".join(f"| {' | '.join(cells)} |\n" for cells in lines))
+        rows.append(row(name, certificate(arguments)))
+        print(*rows[-1], sep=" | ", flush=True)
+    page.write_text(written(rows), encoding="utf-8")
+
+
+def written(rows: list[list[str]]) -> str:
+    r"""The page."""
+    versions = [f"torch {torch.__version__.partition('+')[0]}", *(f"{x} {version(x)}" for x in LIBRARIES.values())]
+    return HEAD.format(versions=", ".join(versions)) + markdown.table(COLUMNS, rows)
 
 
 if __name__ == "__main__":

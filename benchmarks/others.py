@@ -62,7 +62,7 @@ class PyroReinforce(Estimator):
 class Pydrobert(Estimator):
     """What the estimators of pydrobert-pytorch share: a draw, its cost, and a function that gives the gradient."""
 
-    target, unbiased, compiles = "expectation", True, False
+    target, unbiased, differentiates_objective, compiles = "expectation", True, False, False
 
     def estimate(self, logits, objective, context):
         from pydrobert.torch import estimators as theirs
@@ -77,8 +77,6 @@ class Pydrobert(Estimator):
 
 class PydrobertReinforce(Pydrobert):
     """Its ``reinforce``."""
-
-    differentiates_objective = False
 
     def gradient(self, theirs, logits, z, b, cost, objective):
         return theirs.reinforce(cost.unsqueeze(-1), b, logits.requires_grad_(), "onehot")
@@ -96,8 +94,6 @@ class PydrobertRebar(Pydrobert):
 
 class PydrobertRelax(Pydrobert):
     """Its ``relax`` with a fixed network as control variate, the same for every variable."""
-
-    differentiates_objective = False
 
     def gradient(self, theirs, logits, z, b, cost, objective):
         weight = torch.linspace(-1.0, 1.0, z.shape[-1], dtype=z.dtype)

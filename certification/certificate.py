@@ -10,7 +10,7 @@ import torch
 
 from hardmax.estimators import Estimator
 
-from . import behaviour, checks, limits, samplers
+from . import behaviour, checks, limits, samplers, text
 from .measurement import Measurement, measure
 from .problems import PROBLEMS, SMALL, Problem, fitting
 from .samplers import Sampler
@@ -92,8 +92,8 @@ class Certificate:
                 for to in ("reinforce", "leave_one_out")
                 for work in (False, True)
             }
-        for m in found["measurements"]:
-            m.update({k: None for k, v in m.items() if isinstance(v, float) and not math.isfinite(v)})
+        for figures in [*found["measurements"], found["ratios"] or {}]:
+            figures.update({k: None for k, v in figures.items() if isinstance(v, float) and not math.isfinite(v)})
         return found
 
 
@@ -184,28 +184,24 @@ def certify(
         code: Python that makes it, which reproductions of failures begin with.
         say: Called with each line of the certificate as soon as it is known.
     """
-    from . import text
-
     start, name = time.perf_counter(), name or type(estimator).__name__
     sampler = isinstance(estimator, Sampler)
     keys = ("target", "unbiased", "differentiates_objective", "attaches_log_q", "evaluations", "learns", "compiles")
     claims = None if sampler else {k: getattr(estimator, k) for k in keys}
     found = Certificate(name, claims, estimator.target)
-    said = []
     for line in text.heading(found):
         say(line)
-    for problem in PROBLEMS:
-        try:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad():
-                torch.manual_seed(0)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(0)
+            for problem in PROBLEMS:
                 found.measurements.append(measure(copy.deepcopy(estimator), fitting(estimator, problem)))
-        except Exception as error:
-            said = [f"cannot be measured: {type(error).__name__}: {one_line(error)}"]
-            break
-    for line in said or text.figures(found):
-        say(line)
-    if said and not sampler:
+        lines = text.figures(found)
+    except Exception as error:  # what is wrong with it the checks will say
         found.measurements.clear()
+        lines = [f"cannot be measured: {type(error).__name__}: {one_line(error)}"]
+    for line in lines:
+        say(line)
     for each in outcomes(estimator, code or f"estimator = ...  # {name}"):
         found.outcomes.append(each)
         for line in text.verdict(each):

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .enumeration import require
-
 if TYPE_CHECKING:
     from .certificate import Certificate, Outcome
 
@@ -38,13 +36,13 @@ def heading(certificate: "Certificate") -> Iterator[str]:
 def figures(certificate: "Certificate") -> Iterator[str]:
     r"""A column for each problem."""
     found = certificate.measurements
-    require(found, "nothing was measured")
+    bound = ", from the bound's" if certificate.target == "bound" else ""
     columns = [m.problem.removeprefix("Problem") for m in found]
     yield ""
     yield row("(K, C)", columns)
     yield row("value", [number(m.value, m.value_error) for m in found])
     yield row(f"its target ({certificate.target})", [f"{m.target:.4f}" for m in found])
-    yield row(f"gradient's bias{verdict_on_bias(certificate)}", [share(m.bias, m.bias_error) for m in found])
+    yield row(f"gradient's bias{bound}", [share(m.bias, m.bias_error) for m in found])
     of_parameters = [share(m.parameters_error, m.parameters_error_error) for m in found]
     yield row("error of the gradient to the parameters", of_parameters)
     yield row("variance", [f"{m.variance:.4g}" for m in found])
@@ -56,11 +54,6 @@ def figures(certificate: "Certificate") -> Iterator[str]:
     exact = all(m.draws is None for m in found)
     yield "by enumeration" if exact else f"by {max(m.draws or 0 for m in found):,} draws: ± one standard error"
     yield ""
-
-
-def verdict_on_bias(certificate: "Certificate") -> str:
-    r"""Which gradient the bias is from."""
-    return ", from the bound's" if certificate.target == "bound" else ""
 
 
 def row(label: str, cells: list[str]) -> str:
@@ -75,9 +68,9 @@ def share(value: float, error: float) -> str:
     r"""A relative distance: exact ones that are rounding are 0."""
     if not math.isfinite(value):
         return "not finite"
-    if error == 0 or value < 1e-9:
-        return "0" if value < 1e-9 and error < 1e-9 else f"{value:.1%}" + (f" ± {error:.1%}" if error > 1e-9 else "")
-    return f"{value:.1%} ± {error:.1%}"
+    if max(value, error) < 1e-9:
+        return "0"
+    return f"{value:.1%}" + (f" ± {error:.1%}" if error > 1e-9 else "")
 
 
 def verdict(outcome: "Outcome") -> Iterator[str]:
@@ -89,11 +82,27 @@ def verdict(outcome: "Outcome") -> Iterator[str]:
 
 
 def ending(certificate: "Certificate") -> Iterator[str]:
-    r"""The verdict on the whole."""
+    r"""The verdict on the gradient's bias, and on the whole."""
     failed = [o.claim for o in certificate.outcomes if not o.holds]
     of = "every sampler must do" if certificate.claims is None else "is claimed"
     yield ""
+    if certificate.measurements:
+        yield verdict_on_bias(certificate)
     said = f"NOT certified: {len(failed)} of {len(certificate.outcomes)} fail"
     if not failed:
         said = f"certified: all that {of} holds"
     yield f"{said} ({certificate.seconds:.0f} s)"
+
+
+def verdict_on_bias(certificate: "Certificate") -> str:
+    r"""Whether the gradient is biased, by how much where it is most, and whether it is claimed not to be."""
+    worst = max(certificate.measurements, key=lambda m: m.bias)
+    size = share(worst.bias, worst.bias_error)
+    if certificate.claims is None:
+        return f"gradient: biased by up to {size}"
+    if not certificate.claims["unbiased"]:
+        return f"gradient: biased by up to {size}, and not claimed to be unbiased"
+    holds = all(o.holds for o in certificate.outcomes if o.claim == "expected value and gradients")
+    return (
+        f"gradient: unbiased, as claimed ({size})" if holds else f"gradient: claimed unbiased, biased by up to {size}"
+    )

@@ -61,6 +61,7 @@ def test_a_class_of_ones_own_that_is_what_it_claims(certified, tmp_path):
     assert code == 0, out
     assert out.startswith("Mine(samples=2) (torch")
     assert "claims: target expectation, unbiased, only values of the objective, S evaluations, no torch.compile" in out
+    assert "gradient: unbiased, as claimed (0)" in out
     assert "certified: all that is claimed holds" in out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["holds"]
@@ -78,6 +79,7 @@ def test_a_class_of_ones_own_that_is_what_it_claims(certified, tmp_path):
 def test_a_wrong_class_fails_with_lines_that_reproduce_it(certified):
     code, out, _ = certified("mine:Mine", "scale=-1")
     assert code == 1
+    assert "gradient: claimed unbiased, biased by up to 200.0%" in out
     assert "NOT certified" in out
     lines = out.splitlines()
     (bias,) = [line for line in lines if line.startswith("gradient's bias")]
