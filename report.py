@@ -1,60 +1,6 @@
-"""Runs side by side: a page for the browser that needs no network, tables and pictures. ``python report.py FOLDER``."""
+"""Runs side by side: ``python report.py --help``."""
 
-import argparse
-import sys
-from pathlib import Path
-
-from hardmax.harness.shared import Refused
-from hardmax.reporting.runs import printable
-from hardmax.reporting.writing import write
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="runs are looked for below it")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where it goes (default: report in the first FOLDER)")
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="KEY=VALUE", help="runs with these settings; of one key, any value"
-    )
-    parser.add_argument(
-        "--by", nargs="+", default=[], metavar="KEY", help="average what shares these settings (default: all but seed)"
-    )
-    parser.add_argument(
-        "--published",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="published values of your own",
-    )
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write this page about experiments instead")
-    parser.add_argument("--leaderboard", type=Path, metavar="FILE", help="write this page about estimators instead")
-    options = parser.parse_args()
-    try:
-        if absent := [str(folder) for folder in options.folders if not folder.is_dir()]:
-            raise Refused(f"no such folder: {', '.join(absent)}")
-        if (options.results or options.leaderboard) and (options.only or options.by or options.to):
-            raise Refused("--only, --by and --to are for reports, not for --results or --leaderboard")
-        if options.leaderboard and (options.results or options.published):
-            raise Refused("--results and --published do not go with --leaderboard")
-        if options.results:
-            from hardmax.reporting.reproduction import write_results
-
-            text, written, notes = "", write_results(options.folders, options.results, options.published), []
-        elif options.leaderboard:
-            from hardmax.reporting.leaderboard import write_leaderboard
-
-            text, (written, notes) = "", write_leaderboard(options.folders, options.leaderboard)
-        else:
-            to = options.to or options.folders[0] / "report"
-            text, written, notes = write(options.folders, to, options.only, options.by, options.published)
-    except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    for note in notes:
-        print(printable(note), file=sys.stderr)
-    print("\n".join([printable(text), "", *map(str, written)]).lstrip("\n"))
-
+from hardmax.report import main
 
 if __name__ == "__main__":
     main()

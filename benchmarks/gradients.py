@@ -59,10 +59,10 @@ def main() -> None:
         train(estimator)
     peaks = [peak()]
     for estimator in cases.values():
-        measure(task, estimator, batch, DRAWS)
+        measure(task, estimator, task.problem(batch), DRAWS)
     peaks.append(peak())
     for name, estimator in cases.items():
-        works = (train, loop, lambda estimator: measure(task, estimator, batch, DRAWS))
+        works = (train, loop, lambda estimator: measure(task, estimator, task.problem(batch), DRAWS))
         times = take_turns(*(partial(work, estimator) for work in works), turns=TURNS)
         turns = [(step / STEPS, by_loop / step * STEPS, ours / step * STEPS) for step, by_loop, ours in times]
         step, by_loop, ours = (statistics.median(column) for column in zip(*turns, strict=True))

@@ -4,7 +4,8 @@ from torch import Tensor
 from hardmax.checks import at_least
 
 from . import sampling
-from .base import Estimator, Objective, copies_in_cache, graft
+from .base import Estimator, copies_in_cache, graft
+from .objectives import Objective
 
 
 class Race:

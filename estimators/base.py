@@ -1,15 +1,17 @@
 r"""The contract between an estimator and whatever it is used on, and the few ideas that estimators share."""
 
-from collections.abc import Callable
+import warnings
 
 import torch
 from torch import Tensor, nn
 
-from hardmax.checks import fraction
+from hardmax.checks import fraction, one_of
 
 from . import sampling
+from .objectives import Objective, check_logits, depends_on, with_derivative, with_shape
 
-Objective = Callable[[Tensor], Tensor]
+TARGETS = ("expectation", "relaxed", "mode", "bound")
+FORGOTTEN = 1000  # notes of a running mean without advance(): there are never so many in one optimiser step
 
 
 class Estimator(nn.Module):
@@ -25,6 +27,10 @@ class Estimator(nn.Module):
 
     With gradients disabled every estimator makes one draw and one evaluation, so that the cost of estimators
     nested in each other's objectives does not multiply.
+
+    A subclass that lacks one of the first three attributes below is refused as it is defined; its ``__init__`` may
+    give them other values, where options decide. ``half()``, ``double()`` and the like convert its parameters:
+    buffers, which count steps and average costs, keep their precision.
 
     Attributes:
         target: What the value estimates: ``expectation`` (of the objective under the discrete variables),
@@ -46,6 +52,15 @@ class Estimator(nn.Module):
     learns: str = ""
     compiles: bool = True
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        missing = [n for n in ("target", "unbiased", "differentiates_objective") if not hasattr(cls, n)]
+        if missing:
+            raise TypeError(f"{cls.__name__} must declare {' and '.join(missing)}: see hardmax.estimators.Estimator")
+        one_of(TARGETS, target=cls.target)
+        one_of([True, False], unbiased=cls.unbiased)
+        one_of([True, False], differentiates_objective=cls.differentiates_objective)
+
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
     ) -> Tensor:
@@ -62,14 +77,28 @@ class Estimator(nn.Module):
             Cost, ``[*batch]``.
 
         Raises:
-            ValueError: If a shape is not as above.
-            TypeError: If the logits are not floating point.
+            ValueError: If a shape is not as above; for an objective without a derivative at z, if the estimator is
+                biased and differentiates it. An unbiased one does without its control variate then.
+            TypeError: If logits or costs are not floating point.
         """
         check_logits(logits)
-        objective = with_log_q(objective, logits, self.attaches_log_q) if log_q else with_shape(objective)
-        if torch.is_grad_enabled():
-            return self.estimate(logits, objective, context)
-        return objective(self.draw(logits))[0]
+        objective = self.checked(objective, logits)
+        if log_q:
+            objective = with_log_q(objective, logits, self.attaches_log_q)
+        if not torch.is_grad_enabled():
+            return objective(self.draw(logits))[0]
+        cost = self.estimate(logits, objective, context)
+        if cost.shape != logits.shape[:-2]:
+            due = f"{list(logits.shape[:-2])}, one cost per example"
+            raise ValueError(f"{type(self).__name__}.estimate must return {due}, got shape {list(cost.shape)}")
+        return cost
+
+    def checked(self, objective: Objective, logits: Tensor) -> Objective:
+        r"""The objective, refusing what it returns if the estimate would silently be wrong."""
+        objective = with_shape(objective)
+        if self.differentiates_objective and not self.unbiased and logits.requires_grad:
+            return with_derivative(objective, type(self).__name__)
+        return objective
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         r"""What :meth:`forward` returns while gradients are enabled; the estimator itself."""
@@ -98,6 +127,15 @@ class Estimator(nn.Module):
 
     def advance(self) -> None:
         r"""Moves schedules and running averages; called once after every optimiser step."""
+
+    def _apply(self, fn, recurse=True):
+        precise = {id(buffer) for buffer in self.buffers()}
+
+        def moved(x):
+            new = fn(x)
+            return x.to(new.device) if id(x) in precise and new.dtype != x.dtype else new
+
+        return super()._apply(moved, recurse)
 
 
 def one_draw(estimator: Estimator, logits: Tensor) -> Tensor:
@@ -153,7 +191,7 @@ class RunningMean(nn.Module):
     def __init__(self, decay: float, size: tuple[int, ...] = ()):
         super().__init__()
         self.decay = fraction(decay=decay)
-        self.pending = []  # what has been noted since the last optimiser step
+        self.pending, self.sum = 0, 0.0  # number and sum of what has been noted since the last optimiser step
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
@@ -162,15 +200,22 @@ class RunningMean(nn.Module):
         return self.total / self.weight.clamp(min=1e-12)
 
     def note(self, value: Tensor) -> None:
-        r"""Takes a value in with the next :meth:`advance`."""
-        self.pending.append(value.detach().double())
+        r"""Takes a value in with the next :meth:`advance`; warns if that is never called."""
+        self.pending += 1
+        self.sum = self.sum + value.detach().double()
+        if self.pending == FORGOTTEN:
+            warnings.warn(
+                f"{FORGOTTEN:,} costs without advance(), and so without a baseline: "
+                "call the estimator's advance() after every optimiser step",
+                stacklevel=2,
+            )
 
     def advance(self) -> None:
         r"""Moves the mean by the average of what was noted, if anything was."""
         if self.pending:
-            self.total.lerp_(torch.stack(self.pending).mean(0), 1 - self.decay)
+            self.total.lerp_(self.sum / self.pending, 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            self.pending.clear()
+            self.pending, self.sum = 0, 0.0
 
 
 def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
@@ -192,9 +237,12 @@ def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
 
 def evaluate_network(network: nn.Module, x: Tensor) -> Tensor:
     r"""``network(x)`` in the precision of x, whatever that of its parameters; lazy layers take their sizes here."""
+    dtype = next(network.parameters()).dtype
     if any(nn.parameter.is_lazy(p) for p in network.parameters()):
         with torch.no_grad():
-            network.to(x.device)(x.float())
+            network.to(x.device)(x.to(dtype))
+    if x.dtype == dtype:
+        return network(x)
     parameters = {name: p.to(x.dtype) for name, p in network.named_parameters()}
     return torch.func.functional_call(network, parameters, (x,))
 
@@ -223,30 +271,15 @@ def log_prob(logits: Tensor, z: Tensor) -> Tensor:
     return (z * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum((-2, -1))
 
 
-def with_shape(objective: Objective) -> Objective:
-    r"""The objective, refusing a result of another shape than ``[S, *batch]``, which would broadcast silently."""
-
-    def checked(z: Tensor) -> Tensor:
-        cost = objective(z)
-        if cost.shape != z.shape[:-2]:
-            raise ValueError(
-                f"objective returned shape {list(cost.shape)} for z of shape {list(z.shape)}: "
-                f"one cost per draw and example is expected, {list(z.shape[:-2])}"
-            )
-        return cost
-
-    return checked
-
-
 def with_log_q(objective: Objective, logits: Tensor, attached: bool) -> Objective:
-    r"""``objective(z) + log q(z)``, with gradients through q's own logits only if ``attached``."""
-    objective, logits = with_shape(objective), logits if attached else logits.detach()
-    return lambda z: objective(z) + log_prob(logits, z)
+    r"""``objective(z) + log q(z)``, with gradients through q's own logits only if ``attached``.
 
+    Where the objective has no derivative with respect to z the sum has none either, rather than a part of it.
+    """
+    logits = logits if attached else logits.detach()
 
-def check_logits(logits: Tensor) -> None:
-    r"""Refuses logits that are not floating point ``[*batch, K, C]`` with K, C and every batch size at least 1."""
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if logits.ndim < 2 or 0 in logits.shape:
-        raise ValueError(f"logits must be [*batch, K, C], all at least 1, got {list(logits.shape)}")
+    def added(z: Tensor) -> Tensor:
+        cost = objective(z)
+        return cost + log_prob(logits, z if depends_on(cost, z) else z.detach())
+
+    return added

@@ -17,7 +17,7 @@ class DisARM(Estimator):
     evaluations = "2"
 
     def estimate(self, logits, objective, context):
-        exact = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
+        exact = logits.detach().double()
         z = self.pair(exact)
         cost = objective(sampling.one_hot(z, logits))  # [2, *batch]
         half = 0.5 * (cost[0] - cost[1]).detach()

@@ -5,6 +5,7 @@ from hardmax.checks import at_least
 
 from . import sampling
 from .base import Estimator, graft, trained_on
+from .objectives import derivative
 
 
 class DoubleCV(Estimator):
@@ -13,8 +14,8 @@ class DoubleCV(Estimator):
     With the derivatives :math:`g_k` at the S draws, and :math:`\bar g_{-k}` the mean of the others', the cost of
     draw k is augmented by :math:`\alpha \, \bar g_{-k} \cdot (z_k - p)`, and the exact expectation of what this
     adds is subtracted. The published form is for binary variables; this one is for categories and agrees with it
-    at two. Needs the objective's derivative at the draws; where that says nothing about other categories,
-    :math:`\alpha` stays near 0, which is leave-one-out REINFORCE.
+    at two. Uses the objective's derivative at the draws; where that says nothing about other categories,
+    :math:`\alpha` stays near 0, which is leave-one-out REINFORCE, as it is exactly where there is no derivative.
 
     References:
         | Double Control Variates for Gradient Estimation in Discrete Latent Variable Models (Titsias and Shi, 2022)
@@ -49,11 +50,10 @@ class DoubleCV(Estimator):
 
 
 def with_slope(objective, z: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Costs ``[S, *batch]`` at draws z ``[S, *batch, K, C]``, and the derivatives there, of the shape of z."""
+    r"""Costs ``[S, *batch]`` at draws z ``[S, *batch, K, C]``, and the derivatives there, of z's shape; 0 for none."""
     z = z.requires_grad_()
     cost = objective(z)
-    (slope,) = torch.autograd.grad(cost.sum(), z, retain_graph=True)
-    return cost, slope
+    return cost, derivative(cost, z)
 
 
 def others(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from hardmax.checks import positive
 
 from . import sampling
 from .base import graft
+from .objectives import derivative
 from .pathwise import Pathwise
 
 
@@ -25,7 +26,8 @@ class IMLE(Pathwise):
     The better logits are one step of length ``step`` down the objective's derivative at the draw; the gradient
     is the difference of the two draws over ``step``. It is exactly 0 whenever the step changes no draw: a small
     step gives rare and large gradients (for a linear objective of the right mean, in the limit), a large one
-    frequent and small ones, further from the truth.
+    frequent and small ones, further from the truth. The authors' code does not divide by the step: there the learning
+    rate has to make up for it.
 
     The Gumbel noise is what makes the draws those of the categorical variables. One evaluation; the derivative
     costs a second backward pass through the objective, since the gradient is not linear in it. For the same reason
@@ -49,9 +51,7 @@ class IMLE(Pathwise):
         perturbed = logits.detach() + sampling.gumbel(logits, 1)
         z = sampling.one_hot(perturbed.argmax(-1), logits).requires_grad_()
         cost = objective(z)[0]
-        if not cost.requires_grad:  # it is the same whatever is drawn
-            return graft(cost, logits, torch.zeros_like(logits))
-        (g,) = torch.autograd.grad(cost.sum(), z, retain_graph=True, materialize_grads=True)
+        g = derivative(cost.unsqueeze(0), z)
         return graft(cost, logits, self.change(perturbed, z, g)[0])
 
     def draw(self, logits):

@@ -1,7 +1,6 @@
-import torch
-
 from . import sampling
 from .base import Estimator, graft
+from .objectives import derivative
 from .straight_through import through_softmax
 
 
@@ -9,8 +8,9 @@ class MuProp(Estimator):
     r"""REINFORCE on what the first-order Taylor expansion at the probabilities leaves, plus the expansion's gradient.
 
     With probabilities p it is :math:`(f(z) - f(p) - f'(p) \cdot (z - p)) (z - p) + J(p) f'(p)`, exact in every draw
-    for a linear objective. The objective must be defined, and differentiable, inside the simplex. Where it is
-    strongly curved the expansion is far from it at the draws, and the variance larger than with a mere baseline.
+    for a linear objective. The objective must be defined inside the simplex. Where it has no
+    derivative there, f(p) is a mere baseline; where it is strongly curved the expansion is far from it at the draws,
+    and the variance larger than with a mere baseline.
 
     References:
         | MuProp: Unbiased Backpropagation for Stochastic Neural Networks (Gu et al., 2016)
@@ -26,6 +26,6 @@ class MuProp(Estimator):
         cost = objective(z)[0]
         mean_field = p.unsqueeze(0).requires_grad_()
         at_mean = objective(mean_field)[0]
-        (slope,) = torch.autograd.grad(at_mean.sum() + 0 * mean_field.sum(), mean_field)  # 0 of a constant objective
+        slope = derivative(at_mean, mean_field)
         rest = (cost - at_mean).detach() - (slope * (z - p)).sum((0, -2, -1))
         return graft(cost, logits, rest[..., None, None] * (z[0] - p) + through_softmax(p, slope[0]))

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from hardmax.checks import all_at_least, one_of
 
 from . import sampling
-from .base import Estimator, RunningMean, check_logits, graft
+from .base import Estimator, RunningMean, evaluate_network, graft
+from .objectives import WITHOUT_K, check_logits
 
 
 class Baseline(nn.Module):
     r"""A learned number for every example: a scalar, plus a network of the example's features if there are any.
 
-    The network takes its input size from the first features it sees, in float32 or better and on their device.
+    The network takes its input size from the first features it sees, on their device, and the scalar's precision.
 
     Arguments:
         widths: Widths of the hidden layers, of tanh units.
@@ -33,10 +34,11 @@ class Baseline(nn.Module):
         """
         D = features.shape[-1]
         if not len(self.network):
-            factory = {"device": features.device, "dtype": torch.promote_types(features.dtype, torch.float32)}
-            for before, after in pairwise([D, *self.widths]):
-                self.network.extend([nn.Linear(before, after, **factory), nn.Tanh()])
-            self.network.append(nn.Linear([D, *self.widths][-1], 1, bias=False, **factory))
+            factory = {"device": features.device, "dtype": self.scalar.dtype}
+            with torch.inference_mode(False):  # it is to be trained, wherever it is first seen
+                for before, after in pairwise([D, *self.widths]):
+                    self.network.extend([nn.Linear(before, after, **factory), nn.Tanh()])
+                self.network.append(nn.Linear([D, *self.widths][-1], 1, bias=False, **factory))
         elif self.network[0].in_features != D:
             raise ValueError(f"context must have the {self.network[0].in_features} features of the first, got {D}")
 
@@ -44,7 +46,8 @@ class Baseline(nn.Module):
         r"""The baseline ``[*batch]`` of features ``[*batch, D]``, and a scalar without them."""
         if features is None:
             return self.scalar
-        return self.scalar + self.network(features.detach().to(self.network[-1].weight.dtype)).squeeze(-1)
+        wide = torch.promote_types(features.dtype, self.scalar.dtype)
+        return self.scalar + evaluate_network(self.network, features.detach().to(wide)).squeeze(-1)
 
 
 class NVIL(Estimator):
@@ -84,7 +87,8 @@ class NVIL(Estimator):
         if context is not None:
             if context.shape[:-1] != logits.shape[:-2]:
                 shapes = f"{list(context.shape)} for logits {list(logits.shape)}"
-                raise ValueError(f"context must be [*batch, D], got {shapes}")
+                hint = f"; {WITHOUT_K}" if context.shape[:-1] == logits.shape[:-1] else ""
+                raise ValueError(f"context must be [*batch, D], got {shapes}{hint}")
             self.baseline.take_size(context)  # also where there are no gradients
         return super().forward(logits, objective, context, log_q)
 

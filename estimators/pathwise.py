@@ -6,11 +6,12 @@ from .base import Estimator, one_draw
 class Pathwise(Estimator):
     r"""Base of the estimators that evaluate the objective once, at a draw through which the gradient flows.
 
-    A subclass writes :meth:`draw`. All that such an estimator is lies in its draws, so that :meth:`rsample` can stand
-    wherever ``torch.nn.functional.gumbel_softmax`` does.
+    A subclass writes :meth:`draw`, and another ``target`` if those are no draws of the discrete variables. All that
+    such an estimator is lies in its draws, so that :meth:`rsample` can stand wherever
+    ``torch.nn.functional.gumbel_softmax`` does.
     """
 
-    unbiased, differentiates_objective = False, True
+    target, unbiased, differentiates_objective = "expectation", False, True
 
     def estimate(self, logits, objective, context):
         return objective(self.draw(logits))[0]

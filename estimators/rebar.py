@@ -7,6 +7,7 @@ from hardmax.checks import at_least, one_of, positive
 
 from . import sampling
 from .base import Estimator, evaluate_network, graft, trained_on
+from .objectives import depends_on, derivative
 
 
 class Rebar(Estimator):
@@ -23,8 +24,8 @@ class Rebar(Estimator):
     derivatives of :math:`z_j` with respect to log p_j are 1 and :math:`1 - e^{z_j - z_b}`.
 
     Unbiased whatever the temperature and the scale, which are trained on the square of the gradient. Two
-    evaluations of the objective and one of its gradient, on points of the simplex: where it has no meaning there,
-    or no derivative, use leave-one-out REINFORCE.
+    evaluations of the objective and one of its gradient, on points of the simplex: where it has no meaning there
+    use leave-one-out REINFORCE. Where it has no derivative, this is REINFORCE without a baseline.
 
     References:
         | REBAR: Low-variance, unbiased gradient estimates for discrete latent variable models (Tucker et al., 2017)
@@ -63,7 +64,7 @@ class Rebar(Estimator):
         y = sampling.softmax(z / temperature)  # [1, *batch, K, C]
         leaf = y if y.requires_grad else y.detach().requires_grad_()
         control = self.control(leaf, objective, dtype)  # [1, *batch]
-        (slope,) = torch.autograd.grad(control.sum(), leaf, create_graph=train)
+        slope = derivative(control, leaf, create_graph=train)
         p = log_p.exp()
         through_z = y * (slope - (slope * y).sum(-1, keepdim=True)) / temperature
         through_z = through_z * (z - z.amax(-1, keepdim=True)).exp()  # less the derivative given the draw
@@ -71,8 +72,13 @@ class Rebar(Estimator):
         return score + through_z - p * through_z.sum(-1, keepdim=True)
 
     def control(self, y: Tensor, objective, dtype: torch.dtype) -> Tensor:
-        r"""The control variate at relaxed samples y ``[1, *batch, K, C]``: ``[1, *batch]``."""
-        return self.scale * objective(y.to(dtype))
+        r"""The control variate at relaxed samples y ``[1, *batch, K, C]``: ``[1, *batch]``.
+
+        0 if the objective has no derivative there: it may still change from one y to another, as one of an argmax
+        does, and the gradient of its expectation would be missing from the estimate.
+        """
+        cost = objective(y.to(dtype))
+        return self.scale * cost if depends_on(cost, y) else torch.zeros_like(cost)
 
 
 class Relax(Rebar):
@@ -80,7 +86,8 @@ class Relax(Rebar):
 
     :math:`c = \mathrm{scale} \cdot f(y) + r(y)`, y the relaxed sample and r a network with one hidden layer, which
     is 0 at the start. Unbiased whatever r is. The network pays only if it has time to learn what the relaxation
-    misses: for short runs take :class:`Rebar`.
+    misses: for short runs take :class:`Rebar`. It sees the relaxed sample alone, not the example that the logits were
+    made from: what the control variate should be for one example it cannot tell from what it should be for another.
 
     References:
         | Backpropagation through the Void: Optimizing control variates for black-box gradient estimation

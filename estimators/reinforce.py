@@ -4,6 +4,7 @@ from hardmax.checks import at_least, one_of
 
 from . import sampling
 from .base import Estimator, RunningMean, graft
+from .objectives import WITHOUT_K
 
 
 class Reinforce(Estimator):
@@ -46,7 +47,9 @@ class Reinforce(Estimator):
 
     def estimate(self, logits, objective, context):
         if self.baseline == "batch" and (logits.ndim < 3 or logits.shape[-3] < 2):
-            raise ValueError(f"baseline=batch needs at least 2 examples in a batch, got logits {list(logits.shape)}")
+            hint = f"; {WITHOUT_K}" if logits.ndim == 2 else ""
+            shape = f"{list(logits.shape)}{hint}"
+            raise ValueError(f"baseline=batch needs at least 2 examples in a batch, got logits {shape}")
         z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
         cost = objective(z)  # [S, *batch]
         advantage = (cost.detach() - self.subtracted(cost.detach(), logits, objective))[..., None, None]

@@ -1,6 +1,7 @@
 r"""What is known of an estimator's gradients: their noise, their bias, and what they cost."""
 
 from .draws import WHERE, Draws, evaluating, fill, frozen
+from .evaluations import Evaluations
 from .moments import BLOCKS, Known, Moments
 from .noise import noises
 from .running import RunningVariance
@@ -12,6 +13,7 @@ __all__ = [
     "BLOCKS",
     "WHERE",
     "Draws",
+    "Evaluations",
     "Known",
     "Moments",
     "RunningVariance",

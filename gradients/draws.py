@@ -3,7 +3,6 @@ r"""Independent gradient draws of an estimator on one batch, and what they cost.
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from hardmax.estimators.base import Estimator, copies_in_cache
 from hardmax.tasks.base import Problem, Task
 
+from .evaluations import Evaluations
 from .moments import BLOCKS, Moments
 
 WHERE = ("logits", "encoder")
@@ -21,49 +21,18 @@ def places(task: Task) -> tuple[str, ...]:
     return ("encoder",) if task.whole else WHERE
 
 
-@dataclass
-class Cost:
-    r"""Rows on which an objective was evaluated, and on which it was differentiated with respect to z, per example.
-
-    Attributes:
-        copies: Of the examples, that an estimator saw at once.
-    """
-
-    examples: int
-    rows: int = 0
-    differentiated: int = 0
-    at_once: int = 1
-
-    def __call__(self, objective, copies: int = 1):
-        r"""The objective, counted."""
-
-        def counted(z):
-            rows = z.shape[:-2].numel() // self.examples
-            self.rows += rows
-            self.at_once = max(self.at_once, rows // copies)
-            if z.requires_grad:
-                z = z.view_as(z)
-                z.register_hook(lambda _: self.differentiate(rows))
-            return objective(z)
-
-        return counted
-
-    def differentiate(self, rows: int) -> None:
-        self.differentiated += rows
-
-
 class Draws:
-    r"""Independent gradient draws of an estimator on one batch, a few at a time, so that memory is bounded.
+    r"""Independent gradient draws of an estimator on one problem, a few at a time, so that memory is bounded.
 
     The encoder's parameters usually reach the cost through the logits alone; then the gradients to the logits go back
     to them several at a time. Where the objective depends on them as well, every draw has a backward pass of its own.
     """
 
-    def __init__(self, task: Task, estimator: Estimator, batch: Tensor):
-        self.task, self.estimator, self.problem = task, estimator, task.problem(batch)
+    def __init__(self, task: Task, estimator: Estimator, problem: Problem):
+        self.task, self.estimator, self.problem = task, estimator, problem
         self.parameters = task.encoder_parameters()
         self.examples = self.problem.logits.shape[:-2].numel()
-        self.cost = Cost(self.examples)
+        self.cost = Evaluations(task, derivatives=True)
         self.elsewhere = reached_by(self.problem, self.parameters)
 
     def at_most(self) -> int:
@@ -75,8 +44,9 @@ class Draws:
         logits, context = self.problem.logits, self.problem.context
         leaf = logits.detach().expand(m, *logits.shape).clone().requires_grad_()
         context = None if context is None else context.detach().expand(m, *context.shape)
-        with frozen(self.task, self.elsewhere), frozen(self.estimator):
-            cost = self.estimator(leaf, self.cost(self.problem.objective, m), context, self.problem.log_q)
+        objective = self.cost(self.problem.objective, self.examples, m)
+        with frozen(self.task, self.elsewhere), frozen(self.estimator), self.cost.of_nested():
+            cost = self.estimator(leaf, objective, context, self.problem.log_q)
         g, *direct = torch.autograd.grad(cost.sum(), [leaf, *self.elsewhere], retain_graph=bool(self.elsewhere))
         per_mean = g / self.examples
         to_encoder = torch.autograd.grad(
@@ -93,13 +63,18 @@ class Draws:
 def reached_by(problem: Problem, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     r"""Those of the parameters that the objective itself depends on, other than through the logits."""
     with torch.random.fork_rng([problem.logits.device] if problem.logits.is_cuda else []), torch.enable_grad():
-        z = torch.zeros_like(problem.logits).unsqueeze(0)
-        z[..., 0] = 1
-        cost = problem.objective(z.detach())
+        cost = problem.objective(first_category(problem.logits))
     if not cost.requires_grad:
         return []
-    found = torch.autograd.grad(cost.sum(), parameters, allow_unused=True)
+    found = torch.autograd.grad(cost.sum(), parameters, retain_graph=True, allow_unused=True)
     return [p for p, g in zip(parameters, found, strict=True) if g is not None]
+
+
+def first_category(logits: Tensor) -> Tensor:
+    r"""One row of z ``[1, *batch, K, C]``: every variable in its first category."""
+    z = torch.zeros_like(logits, requires_grad=False).unsqueeze(0)
+    z[..., 0] = 1
+    return z
 
 
 def fill(draws: Draws, moments: dict[str, Moments], M: int) -> None:
@@ -130,11 +105,12 @@ def frozen(module: nn.Module, but: Iterable[nn.Parameter] = ()) -> Iterator[None
 
 
 @contextmanager
-def evaluating(estimator: Estimator) -> Iterator[None]:
-    r"""Within it, the estimator updates nothing."""
+def evaluating(task: Task, estimator: Estimator) -> Iterator[None]:
+    r"""Within it, objectives call the estimator's own nested ones, and none of them updates anything."""
     training = estimator.training
-    try:
-        estimator.eval()
-        yield
-    finally:
-        estimator.train(training)
+    with task.using(estimator):
+        try:
+            estimator.eval()
+            yield
+        finally:
+            estimator.train(training)

@@ -9,13 +9,15 @@ from torch import Tensor
 
 NEGLIGIBLE = 1e-12  # a component is dead if its magnitude is at most this share of the largest
 BLOCKS = 10  # of draws, which standard errors come from
+SQUARED_SAFELY = 1e-15, 1e15  # magnitudes whose squares, and many of them, are ordinary numbers in single precision
 
 
 class Moments:
     r"""Moments of gradient draws that come a few at a time, for each of B examples, by blocks of draws.
 
     Only sums are kept, in double precision and relative to the first draw: equal draws have a variance of exactly 0,
-    and large means cancel nothing. Standard errors are the jackknife's over blocks.
+    and large means cancel nothing. Squares of what lies beyond :data:`SQUARED_SAFELY` are in double precision too.
+    Standard errors are the jackknife's over blocks.
 
     Arguments:
         truth: What the draws are compared with: an exact gradient or a reference.
@@ -42,6 +44,8 @@ class Moments:
                 self.squares_by_coordinate = zeros(B, D)
         magnitude = g.abs()
         self.largest = torch.maximum(self.largest, magnitude.amax(0))
+        if not squared_safely(self.largest):
+            g = g.double()
         self.dead[block] += dead_share_(magnitude).sum(0)
         if self.truth is not None:
             norm = torch.linalg.vector_norm(g, dim=-1)
@@ -133,7 +137,7 @@ class Moments:
         r"""Largest difference of a coordinate from the truth in standard errors; -inf if none has a standard error."""
         off = (self.first + self.total() / self.draws - self.truth.mean[0]).abs()
         noise = self.variance_of_mean() + self.truth.noise_by_coordinate
-        known = noise > (torch.finfo(self.first.dtype).eps * self.largest).square()
+        known = noise > (torch.finfo(self.first.dtype).eps * self.largest.double()).square()
         return torch.where(known, off / noise.sqrt(), -torch.inf).max()
 
 
@@ -252,6 +256,12 @@ def root(x: Tensor) -> Tensor:
 def squared(x: Tensor) -> Tensor:
     r"""Squared norm along the last dimension."""
     return torch.linalg.vector_norm(x, dim=-1).square()
+
+
+def squared_safely(magnitude: Tensor) -> bool:
+    r"""Whether nothing but zeros lies beyond :data:`SQUARED_SAFELY`."""
+    smallest, largest = SQUARED_SAFELY
+    return not (((magnitude > 0) & (magnitude < smallest)) | (magnitude > largest)).any()
 
 
 def dead_share_(magnitude: Tensor) -> Tensor:

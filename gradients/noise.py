@@ -26,10 +26,10 @@ def noises(task: Task, estimator: Estimator, batches: Iterable[Tensor], draws: i
         draws: Number M of gradient draws on each, at least 2.
     """
     of_means, within = Moments(), []
-    with evaluating(estimator):
+    with evaluating(task, estimator):
         for n, batch in enumerate(batches):
             moments = {"encoder": Moments()}
-            making = Draws(task, estimator, batch)
+            making = Draws(task, estimator, task.problem(batch))
             fill(making, moments, draws)
             found = moments["encoder"].replicates()
             of_means.add(found.mean[:1] + penalty_gradient(making), n % BLOCKS)

@@ -1,9 +1,7 @@
 r"""Statistics of an estimator's gradients on one fixed batch."""
 
-from torch import Tensor
-
 from hardmax.estimators.base import Estimator
-from hardmax.tasks.base import Task
+from hardmax.tasks.base import Problem, Task
 
 from .draws import WHERE, Draws, evaluating, fill, places
 from .moments import Moments
@@ -15,26 +13,27 @@ PATIENCE = 100  # times the number of draws asked for, at most, for the sake of 
 def measure(
     task: Task,
     estimator: Estimator,
-    batch: Tensor,
+    problem: Problem,
     draws: int,
     truth: Truth | None = None,
     precision: float | None = None,
 ) -> dict[str, float | None]:
-    r"""Statistics of M independent gradient draws on one fixed batch: the noise and bias of the estimator alone.
+    r"""Statistics of M independent gradient draws on one fixed problem: the noise and bias of the estimator alone.
 
     ``logits/...`` is about the gradient of each example's cost to its own logits, with statistics per example,
     averaged over the batch; ``encoder/...`` about the gradient of the batch mean to the parameters that
     produce the logits: see :meth:`Moments.statistics`. A penalty added outside the estimator is left out: it has no
     noise. ``draws`` is M; ``truth/<name>`` the number of draws behind the truth, 0 for ``exact``; ``evaluations`` and
     ``objective_gradients`` count rows on which the objective was evaluated and differentiated with respect to z, per
-    draw and example; ``work_variance`` is the variance times the former. There is no truth for a bound's gradient.
+    draw and example, of nested objectives as :class:`Evaluations` says; ``work_variance`` is the variance times the
+    former. There is no truth for a bound's gradient.
 
     Nothing but the random stream is touched; call it under :func:`forked_random`. Memory is bounded: draws are
     made a few at a time and only their moments kept.
 
     Arguments:
-        task, estimator: As trained so far.
-        batch: Of the task, B examples.
+        task, estimator: As trained so far; nested estimators are the estimator's own.
+        problem: Of the task, for B examples; a truth is of the same one.
         draws: Number M of draws, at least 2.
         truth: From :func:`truth_of`; None: the exact one, where it is known.
         precision: Go on, up to 100 M draws, until the standard errors of both variances are at most this share of
@@ -43,10 +42,10 @@ def measure(
     if estimator.target == "bound":
         truth = None
     elif truth is None:
-        truth = truth_of(task, batch)
+        truth = truth_of(task, problem)
     moments = {where: Moments(None if truth is None else truth[where]) for where in places(task)}
-    with evaluating(estimator):
-        making = Draws(task, estimator, batch)
+    with evaluating(task, estimator):
+        making = Draws(task, estimator, problem)
         more = draws
         while more:
             fill(making, moments, more)

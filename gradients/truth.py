@@ -6,36 +6,43 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hardmax.estimators.base import Estimator, copies_in_cache
+from hardmax.estimators.base import Estimator, copies_in_cache, with_log_q
 from hardmax.estimators.exact import Exact
-from hardmax.tasks.base import Task
+from hardmax.estimators.objectives import with_shape
+from hardmax.estimators.reinforce import Reinforce
+from hardmax.tasks.base import Problem, Task
 
-from .draws import WHERE, Draws, evaluating, fill, frozen, places, reached_by
+from .draws import WHERE, Draws, evaluating, fill, first_category, frozen, places, reached_by
 from .moments import Known, Moments
 
-ENUMERATED = 4096  # joint configurations at most, for an exact gradient by enumeration
+ENUMERATED = 4096  # joint configurations of all layers at most, for an exact gradient by enumeration
 
 Truth = dict[str, Known]  # by where
 
 
-def truth_of(task: Task, batch: Tensor, name: str = "", reference: Estimator | None = None, M: int = 0) -> Truth | None:
+def truth_of(
+    task: Task, problem: Problem, name: str = "", reference: Estimator | None = None, M: int = 0
+) -> Truth | None:
     r"""The exact gradients where the task knows them or its configurations can be enumerated, else a reference.
 
+    Of nested choices the configurations of all layers together are enumerated; an objective that draws anything else
+    at random has no exact gradient.
+
     Arguments:
-        task, batch: What the gradients are of.
-        name, reference: An unbiased estimator; without one, what cannot be exact is None.
+        task, problem: What the gradients are of.
+        name, reference: An unbiased estimator, in all layers; without one, what cannot be exact is None.
         M: Number of its draws, at least 2.
     """
-    problem, parameters = task.problem(batch), task.encoder_parameters()
+    parameters = task.encoder_parameters()
     if task.whole and (cost := task.expected_cost(problem.logits)) is not None:
-        found = torch.autograd.grad(cost.mean(), parameters, allow_unused=True, materialize_grads=True)
+        found = torch.autograd.grad(
+            cost.mean(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
         return {"encoder": Known("exact", torch.cat([x.flatten() for x in found]).unsqueeze(0))}
     leaf = problem.logits.detach().requires_grad_()
     cost = None if task.whole else task.expected_cost(leaf)
-    K, C = leaf.shape[-2:]
-    if cost is None and K * math.log(C) <= math.log(ENUMERATED) and not reached_by(problem, parameters):
-        with frozen(task):
-            cost = Exact(ENUMERATED)(leaf, in_parts(problem.objective, copies_in_cache(leaf)), log_q=problem.log_q)
+    if cost is None and not task.whole:
+        cost = enumerated_cost(task, problem, leaf)
     if cost is not None:
         (g,) = torch.autograd.grad(cost.sum(), leaf)
         B = leaf.shape[:-2].numel()
@@ -45,9 +52,71 @@ def truth_of(task: Task, batch: Tensor, name: str = "", reference: Estimator | N
     if reference is None:
         return None
     moments = {where: Moments(coordinates=True) for where in places(task)}
-    with evaluating(reference):
-        fill(Draws(task, reference, batch), moments, M)
+    with evaluating(task, reference):
+        fill(Draws(task, reference, problem), moments, M)
     return {where: Known(name, x) for where, x in moments.items()}
+
+
+def enumerated_cost(task: Task, problem: Problem, leaf: Tensor) -> Tensor | None:
+    r"""Expected cost ``[*batch]`` by the sum over all configurations of all layers, None where that cannot be had.
+
+    It cannot where there are too many, where the objective draws at random otherwise than through the task's nested
+    estimators, or where it depends on the encoder's parameters itself.
+
+    Arguments:
+        leaf: The problem's logits, without their history.
+    """
+    K, C = leaf.shape[-2:]
+    if K * math.log(C) > math.log(ENUMERATED):
+        return None
+    with task.using(Reinforce(baseline="none")):
+        if reached_by(problem, task.encoder_parameters()):
+            return None
+    try:
+        with task.using(Enumeration(problem, ENUMERATED // C**K)):
+            if is_random(problem):
+                return None
+    except TooMany:
+        return None
+    exact = Enumeration(problem, ENUMERATED)
+    with task.using(exact), frozen(task):
+        return exact(leaf, problem.objective, log_q=problem.log_q)
+
+
+class TooMany(Exception):
+    r"""There are more configurations than can be enumerated."""
+
+
+class Enumeration(Exact):
+    r"""Enumerates with gradients disabled as well, so that nested copies enumerate all layers; no gradient beyond z.
+
+    Arguments:
+        problem: Whose examples configurations are counted for.
+        limit: Rows at most, of z and all that it was called with, for each example.
+    """
+
+    def __init__(self, problem: Problem, limit: int):
+        super().__init__(max(1, limit))
+        self.examples = problem.logits.shape[:-2].numel()
+
+    def forward(self, logits, objective, context=None, log_q=False):
+        K, C = logits.shape[-2:]
+        if logits.shape[:-2].numel() // self.examples * C**K > self.limit:
+            raise TooMany
+        objective = with_shape(objective)
+        if log_q:
+            objective = with_log_q(objective, logits, False)
+        return self.estimate(logits, in_parts(objective, copies_in_cache(logits)), context)
+
+
+def is_random(problem: Problem) -> bool:
+    r"""Whether evaluating the objective draws random numbers."""
+    device = problem.logits.device
+    state = lambda: torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        before = state()
+        problem.objective(first_category(problem.logits))
+        return not torch.equal(before, state())
 
 
 def in_parts(objective: Callable[[Tensor], Tensor], rows: int) -> Callable[[Tensor], Tensor]:

@@ -3,7 +3,6 @@ r"""The command line: composes the config, refuses what is wrong in one line, an
 import os
 import sys
 import warnings
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,11 +12,12 @@ from omegaconf import DictConfig
 from hardmax.paths import CONFIGS, ROOT
 
 from . import options
-from .jobs import CheckSweep, one_of_many
+from .jobs import CheckSweep, one_of_many, sweep_of_job
+from .output import drop_what_cannot_be_written
 from .pause import Stopped
-from .refusals import FULL_ERROR, check_arguments, debugging, fail, in_a_job
+from .refusals import FULL_ERROR, check_arguments, debugging, fail, is_of_a_run, with_flags_first
 from .run import run
-from .sweep import Sweep
+from .shared import Refused
 
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
@@ -27,9 +27,10 @@ def job(cfg: DictConfig) -> float | None:
 
     What a trial of a search is judged by is returned.
     """
-    if HydraConfig.get().mode == RunMode.MULTIRUN and Sweep(Path(HydraConfig.get().sweep.dir)).known():
-        return one_of_many(cfg)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and (sweep := sweep_of_job()):
+        return one_of_many(cfg, sweep)
     try:
+        refuse_options_of_sweeps()
         run(cfg)
     except Stopped as error:
         sys.exit(128 + error.number)
@@ -40,6 +41,16 @@ def job(cfg: DictConfig) -> float | None:
             fail(error)
         raise
     return None
+
+
+def refuse_options_of_sweeps() -> None:
+    r"""Refuses what says how the jobs of a sweep run, where there is none: it would be passed over."""
+    of_sweeps = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN and (
+        stray := [o for o in hydra.overrides.hydra if o.lstrip("+").startswith(of_sweeps)]
+    ):
+        raise Refused(f"{stray[0]} is about the jobs of a sweep: with -m")
 
 
 def ends_sweep(error: BaseException) -> bool:
@@ -57,6 +68,7 @@ def ends_sweep(error: BaseException) -> bool:
 
 def main() -> None:
     r"""Entry point of ``run.py``."""
+    drop_what_cannot_be_written()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -65,17 +77,18 @@ def main() -> None:
     CheckSweep.sweep = None
     try:
         try:
+            sys.argv[1:] = with_flags_first(sys.argv[1:])
             check_arguments(sys.argv[1:])
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
         except BaseException as error:
             if not ends_sweep(error):
                 raise
-        finally:
-            if CheckSweep.sweep:
-                CheckSweep.sweep.over.set()
         if CheckSweep.sweep and (code := CheckSweep.sweep.sum_up()):
             sys.exit(code)
     except Exception as error:
-        if FULL_ERROR or (debugging() and in_a_job(error)):
+        if FULL_ERROR or (debugging() and is_of_a_run(error)):
             raise
         fail(error)
+    finally:
+        if CheckSweep.sweep:
+            CheckSweep.sweep.end()

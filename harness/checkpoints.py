@@ -31,7 +31,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def contents(path: Path, device: torch.device) -> dict:
-    r"""What :meth:`hardmax.harness.train.State.save` wrote: ``state`` and ``sizes``.
+    r"""What :meth:`hardmax.harness.state.State.save` wrote: ``state`` and ``sizes``.
 
     Nothing in the file is run, and no more memory is taken than it has bytes.
 

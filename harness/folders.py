@@ -1,12 +1,17 @@
 r"""The folders of runs: their names, and the lock that keeps all processes but one from working in one."""
 
 import contextlib
+import copy
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .options import key_of
 from .shared import NOT_RESULTS, NotWritten, Refused
+
+LONGEST = 128  # letters of a name at W&B
 
 
 def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list[Path]:
@@ -18,8 +23,14 @@ def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list
     )
 
 
-def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> Path:
-    r"""Makes ``output/task/estimator/seed-key``, or the same with -2, -3, ... if that is taken.
+class RunIsLocked(Refused):
+    r"""Another process works on the run."""
+
+
+def new_folder(output: str, task: str, estimator: str, seed: int, key: str, fresh: bool) -> Path:
+    r"""Makes ``output/task/estimator/seed-key``; if that is taken and ``fresh``, the same with -2, -3, ...
+
+    Not fresh, it may be there by now: of several processes that make it at once, :func:`claimed` lets one go on.
 
     Raises:
         Refused: If it cannot be made, or not be written to.
@@ -28,7 +39,7 @@ def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> P
     while True:
         folder = base if count == 1 else base.with_name(f"{base.name}-{count}")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=not fresh)
             return folder
         except FileExistsError:
             if not folder.is_dir():
@@ -39,30 +50,73 @@ def new_folder(output: str, task: str, estimator: str, seed: int, key: str) -> P
 
 
 @contextlib.contextmanager
-def locked(folder: Path, patience: float = 10) -> Iterator[bool]:
-    r"""Within it, no other process works on the run; False if one still does after ``patience`` seconds.
+def claimed(folder: Path, patience: float) -> Iterator[None]:
+    r"""Within it, no other process works on the run.
 
     The lock is the operating system's: a process that dies does not keep it.
+
+    Arguments:
+        folder: The run's.
+        patience: Seconds to wait for a process that may be about to end.
+
+    Raises:
+        RunIsLocked: If another process works on it.
+        NotWritten: If there is no room for the lock.
     """
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=patience)
-    except Timeout:  # an OSError too, but not one of writing
-        yield False
-        return
+    except Timeout as error:  # an OSError too, but not one of writing
+        raise RunIsLocked(f"another process works on {folder}") from error
     except OSError as error:
         raise NotWritten(f"{folder / 'lock'}: {error.strerror or error}") from error
     try:
-        yield True
+        yield
     finally:
         lock.release()
+
+
+class OpenFolder:
+    r"""A folder that is found again when it, or one that it is in, is renamed.
+
+    Arguments:
+        path: Where it is now.
+    """
+
+    def __init__(self, path: Path):
+        self.known, self.descriptor = path, os.open(path, os.O_RDONLY)
+
+    def path(self) -> Path:
+        r"""Where it is now.
+
+        Raises:
+            NotWritten: If it has been deleted, or where the system does not tell: renamed.
+        """
+        if not self.is_at(self.known):
+            with contextlib.suppress(OSError):
+                moved = Path(os.readlink(f"/proc/self/fd/{self.descriptor}"))
+                if self.is_at(moved):
+                    self.known = moved
+                    return moved
+            raise NotWritten(f"{self.known}: the folder is gone")
+        return self.known
+
+    def is_at(self, path: Path) -> bool:
+        r"""Whether the folder at ``path`` is this one, rather than none or another."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(path.stat(), os.fstat(self.descriptor))
+        return False
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict | None) -> None:
     r"""Fills in what W&B shows and was left open, and adds task and estimator to the tags.
 
-    A run is named after task, estimator, seed and the options in which the jobs of its sweep differ. A group are runs
-    that differ in their seed alone, or the trials of a search.
+    A run is named after task, estimator, seed, key and the options in which the jobs of its sweep differ. A group are
+    runs that differ in their seed alone, or the trials of a search: it has the key of what they have in common, so that
+    no two settings are one group.
 
     Arguments:
         config: The resolved config, plain; it is changed.
@@ -70,19 +124,34 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
         overrides: Of the command line, of this job.
         about: What is known of the job's sweep, if it is of one.
     """
-    pairs = [override.lstrip("+").split("=", 1) for override in overrides]
-    named = {*about["varied"]} - {*labels, *NOT_RESULTS} if about else set()
-    settings = "".join(f" {key.rpartition('.')[2]}={shortened(value)}" for key, value in pairs if key in named)
-    of_all = f"{labels['task']}-{labels['estimator']}"
-    of_group = of_all if about and about["searching"] else of_all + settings
-    config["name"] = config["name"] or f"{of_all}-{labels['seed']}{settings}"[:128]
-    config["wandb"]["group"] = config["wandb"]["group"] or of_group[:128]
+    varied = {*about["varied"]} if about else set()
+    searched = varied if about and about["searching"] else set()
+    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
+    named = varied - {*labels, *NOT_RESULTS}
+    settings = "".join(f" {key.rpartition('.')[2]}={shortest(value)}" for key, value in pairs if key in named)
+    of_all, common = f"{labels['task']}-{labels['estimator']}", copy.deepcopy(config)
+    for key in {"seed", *searched}:
+        remove(common, key.lstrip("+"))
+    own, shared = key_of(config), key_of(common)
+    config["name"] = config["name"] or f"{of_all}-{labels['seed']}-{own}{settings}"[:LONGEST]
+    config["wandb"]["group"] = config["wandb"]["group"] or f"{of_all}-{shared}{'' if searched else settings}"[:LONGEST]
     config["wandb"]["tags"] = list(dict.fromkeys([*config["wandb"]["tags"], labels["task"], labels["estimator"]]))
 
 
-def shortened(value: str) -> str:
-    r"""A number with four digits, and other text as it is."""
-    try:
-        return f"{float(value):.4g}"
-    except ValueError:
-        return value
+def remove(config: dict, key: str) -> None:
+    r"""Takes a key with dots out of a plain config, if it is there."""
+    *path, last = key.split(".")
+    for part in path:
+        config = config.get(part)
+        if not isinstance(config, dict):
+            return
+    config.pop(last, None)
+
+
+def shortest(value: str) -> str:
+    r"""A number in its shortest form, and other text as it is."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            number = kind(value)
+            return str(number) if float(f"{number:g}") != number else f"{number:g}"
+    return value

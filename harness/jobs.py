@@ -10,18 +10,22 @@ from pathlib import Path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
+from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import DictConfig, flag_override
+from tqdm import tqdm
 
-from hydra_plugins.hardmax_rows import jobs
+from hydra_plugins.hardmax_rows import Composed, jobs
 
 from . import options
+from .folders import RunIsLocked
 from .options import Refused
+from .output import drop_what_cannot_be_written
 from .pause import REQUEUE, Stopped, end_with_parent
 from .refusals import fail, refusal
-from .run import RunIsLocked, command_line_overrides, run
+from .run import command_line_overrides, run
 from .shared import FIGURES, NotWritten
 from .sweep import THIS_PROCESS, Sweep
 
@@ -45,25 +49,38 @@ class CheckSweep(Callback):
                 asked = [range_endpoints(o) for o in overrides]
             elif found := [o for o in overrides if o.is_interval_sweep()]:
                 raise Refused(f"{found[0].input_line} is a range to search: with hydra/sweeper=search")
-            batch = jobs(sweeper.get("rows"), None if trials else sweeper.get("params"), asked, parser)
-            for arguments in batch:
-                cfg = loader.load_sweep_config(config, arguments)
-                with flag_override(cfg, ["struct", "readonly"], False):
-                    del cfg["hydra"]  # as for a job
-                options.check(cfg)
+            sweep = Sweep(fixed_folder(config))
+            composed, params = Composed(loader, config), None if trials else sweeper.get("params")
+            batch = jobs(sweeper.get("rows"), params, asked, parser, sweeper.get("optional", ()), composed.has)
+            for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
+                options.check(composed.config(arguments))
+            varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
+            sweep.begin(trials or len(batch), varied, searching=bool(trials))
         except Exception as error:  # Hydra would only warn
             fail(error, arguments)
-        varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
-        CheckSweep.sweep = Sweep(Path(config.hydra.sweep.dir))
-        CheckSweep.sweep.begin(trials or len(batch), varied, searching=bool(trials))
+        CheckSweep.sweep = sweep
+
+
+def fixed_folder(config: DictConfig) -> Path:
+    r"""The folder of a sweep, fixed for its jobs: else they could take another, as where they vary ``output``."""
+    folder = str(config.hydra.sweep.dir)
+    quoted = QuotedString(folder, Quote.single).with_quotes()
+    with flag_override(config.hydra, ["struct", "readonly"], False):
+        config.hydra.sweep.dir = folder
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted}")
+    return Path(folder)
 
 
 def check_plugins(cfg: DictConfig) -> None:
-    r"""Refuses a launcher or sweeper of an extra that is not installed, and a search that is none."""
+    r"""Refuses a launcher or sweeper of an extra that is not installed, what is not honoured, a search that is none."""
     for part, extra in (("launcher", "ray"), ("sweeper", "optuna")):
         if cfg[part].get("_target_") not in Plugins.instance().class_name_to_class:
             choice = cfg.runtime.choices[f"hydra/{part}"]
             raise Refused(f"hydra/{part}={choice} needs an extra: pip install -e '.[{extra}]'")
+    if cfg.launcher._target_ == "hydra_plugins.hardmax_joblib.Joblib":
+        unchanged = JobLibLauncherConf(_target_=cfg.launcher._target_, n_jobs=cfg.launcher.n_jobs)
+        if changed := [name for name, value in vars(unchanged).items() if cfg.launcher[name] != value]:
+            raise Refused(f"hydra.launcher.{changed[0]} is not used: n_jobs alone says how many jobs run at once")
     direction = cfg.sweeper.get("direction", "maximize")
     if (direction.name if isinstance(direction, Enum) else direction) != "maximize":
         raise Refused("hydra.sweeper.direction must be maximize, as hydra/sweeper=search has it")
@@ -81,13 +98,20 @@ def range_endpoints(override: Override) -> str:
     return override.input_line
 
 
-def one_of_many(cfg: DictConfig) -> float | None:
+def sweep_of_job() -> Sweep | None:
+    r"""The sweep that this process works for, or None if nothing is known of one."""
+    sweep = CheckSweep.sweep or Sweep(Path(HydraConfig.get().sweep.dir))
+    return sweep if sweep.known() or sweep.begun else None
+
+
+def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
     r"""A job of a sweep: its outcome is noted, and nothing is raised; the merit of a trial that ended well."""
-    sweep, number = Sweep(Path(HydraConfig.get().sweep.dir)), HydraConfig.get().job.num
+    number = HydraConfig.get().job.num
     about, overrides, merit = sweep.about(), command_line_overrides(HydraConfig.get()), None
     if about["process"] != THIS_PROCESS:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the sweep's process as well
         sys.argv = about["command"]
+        drop_what_cannot_be_written()
         end_with_parent()
     try:
         if sweep.stopping():

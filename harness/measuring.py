@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hardmax.estimators.base import Estimator
-from hardmax.gradients import RunningVariance, Stream, forked_random, frozen, measure, noises, truth_of
+from hardmax.gradients import RunningVariance, Stream, Truth, forked_random, frozen, measure, noises, truth_of
 from hardmax.tasks.base import Problem, Task
 
 from .options import Refused, build, estimators_known, innermost, one_line, plain_value
@@ -46,19 +46,26 @@ def asked_for(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[str, Estimato
     return reference, rivals
 
 
-def fit(estimator: Estimator, problem: Problem) -> None:
-    r"""One forward pass, in which learned parts take their sizes.
+def fit(task: Task, estimator: Estimator, batch: Tensor) -> None:
+    r"""Nests an estimator in a task, and makes one forward pass, in which learned parts take their sizes.
 
     Raises:
-        Refused: If estimator and problem do not fit together.
+        Refused: If estimator and task do not fit together.
     """
+    try:
+        task.nest(estimator)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    name, problem = type(estimator).__name__, task.problem(batch)
     if estimator.target == "bound" and (isinstance(problem.penalty, Tensor) or problem.penalty):
-        name = type(estimator).__name__
-        raise Refused(f"{name}: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing")
+        raise Refused(
+            f"{name}: a bound bounds nothing beside the penalty that the task adds outside it "
+            "(task.kl=sampled, where the task has it, leaves none)"
+        )
     try:
         estimator.eval()(problem.logits, problem.objective, problem.context, problem.log_q)
     except (ValueError, TypeError) as error:
-        raise Refused(f"{type(estimator).__name__}: {error}") from error
+        raise Refused(f"{name}: {error}") from error
     estimator.train()
 
 
@@ -66,7 +73,7 @@ class Rivals:
     r"""Estimators that are measured beside the trained one; what they learn, they learn without touching the model.
 
     Before each measurement, those that learn take ``steps`` training steps of their own, at the parameters that the
-    model has then, and schedules move to where training is.
+    model has then, and schedules move to where training is. In a task of several layers each is nested in itself.
 
     Arguments:
         estimators: By label.
@@ -89,9 +96,8 @@ class Rivals:
         estimator, optimizer = self.estimators[name], self.optimizers.get(name)
         learning = self.steps if estimator.learns else 0
         for _ in range(step - learning - self.advanced[name]):
-            estimator.advance()
-            self.advanced[name] += 1
-        with frozen(task):
+            self.advance(name)
+        with frozen(task), task.using(estimator):
             for batch in itertools.islice(batches, learning):
                 problem = task.problem(batch)
                 leaf = problem.logits.detach().requires_grad_()
@@ -100,8 +106,13 @@ class Rivals:
                     optimizer.zero_grad()
                     cost.backward()
                     optimizer.step()
-                estimator.advance()
-                self.advanced[name] += 1
+                self.advance(name)
+
+    def advance(self, name: str) -> None:
+        estimator = self.estimators[name]
+        for each in (estimator, *estimator.inner):
+            each.advance()
+        self.advanced[name] += 1
 
     def state_dict(self) -> dict:
         r"""Everything that they go on from."""
@@ -151,7 +162,8 @@ class Measuring:
         with forked_random(device, self.seed, 0, Stream.FIT):
             for name, other in [*reference.items(), *rivals.items()]:
                 try:
-                    fit(other.to(device), task.problem(self.batch))
+                    with task.using(estimator):  # again, behind it
+                        fit(task, other.to(device), self.batch)
                     fitting[name] = other
                 except Refused as error:
                     if self.cfg.rivals != "all" or name in reference:
@@ -166,8 +178,9 @@ class Measuring:
         r"""Statistics after ``step`` optimiser steps, and the seconds that one draw took, by name."""
         task, cfg = self.task, self.cfg
         with forked_random(self.device, self.seed, step, Stream.TRUTH):
-            truth = truth_of(task, self.batch, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
-        found, seconds = self.of_one(self.estimator, truth, step)
+            problem = task.problem(self.batch)  # one, since what is random in it is part of what is measured
+            truth = truth_of(task, problem, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
+        found, seconds = self.of_one(self.estimator, problem, truth, step)
         seconds = {"seconds": seconds}
         if cfg.batches:
             with forked_random(self.device, self.seed, step, Stream.NOISES):
@@ -176,15 +189,15 @@ class Measuring:
         for name, rival in self.rivals.estimators.items():
             with forked_random(self.device, self.seed, step, Stream.LEARN):
                 self.rivals.learn(name, task, step, self.batches(step))
-            of_rival, seconds[f"rivals/{name}/seconds"] = self.of_one(rival, truth, step)
+            of_rival, seconds[f"rivals/{name}/seconds"] = self.of_one(rival, problem, truth, step)
             found |= {f"rivals/{name}/{k}": v for k, v in of_rival.items()}
         return found, seconds
 
-    def of_one(self, estimator: Estimator, truth, step: int) -> tuple[dict, float]:
+    def of_one(self, estimator: Estimator, problem: Problem, truth: Truth | None, step: int) -> tuple[dict, float]:
         r"""Statistics of one estimator, and the seconds that one draw took; all of them get the same random stream."""
         with forked_random(self.device, self.seed, step, Stream.MEASURE):
             start = self.now()
-            found = measure(self.task, estimator, self.batch, self.cfg.draws, truth, self.cfg.precision)
+            found = measure(self.task, estimator, problem, self.cfg.draws, truth, self.cfg.precision)
             return found, (self.now() - start) / found["draws"]
 
     def now(self) -> float:

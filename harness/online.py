@@ -1,87 +1,184 @@
-r"""Weights & Biases: a run there, begun and ended so that a server which is away costs little time and no figure."""
+r"""Weights & Biases: what the files of a run hold is sent once, while the run goes on or afterwards.
 
+A server that is away costs a run little time, and no figure.
+"""
+
+import contextlib
+import csv
+import json
 import os
+import re
+import secrets
+import shlex
 import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+from hardmax.files import open_regular, read_text, write_whole
+
+from .options import wandb_mode
+
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
+OWN_ID = "wandb.id"  # a file in the run's folder
+ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+LONGEST_ROW = 10_000_000  # bytes
 
 
-def as_table(rows: list[dict[str, str]]):
-    r"""A W&B table of the rows."""
+class WandbRun:
+    r"""A run at W&B, or kept offline in a folder of W&B's own.
+
+    What it is sent are the entries of a run's folder in their order: the rows, and after the last one with all tables
+    and pictures. Those that the server has already are counted, and not sent again.
+
+    Arguments:
+        folder: The run's own.
+        config: The plain config, with ``choices``.
+        mode: ``online`` or ``offline``.
+        place: Where W&B keeps files of its own.
+        patience: Seconds that W&B may keep the caller waiting at either end.
+
+    Making one raises whatever W&B raises.
+    """
+
+    def __init__(self, folder: Path, config: dict, mode: str, place: Path, patience: float = PATIENCE):
+        import wandb
+
+        own_id = id_of(folder)
+        self.run = wandb.init(
+            project=config["wandb"]["project"],
+            entity=config["wandb"]["entity"],
+            group=config["wandb"]["group"],
+            tags=config["wandb"]["tags"],
+            name=config["name"],
+            notes=config["notes"],
+            config=config,
+            id=own_id,
+            resume="allow" if mode == "online" else None,
+            dir=place.resolve(),  # its service keeps the folder that it was started in
+            mode=mode,
+            settings=wandb.Settings(
+                init_timeout=patience,
+                finish_timeout=patience,
+                finish_timeout_raises=True,
+                silent=True,
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                x_disable_stats=True,
+            ),
+        )
+        if self.run.id != own_id:  # one of an agent's, which has ids of its own
+            write_whole(folder / OWN_ID, self.run.id)
+        self.run.define_metric("*", step_metric="step")
+        self.there, self.entries = self.run.starting_step, 0
+
+    def send(self, entry: dict) -> None:
+        r"""The next entry, unless it is there already."""
+        if self.entries >= self.there:
+            self.run.log(entry)
+        self.entries += 1
+
+    def send_rows(self, folder: Path) -> None:
+        r"""The rows that the run's files hold so far."""
+        for row in rows_of(folder):
+            self.send(row)
+
+    def send_examples(self, folder: Path) -> None:
+        r"""All tables and pictures that the run has kept, as one entry."""
+        if examples := examples_of(folder):
+            self.send(examples)
+
+    def finish(self, exit_code: int) -> None:
+        r"""Ends the run.
+
+        Raises:
+            ConnectionError, TimeoutError: If the server refused rows, or has not taken all of them in time.
+        """
+        log = Path(self.run.settings.log_internal)
+        self.run.finish(exit_code=exit_code)
+        if log.is_file() and "filestream: fatal error" in log.read_text(errors="replace"):  # it is said nowhere else
+            raise ConnectionError("the server refused rows")
+
+
+def id_of(folder: Path) -> str:
+    r"""What W&B knows the run of a folder by: made once, and kept there."""
+    try:
+        found = read_text(folder / OWN_ID).strip()
+    except OSError:
+        found = ""
+    if not re.fullmatch(r"[\w-]{1,64}", found, re.ASCII):
+        found = secrets.token_hex(4)
+        write_whole(folder / OWN_ID, found)
+    return found
+
+
+def rows_of(folder: Path) -> Iterator[dict]:
+    r"""The whole rows in the files of a run, each with the seconds that belong to it.
+
+    Raises:
+        OSError, ValueError: If one cannot be read.
+    """
+
+    def lines(name):
+        with open_regular(folder / name) as file:
+            while line := file.readline(LONGEST_ROW):
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
+                elif len(line) == LONGEST_ROW:
+                    raise ValueError(f"a row of more than {LONGEST_ROW:,} bytes in {name}")  # else it was being written
+
+    timings = lines(TIMINGS) if (folder / TIMINGS).is_file() else iter(())
+    for row in lines(ROWS):
+        yield row | next(timings, {})
+
+
+def examples_of(folder: Path) -> dict:
+    r"""Tables and pictures in the folder of a run, by name, as W&B has them; what is no plain file is left out."""
     import wandb
 
-    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+    found = {}
+    for path in sorted(folder.glob("*.*")):
+        if path.name.startswith("measured"):
+            continue
+        with contextlib.suppress(OSError):
+            if path.suffix == ".png":
+                open_regular(path).close()
+                found[path.stem] = wandb.Image(str(path))
+            elif path.suffix == ".csv" and (rows := list(csv.reader(read_text(path).splitlines()))):
+                found[path.stem] = wandb.Table(columns=rows[0], data=rows[1:])
+    return found
 
 
-def as_picture(path: Path):
-    r"""A W&B image of a file."""
-    import wandb
+def start_wandb(folder: Path, config: dict) -> tuple[WandbRun | None, str]:
+    r"""A W&B run, or None, and the mode that was chosen.
 
-    return wandb.Image(str(path))
-
-
-def start_wandb(folder: Path, config: dict, labels: dict):
-    r"""A W&B run, or None, and the mode that was chosen."""
-    asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
+    Arguments:
+        folder: The run's own.
+        config: The plain config, with ``choices``.
+    """
+    asked = wandb_mode(config["wandb"]["mode"])
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # W&B takes an empty one for a mistake
     if asked == "disabled":
         return None, "disabled"
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which complains about a server that is not there
-    import wandb
-
     mode = asked or "online"
-    if mode == "online" and not reachable(wandb):
+    if mode == "online" and not reachable():
         mode = "offline"
         if asked:
             print("W&B: no credentials, or the server does not answer: this run is kept offline", file=sys.stderr)
     for attempt in dict.fromkeys([mode, "offline"]):
         try:
-            run = wandb.init(
-                project=config["wandb"]["project"],
-                entity=config["wandb"]["entity"],
-                group=config["wandb"]["group"],
-                tags=config["wandb"]["tags"],
-                name=config["name"],
-                notes=config["notes"],
-                config={"choices": labels, **config},
-                id=f"{labels['task']}-{labels['estimator']}-{folder.name}",
-                resume="allow" if attempt == "online" else None,
-                dir=folder.resolve(),  # its service keeps the folder that it was started in
-                mode=attempt,
-                settings=wandb.Settings(
-                    init_timeout=PATIENCE,
-                    finish_timeout=PATIENCE,
-                    finish_timeout_raises=True,
-                    silent=True,
-                    console="off",
-                    disable_git=True,
-                    disable_code=True,
-                    x_disable_stats=True,
-                ),
-            )
-            run.define_metric("*", step_metric="step")
-            return run, attempt
+            return WandbRun(folder, config, attempt, folder), attempt
         except Exception as error:
             print(f"W&B could not start {attempt} ({type(error).__name__}: {error})", file=sys.stderr)
     return None, "disabled"
 
 
-def finish_wandb(run, exit_code: int) -> None:
-    r"""Ends a W&B run.
-
-    Raises:
-        ConnectionError, TimeoutError: If its server refused rows, or has not taken all of them within ``PATIENCE``.
-    """
-    log = Path(run.settings.log_internal)
-    run.finish(exit_code=exit_code)
-    if log.is_file() and "filestream: fatal error" in log.read_text(errors="replace"):  # it is said nowhere else
-        raise ConnectionError("the server refused rows")
-
-
-def reachable(wandb) -> bool:
+def reachable() -> bool:
     r"""Whether the W&B server answers within 5 seconds and credentials for it exist."""
     answered = threading.Event()
 
@@ -94,9 +191,19 @@ def reachable(wandb) -> bool:
             return
         answered.set()
 
+    import wandb
+
     try:
         settings = wandb.setup(wandb.Settings(silent=True)).settings  # what environment and files say
+        settings.mode = "online"  # whatever WANDB_MODE says, which wandb.mode goes before
         threading.Thread(target=probe, args=[settings.base_url], daemon=True).start()
         return answered.wait(5) and bool(wandb.login(prompt=False))
     except Exception:
         return False
+
+
+def upload_command(folder: Path) -> str:
+    r"""What to type, where this program was started, to send W&B what it does not have of a run."""
+    program = Path(sys.argv[0])
+    words = [sys.orig_argv[0], program.with_name("report.py")] if program.name == "run.py" else ["hardmax", "report"]
+    return shlex.join(map(str, [*words, folder, "--upload"]))

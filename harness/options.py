@@ -1,6 +1,5 @@
 r"""The options at the top level of the config: their types, what they mean, and which values are accepted."""
 
-import contextlib
 import hashlib
 import inspect
 import json
@@ -8,22 +7,24 @@ import os
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from hardmax.paths import CONFIGS, HOME
+from hardmax.paths import CONFIGS
 
-from .shared import NOT_RESULTS, Refused, nearest
+from .shared import NOT_RESULTS, Refused, nearest, said_once
+from .sources import GROUPS, config_of, located, targets_in
 
-MOST = {"threads": 1024}  # values of options; of other integers, what a machine's word holds
+MOST = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
 
 
 class Device(Enum):
@@ -72,7 +73,7 @@ class Wandb:
     mode: WandbMode | None = option(None, "online, offline or disabled; null: WANDB_MODE, else online where possible")
     project: str = option("hardmax", "W&B project")
     entity: str | None = option(None, "W&B user or team; null: your default")
-    group: str | None = option(None, "W&B group; null: <task>-<estimator> and what a sweep varies, but the seed")
+    group: str | None = option(None, "W&B group; null: one for the runs that differ in their seed alone")
     tags: list[str] = option([], "W&B tags, such as [first,second]; task and estimator are added")
 
 
@@ -89,7 +90,7 @@ class Options:
     fresh: bool = option(False, "run again, in a new folder, what has already finished")
     retry: bool = option(False, "go on with a run that has failed, from its last checkpoint")
     checkpoint_every: float = option(60.0, "seconds between checkpoints")
-    name: str | None = option(None, "readable name of the run; null: <task>-<estimator>-<seed> and what a sweep varies")
+    name: str | None = option(None, "name of the run; null: task, estimator, seed, key and what a sweep varies")
     notes: str | None = option(None, "free text kept with the run")
     log_every: int = option(50, "steps between rows of the training loss")
     compile: bool = option(False, "compile the training step with torch.compile, for long runs")
@@ -181,6 +182,8 @@ def check(cfg: DictConfig) -> None:
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     check_measure(cfg.measure)
+    check_targets(cfg)
+    wandb_mode(cfg.wandb.mode)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
         raise Refused(f"output={cfg.output}: {place} is a file, where a folder is needed")
@@ -196,6 +199,42 @@ def check(cfg: DictConfig) -> None:
             raise Refused(f"wandb.tags must be 1 to 64 characters long each, got {tag!r}")
     if cfg.device == Device.cuda and not torch.cuda.is_available():
         raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+
+
+def check_targets(cfg: DictConfig) -> None:
+    r"""Refuses a ``_target_`` that is no class or function, and a choice without one."""
+    for group in GROUPS:
+        node = plain_value(cfg[group])
+        if not isinstance(node, dict):
+            if group != "data" or node is not None:
+                raise Refused(f"{group}={node}: the name of one choice is expected")
+            continue
+        if "_target_" not in node:
+            raise Refused(f"{group}._target_ must be given: {group}._target_=CLASS")
+        for key, target in targets_in(node, group):
+            if isinstance(target, str) and "${" in target:
+                continue  # it stands for one that is looked at elsewhere
+            if not isinstance(target, str) or not target:
+                raise Refused(f"{key} must be the name of a class, such as module.Class, got {target!r}")
+            try:
+                found = located(target)
+            except Exception as error:
+                raise Refused(f"{key}={target}: {one_line(innermost(error))}") from error
+            if not callable(found):
+                raise Refused(f"{key}={target}: it is no class or function")
+
+
+def wandb_mode(asked: WandbMode | str | None) -> str | None:
+    r"""What ``wandb.mode`` says, or else ``WANDB_MODE``, in the words of the former; None if neither does.
+
+    Raises:
+        Refused: If ``WANDB_MODE`` is none, whatever the option, as W&B itself looks at it.
+    """
+    words = {"": None, "dryrun": "offline", "run": "online", **{name: name for name in WandbMode.__members__}}
+    given = os.environ.get("WANDB_MODE", "")
+    if given not in words:
+        raise Refused(f"WANDB_MODE={given}: one of {', '.join(WandbMode.__members__)} is expected")
+    return words[given] if asked is None else getattr(asked, "value", asked)
 
 
 def check_interpolations(cfg: DictConfig) -> None:
@@ -221,9 +260,8 @@ def check_measure(cfg: DictConfig) -> None:
     names = [name_of_rival(rival) for rival in rivals] if isinstance(rivals, list) else [None]
     if None in names:
         raise Refused(f"measure.rivals must be all, or a list such as [arsm,{{reinforce:{{samples:4}}}}], got {rivals}")
-    known = estimators_known()
     for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
-        if name not in known:
+        if name not in estimators_of_ours() and name not in (known := estimators_known()):
             hint = f"{nearest(name, known)}; there are: {', '.join(known)}"
             raise Refused(f"measure.{key}: {name} does not exist{hint}")
 
@@ -245,6 +283,12 @@ def estimators_known() -> list[str]:
     r"""Names of all estimators that have a config, the user's own included."""
     if GlobalHydra.instance().is_initialized():
         return sorted(GlobalHydra.instance().config_loader().get_group_options("estimator"))
+    return estimators_of_ours()
+
+
+@cache
+def estimators_of_ours() -> list[str]:
+    r"""Names of the project's own estimators that have a config."""
     return sorted(p.stem for p in (CONFIGS / "estimator").glob("*.yaml"))
 
 
@@ -267,30 +311,51 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device(cfg.device.value)
 
 
+def label_of(cfg: DictConfig, group: str, choice: str) -> str:
+    r"""What the estimator or task of a run is called: what its config file is, and no two are the same.
+
+    Of a file of the user's own in a folder, the folder is part of it; where something else than what the file names is
+    the ``_target_``, that is.
+    """
+    ours = (CONFIGS / group / f"{choice}.yaml").is_file()
+    label = Path(choice).name if ours else choice.replace("/", ".")
+    loader = GlobalHydra.instance().config_loader()
+    named = loader.repository.load_config(f"{group}/{choice}").config.get("_target_")  # with no other's to compose
+    target = named or config_of(loader, group, choice).get("_target_")
+    if (given := cfg[group].get("_target_")) == target:
+        return label
+    return f"{label}-{str(given).removeprefix(f'hardmax.{group}s.')}"
+
+
 def plain(cfg: DictConfig) -> dict:
-    r"""The resolved config as plain dictionaries, lists, strings and numbers."""
+    r"""The resolved config as plain dictionaries, lists, strings and numbers, from which the run's parts can be built.
+
+    The folder in which the files of one of the project's own data sets were found is left out: they are the same
+    wherever they lie.
+    """
     config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
-    if config["data"] is not None and config["task"].get("data") == config["data"]:
-        del config["task"]["data"]  # it is said at the top
-        config["data"].pop("folder", None)  # where files lie cannot change results
+    for data in (config["data"], config["task"].get("data")):
+        if isinstance(data, dict) and str(data.get("_target_")).startswith("hardmax.tasks."):
+            data.pop("folder", None)
     return config
 
 
 def key_of(config: dict) -> str:
     r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
-    identity = {k: v for k, v in config.items() if k not in NOT_RESULTS}
+    identity = {k: as_numbers(v) for k, v in said_once(config).items() if k not in NOT_RESULTS}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def code_of(cfg: DictConfig) -> dict[str, str]:
-    r"""Hashes by file of the code that makes results: the rooms that compute, and the user's own targets."""
-    rooms = ("estimators", "gradients", "tasks", "harness")
-    files = [p for room in rooms for p in sorted((HOME / room).rglob("*.py"))]
-    for node in (cfg.estimator, cfg.task):
-        with contextlib.suppress(Exception):  # an unknown target is refused when it is built
-            files.append(Path(inspect.getsourcefile(get_class(node._target_))))
-    names = {p.relative_to(HOME).as_posix() if p.is_relative_to(HOME) else p.name: p for p in files}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in names.items()}
+def as_numbers(value: Any) -> Any:
+    r"""A part of a plain config in which whole numbers are integers: 1.0 is 1."""
+    match value:
+        case dict():
+            return {key: as_numbers(part) for key, part in value.items()}
+        case list():
+            return [as_numbers(part) for part in value]
+        case float() if value.is_integer():
+            return int(value)
+    return value
 
 
 def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
@@ -311,7 +376,7 @@ def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
 def arguments_of(node: DictConfig) -> str:
     r"""The arguments that the class behind a config node takes, as a list in words."""
     try:
-        return ", ".join(inspect.signature(get_class(node._target_)).parameters) or "no arguments"
+        return ", ".join(inspect.signature(located(node._target_)).parameters) or "no arguments"
     except Exception:
         return "what its class takes"
 

@@ -1,5 +1,6 @@
 r"""When a run saves a checkpoint, and what makes it stop."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -24,8 +25,8 @@ REQUEUE = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR
 class Pause:
     r"""Called between steps: saves now and then and at the last, and saves and raises :class:`Stopped` when asked to.
 
-    That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for, and after the
-    last step, in the evaluation on the test, neither is the first.
+    That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for, and neither is
+    the first where nothing would be saved: while a run measures before its first step, or is evaluated after its last.
 
     In a job of Slurm, SIGTERM announces that Slurm may end the job, and start it again if it was pre-empted rather than
     cancelled. So it saves and goes on for as long as it may: had it ended by itself, it would not be started again.
@@ -34,10 +35,17 @@ class Pause:
         save: Writes a checkpoint.
         every: Seconds between checkpoints.
         stopping: Whether the sweep has been asked to stop; looked at once a second.
+        unsaved: Whether steps have been made since what the run would go on from.
     """
 
-    def __init__(self, save: Callable[[], None], every: float, stopping: Callable[[], bool]):
-        self.save, self.every, self.stopping = save, every, stopping
+    def __init__(
+        self,
+        save: Callable[[], None],
+        every: float,
+        stopping: Callable[[], bool],
+        unsaved: Callable[[], bool],
+    ):
+        self.save, self.every, self.stopping, self.unsaved = save, every, stopping, unsaved
         self.number, self.all_saved = None, False
         self.look = self.due = time.monotonic()
 
@@ -62,7 +70,7 @@ class Pause:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
-        if self.all_saved:
+        if self.all_saved or not self.unsaved():
             raise Stopped(number)
 
     def __call__(self, last: bool) -> None:
@@ -80,8 +88,12 @@ class Pause:
 
 @cache
 def end_with_parent() -> None:
-    r"""Ends this process, after it has saved, when the one that started it is gone: else a pool's workers live on."""
-    parent = os.getppid()
+    r"""Ends this process, after it has saved, when the one that started it is gone: else a pool's workers live on.
+
+    A worker of a pool knows its parent from the start: it may be gone before the worker gets here.
+    """
+    known = multiprocessing.parent_process()
+    parent = known.pid if known else os.getppid()
 
     def watch():
         while os.getppid() == parent:

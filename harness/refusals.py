@@ -1,9 +1,12 @@
 r"""What is wrong, in one line that names the option, its value, and what would be accepted."""
 
+import contextlib
 import os
 import re
 import sys
 import traceback
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -24,7 +27,9 @@ from .train import NotFinite
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 QUOTES = "text with special characters needs quotes within quotes, as in 'notes=\"a (b)\"'"
-JOB = "job"  # the name of the function that is a run, or a job of a sweep
+# Options of Hydra's that nothing here goes by, and the values that change nothing.
+NOT_HONOURED = {"hydra.run.dir": (".",), "hydra.sweep.subdir": (".",), "hydra.output_subdir": (None,)}
+NOT_HONOURED |= {"hydra.job.chdir": (None, False)}
 
 
 def debugging() -> bool:
@@ -32,15 +37,32 @@ def debugging() -> bool:
     return FULL_ERROR or any(argument.startswith("debug=") for argument in sys.argv)
 
 
-def check_arguments(arguments: list[str]) -> None:
-    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
-    flags, reader = get_args_parser(), OverridesParser.create()
+def with_flags_first(arguments: list[str]) -> list[str]:
+    r"""The arguments as Hydra can read them, which takes no overrides after a flag that follows some."""
+    if not flags_parser().parse_known_args(arguments)[1]:
+        return arguments
+    found = vars(flags_parser().parse_intermixed_args(arguments))
+    overrides = found.pop("overrides")
+    given = {f"--{name.replace('_', '-')}": value for name, value in found.items() if value}
+    return [name if value is True else f"{name}={value}" for name, value in given.items()] + overrides
+
+
+def flags_parser() -> ArgumentParser:
+    r"""Hydra's own, which refuses in one line."""
 
     def refuse(text: str):
         raise Refused(f"{text}; python run.py --help lists what there is")
 
+    flags = get_args_parser()
     flags.error = refuse
-    for text in flags.parse_args(arguments).overrides:
+    return flags
+
+
+def check_arguments(arguments: list[str]) -> None:
+    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
+    reader = OverridesParser.create()
+    given, places = flags_parser().parse_args(arguments), []
+    for text in given.overrides:
         try:
             override = reader.parse_override(text)
             value = override.value()
@@ -49,11 +71,27 @@ def check_arguments(arguments: list[str]) -> None:
         group = override.key_or_group
         if not group:
             raise Refused(f"{text}: the name of the option is missing: NAME{text}")
+        if group in NOT_HONOURED and value not in NOT_HONOURED[group]:
+            raise Refused(f"{text} would change nothing: runs lie in output=FOLDER, a sweep in hydra.sweep.dir=FOLDER")
+        if group == "hydra.searchpath" and isinstance(value, list):
+            places += [str(place).removeprefix("file://") for place in value]
         if (CONFIGS / group).is_dir() and not override.is_delete():
             known = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
             for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
                 if not isinstance(choice, str | dict | QuotedString | Glob):
                     raise Refused(f"{text}: the name of one choice is expected; there are: {', '.join(known)}")
+
+    for place in filter(None, [given.config_dir, *places]):
+        check_own_configs(Path(place))
+
+
+def check_own_configs(place: Path) -> None:
+    r"""Refuses a config of the user's own with the name of one of the project's, which would be taken in its place."""
+    for path in sorted(place.rglob("*.yaml")):
+        ours = CONFIGS / path.relative_to(place)
+        if ours.is_file() and ours.read_bytes() != path.read_bytes():
+            name = path.relative_to(place).with_suffix("").as_posix()
+            raise Refused(f"{path}: there is a {name} of the project's own, which would be taken: give it another name")
 
 
 def unreadable(text: str, reason: str) -> str:
@@ -78,7 +116,7 @@ def refusal(error: BaseException, arguments: list[str] | None = None) -> str | N
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
         return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
-    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not in_a_job(error):
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
         found = options.one_line(error), options.one_line(options.innermost(error))
         return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
     return None
@@ -92,9 +130,19 @@ def fault(error: BaseException) -> str:
     return f"{type(error).__name__}: {options.one_line(error)[:300]} ({where}); {notes[-1]}"
 
 
-def in_a_job(error: BaseException) -> bool:
+@contextlib.contextmanager
+def of_a_run() -> Iterator[None]:
+    r"""Within it, exceptions are marked as those of a run, for :func:`is_of_a_run`."""
+    try:
+        yield
+    except Exception as error:
+        error.of_a_run = True
+        raise
+
+
+def is_of_a_run(error: BaseException) -> bool:
     r"""Whether the exception left a run, rather than the composition of its config."""
-    return any(frame.name == JOB for frame in traceback.extract_tb(error.__traceback__))
+    return getattr(error, "of_a_run", False)
 
 
 def composition_error(text: str, cause: str, arguments: list[str]) -> str:
@@ -108,14 +156,17 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
         hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
         choice = next((a for a in reversed(arguments) if a.startswith(f"{group}=")), None)
         if choice and choice not in sys.argv:
-            hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it"
+            hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it, "
+            hint += f"hydra.sweeper.optional=[{key}] passes the others over"
         elif (CONFIGS / group).is_dir() and {"-m", "--multirun"} & set(sys.argv):
             more = f"with -m say {group}=NAME too, and of several of them {key}=choice(VALUE)"
             if key in known:
                 return f"{key} is no option of the config that the jobs vary: {more}"
             hint += f"; {more}"
-        alike = [k for k in known if ("." in k) >= ("." in key)]
-        return f"{key} is no option{options.nearest(key, alike)}; {hint}"
+        alike = takes or [k for k in known if ("." in k) >= ("." in key) and not k.endswith("_target_")]
+        tail = key.removeprefix(f"{group}.")
+        meant = options.nearest(tail, alike, f"{group}.", 0.55) if takes else options.nearest(key, alike)
+        return f"{key} is no option{meant}; {hint}"
     if match := re.match(r"Could not append to config\. An item is already at '[^']*'.*?: '(.*?)' Or add", text):
         return f"+{match[1]}: the option is there already, and is set without the +"
     if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):

@@ -11,31 +11,36 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hardmax.gradients import Stream, forked_random
+from hardmax.tasks.base import Task
 
 from . import memory, options
 from .checkpoints import Unreadable
-from .folders import fill_in_names, locked, new_folder, runs_of
+from .folders import claimed, fill_in_names, new_folder, runs_of
 from .measuring import asked_for
+from .online import upload_command
 from .options import Refused
 from .pause import Pause, Stopped
+from .refusals import of_a_run
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
+from .sources import Opened, changed_since, code_of, hash_data, versions_since
+from .state import State
 from .sweep import Sweep
-from .tracking import Tracker, changed_since
-from .train import State, prepare, train
+from .tracking import Tracker
+from .train import prepare, train
+
+PATIENCE = {"run": 10, "sweep": 1}  # seconds that one waits for another process that works on the same run
 
 
-class RunIsLocked(Refused):
-    r"""Another process works on the run."""
-
-
+@of_a_run()
 def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     r"""One run: from a composed config to a folder with its figures; ``done`` or ``finished before``, and folder."""
     options.check(cfg)
     torch.set_num_threads(cfg.threads)
     memory.keep_freed_memory()
     chosen = HydraConfig.get().runtime.choices
-    labels = {"task": Path(chosen["task"]).name, "estimator": Path(chosen["estimator"]).name, "seed": cfg.seed}
-    config, code = options.plain(cfg), options.code_of(cfg)
+    labels = {group: options.label_of(cfg, group, chosen[group]) for group in ("task", "estimator")}
+    labels["seed"] = cfg.seed
+    config, code = options.plain(cfg), code_of(cfg)
     fill_in_names(config, labels, command_line_overrides(HydraConfig.get()), sweep.about() if sweep else None)
     groups = {group.partition("@")[0]: name for group, name in chosen.items()}
     labels |= {group: Path(groups[group]).name for group in ("data", "optimizer", "schedule") if groups.get(group)}
@@ -45,33 +50,33 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
         return finished_before(before[-1], code, labels, summary)
     device = options.device_of(cfg)
     torch.manual_seed(cfg.seed)
-    task = options.build(cfg, "task", labels["task"])
-    estimator = options.build(cfg, "estimator", labels["estimator"])
+    with Opened() as opened:
+        task = options.build(cfg, "task", labels["task"])
+        estimator = options.build(cfg, "estimator", labels["estimator"])
     state = prepare(cfg, task, estimator, device, *asked_for(cfg))
-    folder = before[-1] if before else new_folder(*place)
-    with locked(folder) as free:
-        if not free:
-            raise RunIsLocked(f"another process works on {folder}")
+    folder = before[-1] if before else new_folder(*place, cfg.fresh)
+    with claimed(folder, PATIENCE["sweep" if sweep else "run"]):
         if summary := summary_of(folder):  # by that other process, just now
             return finished_before(folder, code, labels, summary)
         sizes = resume(folder, state, code, cfg)
-        tracker = Tracker(folder, config, labels, device, code, sizes)
+        sources = {"code": code, "data": hash_data(opened, cfg)}
+        tracker = Tracker(folder, config, labels, device, sources, sizes)
         tracker.describe(task.figures)
         saved = state.step
 
         def save():
             nonlocal saved
             if state.is_finite():  # else the next row says so, and the last checkpoint stays
-                with writing(folder):
-                    state.save(folder, tracker.sizes())
+                with writing(tracker.folder):
+                    state.save(tracker.folder, tracker.sizes())
                 saved = state.step
 
-        exit_code = 1
+        exit_code, stopping = 1, sweep.stopping if sweep else lambda: False
         try:
-            with Pause(save, cfg.checkpoint_every, sweep.stopping if sweep else lambda: False) as pause:
+            with Pause(save, cfg.checkpoint_every, stopping, lambda: state.step > saved) as pause:
                 figures = train(state, cfg, tracker.log, pause)
             with forked_random(device, cfg.seed, state.step, Stream.SHOW):
-                tracker.keep(task.show())
+                show(task, tracker)
             summary = {
                 "parameters": sum(p.numel() for p in task.parameters()),
                 "estimator_parameters": sum(p.numel() for p in estimator.parameters()),
@@ -81,24 +86,37 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
                 **figures,
             }
             tracker.finish(summary)
+            folder = tracker.folder
             (folder / CHECKPOINT_BEFORE).unlink(missing_ok=True)
             exit_code = 0
         except Stopped:
-            print(f"\ninterrupted after step {state.step}; the same command goes on in {folder}", file=sys.stderr)
+            where = tracker.folder
+            print(f"\ninterrupted after step {state.step}; the same command goes on in {where}", file=sys.stderr)
             raise
         except NotWritten as error:
             kept = f"what was saved at step {saved} is kept, and the same command goes on from there"
             gone = "the run's folder is gone, and what was in it is lost; the same command begins anew"
-            raise NotWritten(f"{error} (at step {state.step}); {kept if folder.is_dir() else gone}") from error
+            raise NotWritten(f"{error} (at step {state.step}); {kept if tracker.is_there() else gone}") from error
         except Exception as error:
             with contextlib.suppress(OSError):
-                (folder / FAILED).write_text(traceback.format_exc())
-                error.add_note(f"traceback: {folder / FAILED}")
+                path = tracker.folder / FAILED
+                path.write_text(traceback.format_exc())
+                error.add_note(f"traceback: {path}")
             raise
         finally:
             tracker.close(exit_code)
     print_summary(folder, labels, summary, tracker.mode)
     return "done", folder
+
+
+def show(task: Task, tracker: Tracker) -> None:
+    r"""Keeps examples of what a trained model does; a note that there are none is no failure of its training."""
+    try:
+        tracker.keep(task.show())
+    except NotWritten:
+        raise
+    except Exception as error:
+        print(f"what the model does is not shown: {type(error).__name__}: {options.one_line(error)}", file=sys.stderr)
 
 
 def summary_of(folder: Path) -> dict | None:
@@ -150,6 +168,8 @@ def resume(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) ->
         if problems:
             print(f"{problems[0]}: the one before it is taken", file=sys.stderr)
         print(f"going on from step {state.step} in {folder}")
+        if versions := versions_since(folder):
+            print(f"{versions}: rows from here on may differ from those of an undisturbed run", file=sys.stderr)
         return sizes
     if problems:
         raise Refused(f"{'; '.join(problems)}: it cannot go on, and fresh=true begins anew")
@@ -173,10 +193,8 @@ def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = 
         f"  folder       {folder}",
     ]
     if mode:
-        sync = {"offline": "wandb sync {}/offline-run-*", "incomplete": "wandb sync --include-online {}/run-*"}.get(
-            mode
-        )
-        lines.append(f"  W&B          {mode}" + (f" (upload: {sync.format(folder / 'wandb')})" if sync else ""))
+        upload = f" (upload: {upload_command(folder)})" if mode in ("offline", "incomplete") else ""
+        lines.append(f"  W&B          {mode}{upload}")
     print("\n".join(lines), flush=True)
 
 

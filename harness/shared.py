@@ -3,9 +3,10 @@ r"""What those who write runs and those who read them share; nothing here takes 
 import contextlib
 import difflib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from hardmax.files import write_whole
 
 # Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
 FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
@@ -13,6 +14,14 @@ FIGURES = "figures.json"  # what the task says of its figures
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
+
+
+def said_once(config: dict) -> dict:
+    r"""A plain config without its task's data, which are said at the top as well."""
+    task = config.get("task")
+    if isinstance(task, dict) and task.get("data") is not None and task["data"] == config.get("data"):
+        return config | {"task": {key: value for key, value in task.items() if key != "data"}}
+    return config
 
 
 class Refused(ValueError):
@@ -28,23 +37,10 @@ def writing(folder: Path) -> Iterator[None]:
     r"""Within it, an error of the system is raised as :class:`NotWritten`."""
     try:
         yield
+    except NotWritten:
+        raise
     except OSError as error:
         raise NotWritten(f"{error.filename or folder}: {error.strerror or error}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    r"""Writes a file that is either whole and on disk or not there."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()  # it takes the room that others may need
-        raise
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -52,7 +48,7 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
-def nearest(word: str, known: list[str], prefix: str = "") -> str:
-    r"""A suggestion in parentheses, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
+def nearest(word: str, known: list[str], prefix: str = "", alike: float = 0.6) -> str:
+    r"""A suggestion in parentheses, or nothing if none is as much ``alike``, from 0 to 1."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""

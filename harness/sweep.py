@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from .shared import write_json
+from .shared import Refused, write_json
 
+PATIENCE = 10  # seconds that a sweep waits for another in the same folder, which may be about to end
 STOP = "stop"  # a file in the sweep's folder that asks every job to save and end
 ENDED = ("done", "finished before", "failed", "stopped", "running elsewhere")
 THIS_PROCESS = f"{platform.node()}:{os.getpid()}"
@@ -28,18 +30,26 @@ class Sweep:
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.begun = folder, None
+        self.folder, self.begun, self.found = folder, None, {}
         self.told, self.over = "", threading.Event()
 
     def begin(self, jobs: int, varied: Iterable[str], searching: bool) -> None:
         r"""Notes what there is to know, makes Ctrl-C and SIGTERM ask all jobs to save and end, and tells how far it is.
 
+        What an earlier sweep noted in the same folder is removed.
+
         Arguments:
             jobs: Their number.
             varied: Options in which they differ.
             searching: Whether the jobs are the trials of a search.
+
+        Raises:
+            Refused: If another sweep is at work in the folder, or it cannot be made.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.claim()
+        for name in (STOP, "sweep.json", "job-*.json", "job-*.traceback.txt"):
+            for path in self.folder.glob(name):
+                path.unlink(missing_ok=True)
         self.begun = {"jobs": jobs, "began": time.time(), "process": THIS_PROCESS, "command": sys.argv}
         self.begun |= {"varied": sorted(varied), "searching": searching}
         write_json(self.folder / "sweep.json", self.begun)
@@ -55,9 +65,28 @@ class Sweep:
 
         def follow():
             while not self.over.wait(1):
+                if not self.known():  # the folder has been deleted, or renamed
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    write_json(self.folder / "sweep.json", self.begun)
                 self.tell()
 
         threading.Thread(target=follow, daemon=True).start()
+
+    def claim(self) -> None:
+        r"""Makes the folder, and keeps other sweeps from it for as long as this one goes on."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(self.folder / "lock")
+            self.lock.acquire(timeout=PATIENCE)
+        except Timeout as error:
+            raise Refused(f"hydra.sweep.dir={self.folder}: another sweep is at work there") from error
+        except OSError as error:
+            raise Refused(f"hydra.sweep.dir={self.folder}: {error.strerror or error}") from error
+
+    def end(self) -> None:
+        r"""Says no more, and lets others have the folder."""
+        self.over.set()
+        self.lock.release()
 
     def stop(self, number: int) -> None:
         r"""Asks all jobs to save and end, because of a signal."""
@@ -98,12 +127,25 @@ class Sweep:
         sys.stdout.flush()
 
     def outcomes(self) -> list[dict]:
-        r"""What has become of the jobs that have begun, in their order."""
-        found = [json.loads(path.read_text()) for path in self.folder.glob("job-*.json")]
-        return sorted(found, key=lambda outcome: outcome["job"])
+        r"""What has become of the jobs that have begun, in their order; it is kept should the folder be deleted."""
+        noted = [json.loads(path.read_text()) for path in self.folder.glob("job-*.json")]
+        self.found |= {outcome["job"]: outcome for outcome in noted}
+        return [self.found[job] for job in sorted(self.found)]
+
+    def outcome_of(self, job: int) -> dict | None:
+        r"""What has become of a job; None if it has not begun."""
+        self.outcomes()
+        return self.found.get(job)
+
+    def note_death(self, job: int, overrides: list[str], how: str) -> None:
+        r"""Notes that the process of a job has died, if that kept the job from ending."""
+        if (self.outcome_of(job) or {"status": "running"})["status"] == "running":
+            reason = f"its process died ({how}), perhaps for want of memory; the same command goes on"
+            self.note(job, list(overrides), {"status": "failed", "reason": reason})
 
     def sum_up(self) -> int:
         r"""Says which jobs did not end well; the exit code: 0, 1, or that of the signal that stopped the sweep."""
+        self.over.set()
         self.tell()
         jobs, found = self.about()["jobs"], self.outcomes()
         bad = [o for o in found if o["status"] in ("failed", "running elsewhere")]

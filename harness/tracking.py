@@ -2,7 +2,6 @@ r"""Where a run's figures go: files in a folder of its own, flushed row by row, 
 
 import contextlib
 import csv
-import importlib.metadata
 import json
 import os
 import platform
@@ -18,47 +17,50 @@ from matplotlib.image import imsave
 from hardmax.paths import HOME
 from hardmax.tasks.base import Figure
 
-from .online import as_picture, as_table, finish_wandb, start_wandb
-from .shared import FIGURES, FINISHED, Refused, write_json, write_whole, writing
+from .folders import OpenFolder
+from .online import OWN_ID, ROWS, TIMINGS, start_wandb
+from .shared import FIGURES, FINISHED, NotWritten, Refused, write_json, write_whole, writing
+from .sources import changed_since, versions
 
 
-def changed_since(folder: Path, code: dict[str, str]) -> str:
-    r"""Files of the code that makes results that are not what they were when the run of ``folder`` began, in words.
-
-    Empty if there are none.
-
-    Raises:
-        Refused: If it cannot be told.
-    """
-    path = folder / "environment.json"
+def same_code(folder: Path, code: dict[str, str]) -> bool:
+    r"""Whether the run of ``folder`` is known to have begun by this very code."""
     try:
-        before = dict(json.loads(path.read_text())["code"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise Refused(f"{path} cannot be read, and nothing else tells by which code: fresh=true begins anew") from None
-    changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
-    return ", ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)
+        return not changed_since(folder, code)
+    except Refused:
+        return False
 
 
 def environment(device: torch.device) -> dict:
-    r"""Versions, commit and hardware behind a run."""
-
-    def git(*arguments):
-        try:
-            done = subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    packages = ("torch", "numpy", "hydra-core", "omegaconf", "wandb")
+    r"""Versions, commit and hardware behind a run; an installed package has a version and no commit."""
     return {
-        "commit": git("rev-parse", "HEAD"),
-        "changed_files": (git("status", "--porcelain") or "").splitlines(),
+        **commit(HOME),
         "command": sys.argv,
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        **versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
     }
+
+
+def commit(folder: Path) -> dict:
+    r"""``commit`` and ``changed_files`` of a git checkout; None and none of them if ``folder`` is not all of one.
+
+    An installed package may lie in a virtual environment within a repository of something else.
+    """
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments):
+        options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "env": surroundings}
+        try:
+            done = subprocess.run(["git", "--no-optional-locks", *arguments], **options)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != folder.resolve():
+        return {"commit": None, "changed_files": []}
+    return {"commit": git("rev-parse", "HEAD"), "changed_files": (git("status", "--porcelain") or "").splitlines()}
 
 
 def processor() -> str:
@@ -83,7 +85,7 @@ class Tracker:
         config: The resolved config, plain.
         labels: ``task``, ``estimator`` and ``seed``, and what else was chosen from a group of configs.
         device: Where the run computes.
-        code: Hashes of the code that makes the results, by file.
+        sources: Hashes of the ``code`` that makes the results and of the ``data`` files that it reads, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
             made again. None for a new run.
 
@@ -91,7 +93,7 @@ class Tracker:
         NotWritten: If a file cannot be written.
     """
 
-    FILES = ("metrics.jsonl", "timings.jsonl")
+    FILES = (ROWS, TIMINGS)
 
     def __init__(
         self,
@@ -99,20 +101,34 @@ class Tracker:
         config: dict,
         labels: dict,
         device: torch.device,
-        code: dict[str, str],
+        sources: dict[str, dict[str, str]],
         sizes: dict[str, int] | None = None,
     ):
-        self.folder = folder
+        config = {"choices": labels, **config}
         with writing(folder):
-            kept = yaml.safe_dump({"choices": labels, **config}, sort_keys=False)
-            write_whole(folder / "config.yaml", kept.encode())
+            self.open_folder = OpenFolder(folder)
+            write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False).encode())
             if sizes is None:
-                write_json(folder / "environment.json", {**environment(device), "code": code})
+                if not same_code(folder, sources["code"]):  # what W&B has is of other code
+                    (folder / OWN_ID).unlink(missing_ok=True)
+                write_json(folder / "environment.json", {**environment(device), **sources})
             for name in self.FILES:
                 with (folder / name).open("ab") as file:
                     file.truncate((sizes or {}).get(name, 0))
             self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
-        self.wandb, self.mode = start_wandb(folder, config, labels)
+        self.wandb, self.mode = start_wandb(folder, config)
+        self.to_wandb(lambda run: run.send_rows(folder))
+
+    @property
+    def folder(self) -> Path:
+        r"""The run's folder, where it is now."""
+        return self.open_folder.path()
+
+    def is_there(self) -> bool:
+        r"""Whether the run's folder is still there."""
+        with contextlib.suppress(NotWritten):
+            return self.folder.is_dir()
+        return False
 
     def describe(self, figures: dict[str, Figure]) -> None:
         r"""Keeps what the task says of its figures."""
@@ -133,7 +149,7 @@ class Tracker:
             for file, content in ((self.metrics, row), (self.timings, timing)):
                 file.write(json.dumps({"step": step, **content}, allow_nan=False) + "\n")
                 file.flush()
-        self.to_wandb(lambda run: run.log({"step": step, **row, **timing}))
+        self.to_wandb(lambda run: run.send({"step": step, **row, **timing}))
 
     def keep(self, examples: dict[str, list[dict[str, str]] | torch.Tensor]) -> None:
         r"""Keeps what people look at: tables as ``NAME.csv`` in the folder, pictures as ``NAME.png``, both in W&B."""
@@ -145,7 +161,7 @@ class Tracker:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-            self.to_wandb(lambda run, name=name, rows=rows: run.log({name: as_table(rows)}))
+        self.to_wandb(lambda run: run.send_examples(self.folder))
 
     def keep_picture(self, name: str, grey: torch.Tensor) -> None:
         r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
@@ -153,20 +169,20 @@ class Tracker:
         path = self.folder / f"{name}.png"
         with writing(self.folder):
             imsave(path, grey, cmap="gray", vmin=0, vmax=1)
-        self.to_wandb(lambda run: run.log({name: as_picture(path)}))
 
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures and :meth:`sizes`."""
         with writing(self.folder):
             write_json(self.folder / FINISHED, {**summary, "sizes": self.sizes()})
-        self.to_wandb(lambda run: run.summary.update(summary))
+        self.to_wandb(lambda run: run.run.summary.update(summary))
 
     def close(self, exit_code: int) -> None:
         r"""Closes the files, and W&B with what has reached it."""
         for file in (self.metrics, self.timings):
             with contextlib.suppress(OSError):  # of rows that could not be written, which was said
                 file.close()
-        self.to_wandb(lambda run: finish_wandb(run, exit_code))
+        self.to_wandb(lambda run: run.finish(exit_code))
+        self.open_folder.close()
 
     def to_wandb(self, action) -> None:
         if self.wandb is None:
@@ -175,7 +191,10 @@ class Tracker:
             action(self.wandb)
         except Exception as error:  # whatever it is, the local files are complete
             text = " ".join(str(error).split())
-            print(f"W&B stopped ({type(error).__name__}: {text}); {self.folder} holds all rows", file=sys.stderr)
+            print(
+                f"W&B stopped ({type(error).__name__}: {text}); {self.open_folder.known} holds all rows",
+                file=sys.stderr,
+            )
             self.wandb = None
             if self.mode == "online":
                 self.mode = "incomplete"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .contents import reason_of, shortened, table_of
 from .curves import with_limits
 from .groups import Group
 from .results import relative_bias
@@ -112,23 +113,25 @@ def of_file(path: Path, notes: list[str]) -> list[Comparison]:
     r"""What ``measure.py`` has saved, for the logits and for the encoder, without what has no known bias."""
     title = "gradient {}; all at one place, as measured in {}"
     measured = measured_in(path, notes)
-    return [Comparison(title.format(PLACES[where], path), drawable(points)) for where, points in measured.items()]
+    name = shortened(str(path))
+    return [Comparison(title.format(PLACES[where], name), drawable(points)) for where, points in measured.items()]
 
 
 def measured_in(path: Path, notes: list[str]) -> dict[str, list[Point]]:
     r"""All that ``measure.py`` has saved, by place; if the file cannot be read, a note and nothing."""
     try:
-        rows = pd.read_csv(path)
+        rows = table_of(path)
         return {where: points_of(rows[rows["where"] == where]) for where in WHERE}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        notes.append(f"cannot be read: {path} ({type(error).__name__})")
+    except Exception as error:  # anything may be in a file of anyone's
+        notes.append(f"cannot be read: {path} ({reason_of(error)})")
         return {}
 
 
 def truth_of(rows: pd.DataFrame) -> str:
     r"""What biases were measured against."""
     for name, draws in ((c.removeprefix("truth/"), rows[c].iloc[0]) for c in rows if c.startswith("truth/")):
-        return "the exact gradient" if name == "exact" else f"{int(draws)} draws of {name}"
+        count = f"{draws:.0f}" if pd.api.types.is_number(draws) else "some"
+        return "the exact gradient" if name == "exact" else f"{count} draws of {name}"
     return "none"
 
 

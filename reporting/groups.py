@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 
+from .contents import shortened
 from .looks import Look, looks
 from .runs import Run
 from .settings import ABSENT, as_number, canonical, columns, differing, listed, same, texts, without_consequences
@@ -13,6 +14,7 @@ from .settings import ABSENT, as_number, canonical, columns, differing, listed, 
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
 CHOICES = ("estimator", "task", "seed")
 PROBLEM = ("task.", "data.")  # what is to be solved, rather than how
+MOST_LETTERS = 160  # of a label
 
 
 @dataclass
@@ -193,6 +195,7 @@ def labels_of(keys: list[tuple], names: dict[str, str]) -> dict[tuple, str]:
 
 def unused(text: str, used: set[str]) -> str:
     r"""A text from anyone, told apart from those that were used before; it is used then."""
+    text = shortened(text, MOST_LETTERS)
     while text in used:
         text += " (another)"
     used.add(text)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import altair as alt
 import numpy as np
-import pandas as pd
 
 from hardmax import markdown
+from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .biases import Point, by_problem, measured_in, truth_of
 from .charts import as_png, axis_of, picture, rounded
+from .contents import table_of
 from .groups import grouped
-from .published import experiment
+from .published.experiments import experiment
 from .reproduction import as_paragraphs, made
 from .results import Results, results_of
 from .runs import Found, find
@@ -56,13 +57,13 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
                 continue
             points, about = measured_on(task, measured, found)
             written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
-            written[-1].write_bytes(as_png(drawing(results, points)))
+            write_whole(written[-1], as_png(drawing(results, points)))
             parts.append(section(results, points, about, written[-1].name))
         if not written:
             raise Refused(
                 "".join(f"{n}\n" for n in found.notes) + f"no finished run below {', '.join(map(str, folders))}"
             )
-        to.write_text("\n".join(parts))
+        write_whole(to, "\n".join(parts))
     except OSError as error:
         raise Refused(f"--leaderboard {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     return [*written, to], found.notes
@@ -82,7 +83,7 @@ def measured_on(task: str, measured: list[tuple[str, Path]], found: Found) -> tu
     ]
     if not points:
         return {}, ""
-    rows = pd.read_csv(path)
+    rows = table_of(path)
     run = next((run for run in found.runs if run.folder == path.parent), None)
     first = rows.iloc[0]
     place = f"those of {run.estimator} with seed {run.seed} at step {first.get('step')}" if run else "the initial ones"

@@ -21,7 +21,8 @@ from .groups import Group
 from .looks import Look, looks
 from .numbers import with_error
 from .provenance import provenance
-from .published import HEADS, Beside, by_table, cells
+from .published.join import Beside
+from .published.texts import HEADS, by_table, cells
 from .results import Results
 from .statistics import AS_GOOD, BEST, UNTESTED
 from .tables import final_table
@@ -74,10 +75,11 @@ class Section:
 
 
 class Charts:
-    r"""The charts of a page: their data and specifications, which its script draws where a number stands for them."""
+    r"""What a page draws: charts by their numbers, with data and specifications for its script, and pictures."""
 
     def __init__(self):
         self.all: list[dict] = []
+        self.pictures: list[str] = []
 
     def add(self, **chart: object) -> int:
         self.all.append(chart)
@@ -108,10 +110,16 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
         notes=list(dict.fromkeys(notes)),
         most=MOST_LISTED,
         data={"charts": drawn.all, "config": charts.CONFIG, "tasks": [looks_of(on) for on in tasks], "axes": AXES},
-        style=Markup((HERE / "page.css").read_text()),
-        script=Markup((HERE / "page.js").read_text()),
-        library=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
+        style=Markup((HERE / "page.css").read_text("utf-8")),
+        script=Markup((HERE / "page.js").read_text("utf-8")),
+        library=library(),
     )
+
+
+@functools.cache
+def library() -> Markup:
+    r"""The code that draws charts in a browser."""
+    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
 
 
 def looks_of(on: OnTask) -> dict[str, list]:
@@ -224,7 +232,7 @@ def add_bias(comparison: Comparison, at_equal_cost: bool, drawn: Charts) -> int:
 
 
 def side_by_side(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
-    shown = exhibits(on.results.groups, notes)
+    shown = exhibits(on.results.groups, notes, drawn.pictures)
     return Section("Side by side", rendered("examples.html", exhibits=shown)) if shown else None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hardmax import markdown
+from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .charts import as_png, curve_rows, curves_picture
@@ -17,34 +18,19 @@ from .curves import curve_of
 from .groups import Group, grouped
 from .looks import looks
 from .numbers import with_error
-from .published import (
-    AGREES,
-    DIFFERS,
-    FACTS,
-    HEADS,
-    INCOMPLETE,
-    NOT_RUN,
-    Beside,
-    Experiment,
-    by_table,
-    cells,
-    compare,
-    course,
-    deviations,
-    entries,
-    experiment,
-    facts,
-    fits,
-    in_full,
-)
+from .published.experiments import Experiment, deviations, experiment, fits, in_full, in_small
+from .published.join import AGREES, DIFFERS, INCOMPLETE, NOT_RUN, SMALLER, UNDECIDED, Beside, compare, course
+from .published.texts import HEADS, by_table, cells
+from .published.values import FACTS, entries, facts
 from .runs import POINTS, Run, find, said_by
 from .settings import column
 from .words import words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
 SEARCHED = ("optimizer.", "task.alpha")  # what papers report the best value of
-VERDICTS = (AGREES, DIFFERS, INCOMPLETE, NOT_RUN)
-EMPHASIS = {AGREES: f"**{AGREES}**", DIFFERS: f"**{DIFFERS}**", INCOMPLETE: INCOMPLETE, NOT_RUN: f"*{NOT_RUN}*"}
+VERDICTS = (AGREES, DIFFERS, UNDECIDED, INCOMPLETE, SMALLER, NOT_RUN)
+BOLD, ITALIC = (AGREES, DIFFERS), (SMALLER, NOT_RUN)
+EMPHASIS = dict.fromkeys(VERDICTS, "{}") | dict.fromkeys(BOLD, "**{}**") | dict.fromkeys(ITALIC, "*{}*")
 HEAD = """\
 # Results
 
@@ -55,12 +41,15 @@ experiment=NAME` runs it.
 
 A published figure is said to
 
-* *agree* if all its settings are published, and it differs from ours by no more than half of our 95 % interval
-  (Student's t over seeds), its rounding, and its standard error where that is published;
-* *differ* if it does not;
+* *agree* if all its settings are published, and it lies where 95 % of such figures would lie if they were of runs like
+  ours: within t s (1 / m + 1 / n)^½ of our mean, but for rounding. It is the mean of m runs (of a single one, where
+  nothing is said), ours of n; s is the standard deviation over seeds, pooled with theirs where that is published, and t
+  the quantile of Student's t. One published figure of a single run may thus be far from our mean, and agree;
+* *differ* if it does not: of figures that runs like ours give, one in twenty does;
+* be *undecided* if no spread is known, as there is one run of ours and theirs is not published;
 * have its *settings incomplete* if some are not published: the figures stand beside each other, and that is all;
-* be *not run* if there is no finished run with all of its settings and all of its steps. Runs of the small budget are
-  shown apart, and never count.
+* have a *smaller budget* if all settings are the published ones but for that: shown, and never counted;
+* be *not run* if there is no finished run with all of its settings and all of its steps.
 
 Curves are means over seeds, their bands one standard error; logarithmic ones are averaged as logarithms.
 """
@@ -72,7 +61,8 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
     Raises:
         Refused: If there are no runs, a file of published values is wrong, or nothing can be written.
     """
-    values, found = facts(published), find(folders)
+    found = find(folders)
+    values = facts(published, found.runs)
     if not found.runs:
         raise Refused(f"no run below {', '.join(map(str, folders))}")
     comparisons = [compare(value, found.runs) for value in values]
@@ -90,7 +80,7 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
         if others := [c for c in comparisons if c.published.experiment not in about]:
             parts.append("\n".join(["## Values of your own\n", *tables(others)]))
         parts.append("\n".join(["\n## Left out\n", *(f"* {line}" for line in entries(FACTS, "left_out")), ""]))
-        to.write_text("\n".join(parts))
+        write_whole(to, "\n".join(parts))
     except OSError as error:
         raise Refused(f"--results {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     return [*written, to]
@@ -110,7 +100,7 @@ def overview(about: dict, comparisons: list[Beside], runs: list[Run]) -> str:
 def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], picture: Path | None) -> str:
     found, finished = experiment(name), [run for run in runs if run.finished]
     full = [run for run in finished if in_full(run)]
-    small = [run for run in finished if run.config.get("budget") == "small" and not other_settings(run)]
+    small = [run for run in finished if in_small(run)]
     other = [run for run in finished if run not in full and run not in small]
     parts = [f"\n## {name}\n", f"{shown['title']}\n", as_paragraphs(found.about)]
     parts += tables(comparisons)
@@ -137,18 +127,14 @@ def as_paragraphs(comment: str) -> str:
     return re.sub(r"\n(?!- |  )(.*)\n- ", r"\n\1\n\n- ", f"\n{comment}").lstrip("\n") + "\n"
 
 
-def other_settings(run: Run) -> list[str]:
-    r"""Deviations beyond those of the small budget, which changes steps and how many draws figures are made of."""
-    budget = ("budget=", "steps=", "task.test_samples=", "measure.")
-    return [d for d in deviations(run) if not d.startswith(budget)]
-
-
 def tables(comparisons: list[Beside]) -> Iterator[str]:
     r"""Published beside measured, a Markdown table for each published one."""
     for title, about, group in by_table(comparisons):
         yield f"{title}{f' ({about})' * bool(about)}:\n"
         rows = [cells(c) for c in group]
-        yield without_empty(HEADS, [[*row[:6], EMPHASIS[row[6]], markdown.plain(row[7])] for row in rows])
+        yield without_empty(
+            HEADS, [[*row[:6], EMPHASIS[row[6]].format(row[6]), markdown.plain(row[7])] for row in rows]
+        )
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.open)):
             yield f"Not published: {', '.join(unknown)}.\n"
 
@@ -250,7 +236,7 @@ def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
                 panels.append((words(metric, said_by(full)), rows, settings))
     if not panels:
         return None
-    path.write_bytes(as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))
+    write_whole(path, as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))
     return path
 
 

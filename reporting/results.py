@@ -61,11 +61,11 @@ class Results:
 def relative_bias(figures: list[dict], prefix: str) -> tuple[float, float, bool] | None:
     r"""The bias over several runs as in :meth:`Results.bias`; None if it is not known in all of them."""
     found = [[f.get(f"{prefix}/{k}") for k in ("bias2", "true_norm")] for f in figures]
-    if not found or any(bias2 is None or not norm for bias2, norm in found):
-        return None
-    errors = [f.get(f"{prefix}/bias2_error") or 0.0 for f in figures]
+    errors = [f.get(f"{prefix}/bias2_error") for f in figures]
     costs = [f.get("train/loss") for f in figures]
     relative = [relative_square(b, e, n, cost) for (b, n), e, cost in zip(found, errors, costs, strict=True)]
+    if not relative or None in relative:
+        return None
     square, errors = map(list, zip(*relative, strict=True))
     mean = mean_of(square)
     error = max(np.nan_to_num(mean.error), float(np.sqrt(np.square(errors).sum())) / len(errors))

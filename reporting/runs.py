@@ -1,7 +1,6 @@
 r"""Run folders as they lie on disk, whatever state they are in, each reduced to what a report needs of it."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -9,25 +8,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import orjson
-import yaml
 from filelock import FileLock, Timeout
 
-from hardmax.harness.shared import FAILED, FIGURES, FINISHED
+from hardmax.files import open_regular, read_text
+from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
 
+from .contents import (
+    LARGEST,
+    MOST_ENTRIES,
+    NUMBERS,
+    SMALLEST,
+    flat,
+    is_number,
+    json_of,
+    lines,
+    reason_of,
+    saved_config,
+    shortened,
+    text,
+)
 from .rounding import relative_square
-from .words import Words, printable, said_in
+from .words import Words, said_in
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged
-DEEPEST = 50  # levels of a config
+MOST_FIGURES = 200  # held-out ones of a run
 MANY = 64  # runs from which on several processes read them
 AXES = ("steps", "evaluations", "seconds")
 WHERE = ("logits", "encoder")
 CURVES = {f"gradient/{where}/{what}" for where in WHERE for what in ("variance", "snr", "dead")} | {"train/loss"}
 NEEDED_OF_RIVALS = ("variance", "bias2", "bias2_error", "evaluations", "seconds")
-NUMBERS = {int, float}  # and no truth values
-IN_WORDS = {True: "true", False: "false", None: "null"}
 
 
 @dataclass
@@ -96,15 +105,15 @@ class Found:
 
 
 def find(folders: list[Path]) -> Found:
-    r"""All runs below the folders, whatever state they are in."""
+    r"""All runs below the folders, whatever state they are in; what cannot be read costs a note and nothing else."""
     places, measured, notes = {}, {}, []
     for folder in folders:
-        for found, names in walk(folder):
+        for found, names in walk(folder, notes):
             if "measured.csv" in names:
                 measured[found.resolve()] = found / "measured.csv"
             if "sweep.json" in names:
-                notes += refused_jobs(found)
-            elif {"config.yaml", "metrics.jsonl"} & set(names):
+                notes += refused_jobs(found, names)
+            elif {"config.yaml", "metrics.jsonl"} & names:
                 places[found.resolve()] = found
     paths = sorted(places.values())
     if len(paths) < MANY:
@@ -119,116 +128,120 @@ def find(folders: list[Path]) -> Found:
     return Found(runs, files, notes + [note for run in runs for note in run.notes])
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    r"""Folders below one and their files; what lies within a run's folder is left out."""
-    for place, inner, names in os.walk(folder):
-        inner.sort()
-        if "metrics.jsonl" in names:
-            inner.clear()
-        yield Path(place), names
+def walk(folder: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    r"""A folder and those below it with the names of their files; what lies within a run's folder is left out.
+
+    A link to a folder is not followed, as it may lead anywhere; it is noted, as a folder that cannot be read is.
+    """
+    left = [folder]
+    while left:
+        place = left.pop()
+        try:
+            with os.scandir(place) as entries:
+                found = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            notes.append(f"cannot be read: {place} ({error.strerror})")
+            continue
+        inner = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+        names = {entry.name for entry in found} - {entry.name for entry in inner}
+        if "metrics.jsonl" not in names:
+            left += [Path(entry.path) for entry in inner]
+            notes += [f"a link, not followed: {e.path}" for e in found if e.is_symlink() and os.path.isdir(e.path)]
+        yield place, names
 
 
-def refused_jobs(sweep: Path) -> list[str]:
+def refused_jobs(sweep: Path, names: set[str]) -> list[str]:
     r"""Notes on jobs of a sweep that were refused before they had a folder."""
     notes = []
-    for path in sorted(sweep.glob("job-*.json")):
+    for name in sorted(name for name in names if name.startswith("job-") and name.endswith(".json")):
         with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
-            job = json_of(path)
+            job = json_of(sweep / name)
             if job["status"] == "failed" and "traceback" not in job:
-                notes.append(f"never ran: {' '.join(job['overrides'])} ({job['reason']})")
+                notes.append(shortened(f"never ran: {' '.join(job['overrides'])} ({job['reason']})"))
     return notes
 
 
 def read(folder: Path) -> Run | str:
     r"""The run of a folder, or a note that says why there is none."""
     try:
-        config = saved_config(folder)
-        choices = {key: text(choice) for key, choice in config["choices"].items()}
-        known = flat(config) | {key: choices[key] for key in ("task", "estimator", "seed")}
-        run = Run(folder, known, "unfinished", steps=int(config["steps"]), choices=choices)
+        run = with_config(folder)
     except OSError as error:
-        return f"not a run: {folder} (config.yaml: {error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return f"not a run: {folder} ({reason_of(error)})"
+    except Exception:  # anything may be in a file of anyone's
         return f"not a run: {folder} (its config.yaml is not a run's)"
-    rows = list(lines(folder / "metrics.jsonl", run.notes))
-    run.step = int(max((row["step"] for row in rows), default=0))
-    with contextlib.suppress(OSError, ValueError):
-        run.environment = json_of(folder / "environment.json")
-    with contextlib.suppress(OSError, ValueError):
-        run.said = said_in(json_of(folder / FIGURES))
-    summary = judge(run)
-    if run.finished:
-        timings = list(lines(folder / "timings.jsonl", run.notes))
-        last = {key: value for row in (*timings, *rows) for key, value in row.items()}
-        last, summary = ({k: v for k, v in found.items() if k == printable(k)} for found in (last, summary))
-        run.figures = final_figures(last, summary)
-        run.curves = curves_of(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
+    try:
+        add_results(run)
+    except Exception as error:
+        return f"left out: {folder} ({reason_of(error)})"
     return run
 
 
-def saved_config(folder: Path) -> dict:
-    r"""The config of a run, whoever made it: none that would take more memory than its file, or much of the stack.
+def with_config(folder: Path) -> Run:
+    r"""The run of a folder, of which nothing is known but its config.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is none.
+        Exception: Of any kind, if that cannot be read or is not a run's.
     """
-    content = (folder / "config.yaml").read_text()
-    try:
-        check_nesting(content)
-        return yaml.load(content, LOADER)
-    except (yaml.YAMLError, LookupError, AttributeError, TypeError, OverflowError) as error:  # what its tags may raise
-        raise ValueError("no config") from error
+    config = saved_config(folder)
+    choices = {key: text(choice) for key, choice in config["choices"].items()}
+    settings, steps = flat(said_once(config)), int(config["steps"])
+    settings |= {key: choices[key] for key in ("task", "estimator", "seed")}
+    if len(settings) > MOST_ENTRIES or not is_number(steps):
+        raise ValueError("too many settings, or steps")
+    return Run(folder, settings, "unfinished", steps=steps, choices=choices)
 
 
-def check_nesting(content: str) -> None:
-    r"""ValueError if YAML is nested deeply, or names parts to have them again, which takes a line and doubles all."""
-    depth = 0
-    for event in yaml.parse(content, LOADER):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
-            raise ValueError("nested too deeply, or parts named again")
-
-
-def json_of(path: Path) -> dict:
-    r"""The dictionary that a file holds.
+def add_results(run: Run) -> None:
+    r"""Reads how far a run is, and what came out if it is finished.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it holds none.
+        Exception: Of any kind, if something cannot be read.
     """
-    try:
-        value = json.loads(path.read_text())
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("no dictionary")
-    return value
+    rows = list(lines(run.folder / "metrics.jsonl", run.notes))
+    run.step = int(max((row["step"] for row in rows), default=0))
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        run.environment = json_of(run.folder / "environment.json")
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        run.said = said_in(json_of(run.folder / FIGURES))
+    summary = judge(run)
+    if not run.finished:
+        return
+    timings = list(lines(run.folder / "timings.jsonl", run.notes))
+    last = {key: value for row in (*timings, *rows) for key, value in row.items()}
+    last, summary = ({k: v for k, v in found.items() if k == shortened(k)} for found in (last, summary))
+    if sum(key.startswith(("valid/", "test/")) for key in (*last, *summary)) > MOST_FIGURES:
+        raise ValueError(f"it has more than {MOST_FIGURES} figures")
+    run.figures = final_figures(last, summary, run)
+    run.curves = curves_of(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
 
 
 def judge(run: Run) -> dict:
-    r"""Sets the status of a run, and its reason; the final figures, if it has any."""
+    r"""Sets the status of a run, and its reason; the final figures, if it has any.
+
+    Raises:
+        OSError: If a file of it is there and cannot be read.
+    """
     try:
         summary = json_of(run.folder / FINISHED)
-        run.status, run.made = "finished", (run.folder / FINISHED).stat().st_mtime
+        run.status, run.made = "finished", (run.folder / FINISHED).lstat().st_mtime
         return summary
     except FileNotFoundError:
         pass
-    except (OSError, ValueError):
+    except ValueError:
         run.notes.append(f"cannot be read, taken for unfinished: {run.folder / FINISHED}")
-    if (run.folder / FAILED).is_file():
-        text = (run.folder / FAILED).read_text(errors="replace").strip().splitlines()
-        run.status, run.reason = "failed", printable(text[-1]) if text else ""
-    elif is_locked(run.folder / "lock"):
-        run.status = "running"
+    try:
+        said = read_text(run.folder / FAILED).strip().splitlines()
+        run.status, run.reason = "failed", shortened(said[-1]) if said else ""
+    except FileNotFoundError:
+        if is_locked(run.folder / "lock"):
+            run.status = "running"
     return {}
 
 
 def is_locked(path: Path) -> bool:
     r"""Whether a process works on the run."""
-    if not path.is_file():
-        return False
     try:
+        open_regular(path).close()
         FileLock(path).acquire(timeout=0).lock.release()
     except Timeout:
         return True
@@ -237,75 +250,37 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def flat(config: dict, prefix: str = "") -> dict[str, str]:
-    r"""A nested config as one dictionary with dotted keys, and values as text as on the command line."""
-    found = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            found |= {} if key == "choices" and not prefix else flat(value, f"{prefix}{key}.")
-        else:
-            found[printable(f"{prefix}{key}")] = text(value)
-    return found
-
-
-def text(value: object) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(text, value))}]"
-    return IN_WORDS[value] if value is None or isinstance(value, bool) else printable(str(value))
-
-
-def lines(path: Path, notes: list[str]) -> Iterator[dict]:
-    r"""The rows of a file that can be read and have a step; what is left out is noted."""
-    try:
-        content = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        notes.append(f"is not there: {path}")
-        return
-    for number, line in enumerate(content, 1):
-        try:
-            row = orjson.loads(line) if line else None
-            if row and type(row["step"]) in NUMBERS:
-                yield row
-            elif row is not None:
-                raise ValueError("no step")
-        except (ValueError, TypeError, KeyError):
-            what = "half-written last line" if number == len(content) else f"line {number}, which cannot be read,"
-            notes.append(f"{what} left out: {path}")
-
-
-def is_number(value: object) -> bool:
-    return type(value) in NUMBERS
-
-
-def final_figures(last: dict, summary: dict) -> dict[str, float | None]:
-    r"""Figures by metric: of the summary, and for losses and gradients what rows said last."""
+def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None]:
+    r"""Figures by metric: of the summary, and for losses and gradients what rows said last; odd ones are noted."""
+    found = {key: value for key, value in last.items() if key.startswith(("gradient/", "train/"))}
+    found |= {key: value for key, value in summary.items() if key.startswith("test/")}
+    steps, seconds, evaluations = (summary.get(key) for key in ("steps", "seconds", "evaluations"))
+    found |= {"cost/evaluations": evaluations} if type(evaluations) in NUMBERS else {}
+    if is_number(evaluations) and is_number(steps) and steps:
+        found["cost/evaluations_per_step"] = evaluations / steps
+    found |= {"cost/seconds": seconds} if type(seconds) in NUMBERS else {}
     figures = {}
-    for key, value in last.items():
+    for key, value in found.items():
         if key.startswith("gradient/rivals/") and not key.endswith(NEEDED_OF_RIVALS):
             continue
-        if key.startswith(("gradient/", "train/")) and (value is None or is_number(value)):
+        if value is None or is_number(value):
             figures[key] = value
-    figures |= {key: value for key, value in summary.items() if key.startswith("test/") and is_number(value)}
-    steps, seconds, evaluations = (summary.get(key) for key in ("steps", "seconds", "evaluations"))
-    if is_number(evaluations):
-        figures["cost/evaluations"] = evaluations
-        if is_number(steps) and steps:
-            figures["cost/evaluations_per_step"] = evaluations / steps
-    if is_number(seconds):
-        figures["cost/seconds"] = seconds
+        elif type(value) in NUMBERS:
+            figures[key] = None
+            run.notes.append(shortened(f"{key} is no number to reckon with, taken for undefined: {run.folder}"))
     return figures
 
 
 def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
     found = {metric: column(rows, metric) for metric in metrics}
-    cost = max((abs(row["train/loss"]) for row in rows if type(row.get("train/loss")) in NUMBERS), default=None)
+    cost = max((abs(row["train/loss"]) for row in rows if is_number(row.get("train/loss"))), default=None)
     for where in WHERE:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
-        known = [row for row in rows if type(row.get(bias2)) in NUMBERS and row.get(norm)]
-        both = [relative_square(row[bias2], row.get(error) or 0.0, row[norm], cost) for row in known]
-        for key, values in ((bias2, [square for square, _ in both]), (error, [error for _, error in both])):
-            points = [(row["step"], value) for row, value in zip(known, values, strict=True)]
+        both = [(row["step"], relative_square(*(row.get(key) for key in (bias2, error, norm)), cost)) for row in rows]
+        both = [(step, *relative) for step, relative in both if relative]
+        for key, place in ((bias2, 1), (error, 2)):
+            points = [(entry[0], entry[place]) for entry in both]
             found[key] = np.array(points, float).reshape(-1, 2)
     spent = [np.insert(column(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}
@@ -320,7 +295,9 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
 def column(rows: list[dict], key: str) -> np.ndarray:
     r"""Steps and values ``[n, 2]`` of the rows that have a number there."""
     points = [(row["step"], row[key]) for row in rows if type(row.get(key)) in NUMBERS]
-    return np.array(points, float).reshape(-1, 2)
+    points = np.array(points, float).reshape(-1, 2)
+    size = np.abs(points[:, 1])
+    return points[(size == 0) | ((size >= SMALLEST) & (size <= LARGEST))]
 
 
 def thinned(curve: np.ndarray) -> np.ndarray:

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hardmax.files import write_whole
+
 from .biases import Comparison, drawable, points_of, relative_biases, truth_of
 from .charts import as_png, bias_picture
 from .looks import looks
 from .numbers import with_error
+from .spreadsheets import as_csv
 
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
 
@@ -18,7 +21,7 @@ def show(measured: list[dict], task: str, to: Path) -> None:
     r"""Prints the tables, and writes all figures and the pictures to a folder."""
     rows = pd.DataFrame(measured)
     to.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(to / "measured.csv", index=False)
+    write_whole(to / "measured.csv", as_csv(rows))
     written = [to / "measured.csv"]
     for where, of_one in rows.groupby("where", sort=False):
         print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}\n")
@@ -69,4 +72,4 @@ def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     points = sorted(drawable(points_of(rows)), key=lambda point: math.hypot(point.bias, point.deviation))
     own = looks({point.label: point.estimator for point in points}, [])
     spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
-    path.write_bytes(as_png(spec))
+    write_whole(path, as_png(spec))

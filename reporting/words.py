@@ -2,6 +2,8 @@ r"""What metrics are called where people read, in which unit, and which way they
 
 from dataclasses import dataclass, replace
 
+from .contents import shortened
+
 
 @dataclass(frozen=True)
 class Words:
@@ -54,8 +56,8 @@ def said_in(content: dict) -> dict[str, Words]:
     for name, about in content.items():
         texts = [about.get(key) for key in ("title", "unit", "better")] if isinstance(about, dict) else [None]
         if all(isinstance(text, str) for text in (name, *texts)):
-            title, unit, better = (printable(text)[:LONGEST] for text in texts)
-            found[name] = Words(title, unit, {"higher": 1, "lower": -1}.get(better, 0))
+            title, unit, better = (shortened(text, LONGEST) for text in texts)
+            found[shortened(name)] = Words(title, unit, {"higher": 1, "lower": -1}.get(better, 0))
     return found
 
 
@@ -83,8 +85,3 @@ def by_importance(metrics: set[str] | frozenset[str], said: dict[str, Words]) ->
     order = {name: rank for rank, name in enumerate(said)}
     name = lambda metric: metric.partition("/")[2]
     return sorted(metrics, key=lambda metric: (order.get(name(metric), len(order)), metric))
-
-
-def printable(content: str) -> str:
-    r"""A text from anyone without characters that steer a terminal, or that no picture can have."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in content)

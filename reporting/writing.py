@@ -1,6 +1,7 @@
 r"""From folders of runs to the files of a report."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import vl_convert
 
+from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from . import charts, tables
@@ -15,13 +17,17 @@ from .biases import by_problem, comparisons
 from .curves import Curve, curves_of, drawn
 from .groups import Group, chosen, grouped
 from .page import OnTask, facts, page
-from .published import Value, compare
-from .published import facts as facts_of
+from .published.join import Beside, compare
+from .published.values import Value
+from .published.values import facts as facts_of
 from .results import results_of
 from .runs import Run, find
+from .spreadsheets import as_csv
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
 SCALE = 2  # pixels of a PNG for each of a chart
+MOST_OF_A_NAME = 80  # letters of a task in the names of its files
+PICTURE_OF_BIASES = "_bias_variance"
 
 
 def write(
@@ -40,7 +46,8 @@ def write(
         Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
             written.
     """
-    values, found = facts_of(published), find(folders)
+    found = find(folders)
+    values = facts_of(published, found.runs)
     if not found.runs:
         raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
     runs = chosen(found.runs, conditions)
@@ -48,13 +55,16 @@ def write(
         raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
     groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
     measured = by_problem(found, groups)
-    tasks = [on_task(task, of_task, measured, found.notes, values) for task, of_task in groups.items()]
+    beside = published_beside(values, groups)
+    tasks = [on_task(task, own, measured, found.notes, beside[task]) for task, own in groups.items()]
     about = facts(folders, conditions, by, len(runs))
+    if to.is_symlink():
+        raise Refused(f"--to {to}: is a link; name the folder that it leads to, {to.resolve()}")
     try:
         to.mkdir(parents=True, exist_ok=True)
         written = list(files(tasks, to))
         path = to / "report.html"
-        path.write_text(page(tasks, about, found.notes))
+        write_whole(path, page(tasks, about, found.notes))
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     text = "\n".join(
@@ -71,29 +81,40 @@ def about_lost(run: Run) -> str:
 
 
 def on_task(
-    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], values: list[Value]
+    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], beside: list[Beside]
 ) -> OnTask:
     results = results_of(task, groups)
     first, others = drawn(groups)
     shown = [group for group in results.groups if group.finished][:MOST_DRAWN]
     compared = comparisons(task, shown, measured, notes)
-    beside = [compare(value, [run for group in groups for run in group.runs]) for value in values]
-    beside = [comparison for comparison in beside if comparison.runs or comparison.notes]
     return OnTask(results, first, others, curves_of(shown, first + others), shown, compared, beside)
+
+
+def published_beside(values: list[Value], groups: dict[str, list[Group]]) -> dict[str, list[Beside]]:
+    r"""Published values by problem, each beside the runs of a whole task, whose best setting may be what counts."""
+    found = {problem: [] for problem in groups}
+    runs = {problem: [run for group in own for run in group.runs] for problem, own in groups.items()}
+    for task in dict.fromkeys(run.task for own in runs.values() for run in own):
+        problems = [problem for problem, own in runs.items() if own[0].task == task]
+        for value in values:
+            comparison = compare(value, [run for problem in problems for run in runs[problem]])
+            taken = {run.folder for run in comparison.runs}
+            place = next((p for p in problems if any(run.folder in taken for run in runs[p])), problems[0])
+            found[place] += [comparison] if comparison.runs or comparison.notes else []
+    return found
 
 
 def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
     r"""Writes tables and pictures, and gives their paths."""
 
     def written(name: str, content: str | bytes) -> Path:
-        path = to / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
+        write_whole(to / name, content)
+        return to / name
 
     every = [on.results for on in tasks]
-    yield written("final.csv", tables.final_csv(every).to_csv(index=False))
-    yield written("runs.csv", tables.runs_csv(every).to_csv(index=False))
-    yield written("curves.csv", curves_csv(tasks).to_csv(index=False))
+    yield written("final.csv", as_csv(tables.final_csv(every)))
+    yield written("runs.csv", as_csv(tables.runs_csv(every)))
+    yield written("curves.csv", as_csv(curves_csv(tasks)))
     for on in tasks:
         task, table = file_name(on.results.task), tables.final_table(on.results)
         yield written(f"{task}.md", tables.as_markdown(table))
@@ -105,8 +126,14 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
 
 
 def file_name(task: str) -> str:
-    r"""The task's name as that of a file, which lies in no other folder whatever a config says."""
-    return re.sub(r"[^\w-]", "_", task)
+    r"""The task's name as that of a file, which lies in no other folder whatever a config says.
+
+    A name that cannot be one gets a digest of what it was, so that no two tasks have the same.
+    """
+    name = re.sub(r"[^\w-]", "_", task, flags=re.ASCII)[:MOST_OF_A_NAME]
+    if name and name == task and not task.endswith(PICTURE_OF_BIASES):
+        return name
+    return f"{name}-{hashlib.sha256(task.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
@@ -148,7 +175,7 @@ def pictures(on: OnTask) -> dict[str, dict]:
         first = on.comparisons[0]
         first = dataclasses.replace(first, points=first.points[:MOST_PRINTED])
         own = {point.label: on.looks[point.label] for point in first.points}
-        found[f"{name}_bias_variance"] = charts.bias_picture(first, f"{task}: {first.title}", own)
+        found[f"{name}{PICTURE_OF_BIASES}"] = charts.bias_picture(first, f"{task}: {first.title}", own)
     return found
 
 

@@ -1,7 +1,8 @@
 r"""The contract between a task and the harness."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,8 @@ class Problem:
 
     Attributes:
         logits: Of the categorical variables, ``[*batch, K, C]``.
-        objective: Cost in nats, ``[S, *batch, K, C] -> [S, *batch]``; must accept further leading dimensions.
+        objective: Cost in nats, ``[S, *batch, K, C] -> [S, *batch]``; must accept further leading dimensions. What is
+            random in it beside its own choices is drawn once, with the problem: a truth is of one objective.
         penalty: Added to the estimator's cost, ``[*batch]`` or a scalar (an analytic KL divergence, say).
         context: Features for learned baselines, ``[*batch, D]``.
         log_q: Whether the estimator is to add log q(z) to the objective (a sampled KL divergence).
@@ -82,9 +84,23 @@ class Task(nn.Module):
 
     def nest(self, estimator: Estimator) -> None:
         r"""Makes the nested estimators: copies of the outermost one, of which they then are parts."""
+        estimator.inner = nn.ModuleList()  # nothing of a task before
         self.inner = tuple(copy.deepcopy(estimator) for _ in range(self.nested))
-        if self.inner:
-            estimator.inner = nn.ModuleList(self.inner)
+        estimator.inner.extend(self.inner)
+
+    @contextmanager
+    def using(self, estimator: Estimator) -> Iterator[None]:
+        r"""Within it, objectives call the estimators nested in ``estimator``, which are made unless it has them."""
+        before = self.inner
+        try:
+            inner = getattr(estimator, "inner", None)
+            if inner is None or len(inner) != self.nested:
+                self.nest(estimator)
+            else:
+                self.inner = tuple(inner)
+            yield
+        finally:
+            self.inner = before
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``.

@@ -83,6 +83,14 @@ class SemiSupervised(Task):
         self.encoder = perceptron([pixels + self.C, *widths, 2 * self.style])
         self.decoder = perceptron([self.C + self.style, *widths, pixels])
 
+    def nest(self, estimator):
+        if estimator.target == "bound":
+            raise ValueError(
+                f"{type(estimator).__name__}: a bound bounds nothing on this task: the divergence of the style is in "
+                "closed form, and the loss of the labelled images is outside"
+            )
+        super().nest(estimator)
+
     def batch(self, index, generator):
         return self.data.batch(index, generator)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hardmax.checks import at_least
 
 from .data import load
-from .language import corpus, language
+from .language import NOTHING, corpus, language
 
 HELD_OUT = 20  # one in so many characters is for validation, as many are for the test, at the end of a text
 
@@ -24,6 +24,9 @@ class Sentences(nn.Module):
         text: Of tokens ``[T]``, for people to read.
         surprisal: Minus the log-probability of sequences under the language ``[N]`` in nats, by split; None if it
             is not known.
+
+    Raises:
+        ValueError: If tokens are of another shape, or not among the words.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Sentences(nn.Module):
         super().__init__()
         self.length, self.words, self.per, self.text, self.surprisal = length, words, per, text, surprisal
         for split, found in tokens.items():
+            check_tokens(split, found, length, len(words))
             self.register_buffer(f"{split}_tokens", found, persistent=False)
         self.register_buffer("places", torch.arange(length), persistent=False)
 
@@ -56,6 +60,17 @@ class Sentences(nn.Module):
         r"""Sequences of the ``valid`` or ``test`` split that do not overlap, ``[N, T]``."""
         tokens = self.get_buffer(f"{split}_tokens")
         return tokens if tokens.ndim == 2 else tokens[: len(tokens) // self.length * self.length].view(-1, self.length)
+
+
+def check_tokens(split: str, tokens: Tensor, length: int, words: int) -> None:
+    r"""Refuses what are neither sequences of ``length`` tokens nor a text that has one."""
+    whole = tokens.ndim == 1 and len(tokens) >= length
+    if not whole and (tokens.ndim != 2 or tokens.shape[1] != length or not len(tokens)):
+        raise ValueError(f"{split} tokens must be [N], N at least {length}, or [N, {length}], got {list(tokens.shape)}")
+    low, high = tokens.min().item(), tokens.max().item()
+    if tokens.is_floating_point() or low < (0 if whole else NOTHING) or high >= words:
+        kind = str(tokens.dtype).removeprefix("torch.")
+        raise ValueError(f"{split} tokens must be integers below the {words} words, got {kind} from {low} to {high}")
 
 
 def embedded_language() -> Sentences:

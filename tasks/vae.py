@@ -209,7 +209,8 @@ class CategoricalVAE(Task):
     @torch.no_grad()
     def generated(self, count: int) -> Tensor:
         r"""Lowest latent variables ``[N, K, C]`` of N draws of the model."""
-        prior = self.decoder[0].weight.new_zeros(self.K, self.C) if self.prior is None else self.prior
+        uniform = next(self.decoder.parameters()).new_zeros(self.K, self.C)
+        prior = uniform if self.prior is None else self.prior
         z = sampling.draw(prior, count)
         for decoder in reversed(self.higher_decoders):
             z = sampling.draw(self.as_logits(decoder(z.flatten(-2))), 1)[0]

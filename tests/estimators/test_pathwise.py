@@ -2,12 +2,19 @@
 
 import functools
 
-import certification as c
 import numpy as np
 import pytest
 import torch
 
-from hardmax.estimators import GumbelSoftmax, Softmax, StraightThrough, StraightThroughGumbelSoftmax, sampling
+from hardmax import certification as c
+from hardmax.estimators import (
+    GumbelSoftmax,
+    Softmax,
+    StochasticStraightThrough,
+    StraightThrough,
+    StraightThroughGumbelSoftmax,
+    sampling,
+)
 from hardmax.estimators.exact import Exact
 from hardmax.estimators.gumbel_softmax import log_concrete
 
@@ -19,7 +26,7 @@ def expected(estimator, problem):
 
 
 def test_straight_through_is_exact_for_a_linear_objective_only():
-    estimator = StraightThrough(stochastic=True)
+    estimator = StochasticStraightThrough()
     c.assert_close(expected(estimator, LINEAR), LINEAR.truth(), "linear")
     curved = c.Problem(2, 3)
     assert (expected(estimator, curved)[1] - curved.truth()[1]).abs().max() > 0.05, "exact for a curved objective?"
@@ -28,7 +35,7 @@ def test_straight_through_is_exact_for_a_linear_objective_only():
 def test_straight_through_adds_the_exact_kl_without_variance():
     """The gradient of a detached log q through a hard draw is that of the analytic negative entropy, in every draw."""
     logits = LINEAR.logits.expand(10, *LINEAR.logits.shape).clone().requires_grad_()
-    cost = StraightThrough(stochastic=True)(logits, lambda z: torch.zeros(z.shape[:-2], dtype=z.dtype), log_q=True)
+    cost = StochasticStraightThrough()(logits, lambda z: 0 * z.sum((-2, -1)), log_q=True)
     (found,) = torch.autograd.grad(cost.sum(), logits)
     entropy = (logits.softmax(-1) * logits.log_softmax(-1)).sum()
     (exact,) = torch.autograd.grad(entropy, logits)
@@ -36,11 +43,11 @@ def test_straight_through_adds_the_exact_kl_without_variance():
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("stochastic", [True, False])
-def test_straight_through_keeps_one_over_the_temperature(temperature, stochastic):
+@pytest.mark.parametrize("make", [StraightThrough, StochasticStraightThrough])
+def test_straight_through_keeps_one_over_the_temperature(temperature, make):
     logits = c.Problem(2, 3).logits.clone().requires_grad_()
     weight = c.Problem(2, 3).parameters[0]
-    cost = StraightThrough(temperature, stochastic)(logits, lambda z: (z * weight).sum((-2, -1)))
+    cost = make(temperature)(logits, lambda z: (z * weight).sum((-2, -1)))
     (found,) = torch.autograd.grad(cost, logits)
     p = (logits / temperature).softmax(-1)
     assert torch.allclose(found, p * (weight - (p * weight).sum(-1, keepdim=True)) / temperature)
@@ -151,6 +158,23 @@ def test_softmax_is_the_objective_at_the_tempered_probabilities(temperature):
     assert torch.allclose(found, p * (g - (p * g).sum(-1, keepdim=True)) / temperature)
 
 
+@pytest.mark.parametrize("make", [Softmax, lambda t: GumbelSoftmax(t)])
+def test_log_q_of_a_relaxation_has_its_direct_gradient_too(make):
+    """That of the logits in log q(z), beside that through z: as finite differences of the value have both."""
+    problem, estimator = c.Problem(2, 3), make(0.5)
+    objective = problem.objective(problem.parameters)
+
+    def value(logits):
+        torch.manual_seed(1)
+        return estimator(logits, objective, log_q=True)
+
+    logits = problem.logits.clone().requires_grad_()
+    (found,) = torch.autograd.grad(value(logits), logits)
+    steps = 1e-6 * torch.eye(6, dtype=torch.float64).reshape(6, 2, 3)
+    differences = torch.stack([value(problem.logits + h) - value(problem.logits - h) for h in steps]) / 2e-6
+    assert torch.allclose(found.flatten(), differences.detach(), atol=1e-8)
+
+
 def test_softmax_values():
     """Softmax's own traps: known values, and no overflow."""
     relaxed = Softmax().sample
@@ -159,6 +183,11 @@ def test_softmax_values():
     for logits in ([1e3, 2e3, 3e3], [-1e3, 1.0, 1e4]):
         assert relaxed(torch.tensor([logits]))[0].tolist() == [0.0, 0.0, 1.0]
         assert torch.tensor(logits).log_softmax(-1).isfinite().all()
+
+
+def test_exact_takes_as_many_configurations_as_its_limit():
+    cost = Exact(limit=125)(torch.zeros(2, 3, 5, requires_grad=True), lambda z: z[..., 0].sum(-1))
+    assert torch.allclose(cost, torch.full((2,), 0.6))
 
 
 def test_exact_is_refused_beyond_its_limit():
@@ -222,7 +251,7 @@ def test_concrete_density_of_three_categories_integrates_to_one(temperature):
 
 def relaxed_kl(estimator, logits, objective=None):
     """Draws of the cost with a sampled KL in it, without any other cost."""
-    objective = objective or (lambda z: torch.zeros(z.shape[:-2], dtype=z.dtype))
+    objective = objective or (lambda z: 0 * z.sum((-2, -1)))
     return estimator(logits, objective, log_q=True)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hardmax.estimators import sampling
+from hardmax.estimators import DisARMIW, DisARMSB, DisARMTree, Reinforce, sampling
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -21,17 +21,55 @@ def test_draws_have_the_probabilities_of_the_softmax(dtype):
     assert z.max() < 4.1, "seven coordinates, one false alarm in 3,500"
 
 
-@pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("u", [0.0, 2**-53, 1 - 2**-24, 1 - 2**-53])
 @pytest.mark.parametrize("C", [1, 2, 7, 300])
 def test_a_category_of_probability_zero_is_never_drawn(monkeypatch, u, C):
     """Even at the ends of what the uniform can be, with its mass wherever it is."""
-    monkeypatch.setattr(sampling, "uniform", lambda logits, samples: torch.full((samples, *logits.shape), u))
+    full = lambda like, samples: torch.full((samples, *like.shape), u, dtype=like.dtype)
+    monkeypatch.setattr(sampling, "uniform", full)
     torch.manual_seed(C)
     logits = torch.randn(500, 4, C).masked_fill(torch.rand(500, 4, C) < 0.5, -torch.inf)
     logits[..., C // 2] = 0.0
     index = sampling.categorical(logits, 1)
     assert index.shape == (1, 500, 4)
     assert (logits.softmax(-1).gather(-1, index[0].unsqueeze(-1)) > 0).all()
+
+
+def drawn(estimator, logits):
+    """What an estimator evaluates its objective at: category indices ``[S, *batch, K]``."""
+    seen = []
+    estimator(logits.requires_grad_(), lambda z: (seen.append(z), z.sum((-2, -1)))[1])
+    return seen[0].argmax(-1)
+
+
+@pytest.mark.parametrize("rare", [1e-6, 4e-7, 1e-9, 1e-12])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize(
+    ("make", "C"), [(Reinforce, 2), (Reinforce, 20), (DisARMIW, 2), (DisARMSB, 2), (DisARMTree, 2)]
+)
+def test_a_rare_category_at_either_end_is_drawn_as_often_as_it_should(monkeypatch, make, C, rare, last):
+    """By uniforms that are evenly spread over both ends of their interval, three times as wide as the rare part."""
+    n = 300
+    part = (torch.arange(n, dtype=torch.float64) + 0.5) / n * 3 * rare
+    ends = torch.cat([part, 1 - part])
+
+    def spread(like, samples):
+        assert like.dtype == torch.float64, "in float32 no uniform is finer than 6e-8"
+        return ends.reshape(-1, *[1] * (like.ndim - 1)).expand(samples, *like.shape)
+
+    monkeypatch.setattr(sampling, "uniform", spread)
+    logits = torch.zeros(2 * n, 1, C)
+    logits[..., -1 if last else 0] = math.log((C - 1) * rare)
+    found = (drawn(make(), logits) == (C - 1 if last else 0)).sum((-2, -1))
+    assert found.tolist() == pytest.approx([n / 3] * len(found), abs=1)
+
+
+def test_a_rare_category_is_drawn_by_the_real_sampler():
+    torch.manual_seed(0)
+    logits, draws = torch.tensor([[0.0, math.log(4e-7)]]), 10_000_000
+    found = sum(int(sampling.categorical(logits, draws // 10).sum()) for _ in range(10))
+    expected = 4e-7 * draws
+    assert 0 < found < expected + 4 * expected**0.5, "half a millionth of the probability was the first category's"
 
 
 def test_gumbel_and_uniform_noise_are_finite_and_right():

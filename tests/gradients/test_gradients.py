@@ -167,7 +167,8 @@ class HardMaximum(Estimator):
     ],
 )
 def test_dead_components_of_hard_and_saturated_maxima(estimator, logits, dead):
-    found = measure(Fixed(logits), estimator, torch.zeros(2), 5)
+    task = Fixed(logits)
+    found = measure(task, estimator, task.problem(torch.zeros(2)), 5)
     assert found["logits/dead"] == pytest.approx(dead)
     assert found["logits/dead_per_draw"] == pytest.approx(dead)
 
@@ -206,7 +207,8 @@ def exact_by_hand(task, batch):
 def test_enumeration_knows_the_gradient(kl):
     task = small_task(kl=kl)
     batch = task.held_aside(4)
-    truth = truth_of(task, batch)
+    problem = task.problem(batch)
+    truth = truth_of(task, problem)
     for where, by_hand in zip(WHERE, exact_by_hand(task, batch), strict=True):
         assert (truth[where].name, truth[where].draws) == ("exact", 0)
         torch.testing.assert_close(truth[where].mean[0].float(), by_hand, rtol=1e-4, atol=1e-6)
@@ -219,10 +221,11 @@ def test_measuring_agrees_with_a_loop_of_backward_passes(estimator):
     """Every figure, to the logits and to the encoder, within six standard errors, themselves from ten blocks."""
     task = small_task()
     batch = task.held_aside(4)
+    problem = task.problem(batch)
     estimator.eval()
     torch.manual_seed(2)
     by_loop = gradients_by_loop(task, estimator, batch, 800)
-    found = measure(task, estimator, batch, 800)
+    found = measure(task, estimator, problem, 800)
     for where, g, truth in zip(WHERE, by_loop, exact_by_hand(task, batch), strict=True):
         for name, value in brute(g, truth.double()).items():
             ours, error = found[f"{where}/{name}"], found.get(f"{where}/{name}_error") or 0.0
@@ -240,16 +243,17 @@ def test_unbiased_estimators_measure_no_bias(estimator, reference):
     """Over 50 seeds the mean of the debiased squared bias is within 3 standard errors of 0, or else there is a bias."""
     task = small_task()
     batch = task.held_aside(4)
+    problem = task.problem(batch)
     measured = {where: [] for where in WHERE}
     for seed in range(50):
         with forked_random(torch.device("cpu"), seed):
             if reference is None:
-                truth = truth_of(task, batch)
+                truth = truth_of(task, problem)
             else:
                 moments = {where: Moments(coordinates=True) for where in WHERE}
-                fill(Draws(task, reference, batch), moments, 60)
+                fill(Draws(task, reference, problem), moments, 60)
                 truth = {where: Known("reference", x) for where, x in moments.items()}
-            found = measure(task, estimator, batch, 30, truth)
+            found = measure(task, estimator, problem, 30, truth)
         for where in WHERE:
             measured[where].append(found[f"{where}/bias2"])
     for where, values in measured.items():
@@ -261,7 +265,7 @@ def test_unbiased_estimators_measure_no_bias(estimator, reference):
 
 def test_variance_to_the_encoder_falls_with_the_batch():
     toy = Toy(variables=2, categories=4, objective="quadratic")
-    found = measure(toy, Reinforce(samples=2, baseline="leave_one_out"), toy.held_aside(20), 2000)
+    found = measure(toy, Reinforce(samples=2, baseline="leave_one_out"), toy.problem(toy.held_aside(20)), 2000)
     assert found["encoder/variance"] == pytest.approx(found["logits/variance"] / 20, rel=0.1)
 
 
@@ -278,7 +282,7 @@ def test_variance_to_the_encoder_falls_with_the_batch():
 )
 def test_costs_are_counted(estimator, rows, differentiated):
     task = small_task()
-    found = measure(task, estimator, task.held_aside(4), 20)
+    found = measure(task, estimator, task.problem(task.held_aside(4)), 20)
     assert (found["evaluations"], found["objective_gradients"], found["draws"]) == (rows, differentiated, 20)
     assert found["truth/exact"] == 0
     for where in WHERE:
@@ -287,13 +291,13 @@ def test_costs_are_counted(estimator, rows, differentiated):
 
 def test_draws_go_on_until_a_precision_is_reached():
     task = small_task()
-    batch = task.held_aside(4)
-    found = measure(task, Reinforce(4, "leave_one_out"), batch, 20, precision=0.05)
+    problem = task.problem(task.held_aside(4))
+    found = measure(task, Reinforce(4, "leave_one_out"), problem, 20, precision=0.05)
     assert 20 < found["draws"] <= 2000
     for where in WHERE:
         assert found[f"{where}/variance_error"] <= 0.05 * found[f"{where}/variance"]
-    assert measure(task, Reinforce(), batch, 2, precision=1e-9)["draws"] == 200, "a hundred times as many at most"
-    assert measure(task, Softmax(), batch, 20, precision=0.05)["draws"] == 20
+    assert measure(task, Reinforce(), problem, 2, precision=1e-9)["draws"] == 200, "a hundred times as many at most"
+    assert measure(task, Softmax(), problem, 20, precision=0.05)["draws"] == 20
 
 
 @pytest.mark.parametrize("kl", ["analytic", "sampled"])
@@ -382,14 +386,15 @@ def test_parameters_within_the_objective_are_measured_too():
     torch.manual_seed(1)
     by_loop = gradients_by_loop(task, estimator, batch, 1500)
     moments = {where: Moments() for where in WHERE}
-    fill(Draws(task, estimator, batch), moments, 1500)
+    problem = task.problem(batch)
+    fill(Draws(task, estimator, problem), moments, 1500)
     for where, g in zip(WHERE, by_loop, strict=True):
         found, mean = moments[where].statistics(), g.mean(0)
         assert found["variance"] == pytest.approx(float(g.var(0).sum(-1).mean()), abs=6 * found["variance_error"])
         off = moments[where].replicates().mean[0] - mean
         expected = 2 * g.var(0) / 1500
         assert (off.square() / expected.clamp(min=1e-12)).mean() < 1.5, where
-    assert truth_of(task, batch) is None, "an objective that draws cannot be enumerated"
+    assert truth_of(task, problem) is None, "an objective that draws cannot be enumerated"
 
 
 def test_measuring_is_repeatable_and_leaves_no_trace():
@@ -400,7 +405,7 @@ def test_measuring_is_repeatable_and_leaves_no_trace():
     results = []
     for _ in range(2):
         with forked_random(torch.device("cpu"), 1, 2):
-            results.append(measure(toy, estimator, toy.held_aside(3), 10))
+            results.append(measure(toy, estimator, toy.problem(toy.held_aside(3)), 10))
     assert results[0] == results[1]
     after = [*toy.state_dict().values(), *estimator.state_dict().values(), torch.get_rng_state()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -415,10 +420,10 @@ def test_memory_of_measuring_is_bounded():
     rows = []
     cost = toy.objective
     toy.objective = lambda z: rows.append(z.numel()) or cost(z)
-    measure(toy, Exact(), toy.held_aside(50), 20)
+    measure(toy, Exact(), toy.problem(toy.held_aside(50)), 20)
     assert rows[1:] == [5**4 * 50 * 20] * 20, "the first asks what the objective depends on"
     rows.clear()
-    measure(toy, Reinforce(), toy.held_aside(50), 1000)
+    measure(toy, Reinforce(), toy.problem(toy.held_aside(50)), 1000)
     assert max(rows) <= 2**17
 
 
@@ -426,8 +431,8 @@ def test_chunked_products_are_a_loop_of_backward_passes():
     torch.manual_seed(0)
     task, estimator = DiscreteVAE(3, 4, [8], [8], bound_samples=1), Softmax(0.5)
     batch = task.held_aside(5)
-    found = measure(task, estimator, batch, 7)
     problem = task.problem(batch)
+    found = measure(task, estimator, problem, 7)
     cost = estimator(problem.logits, problem.objective).mean()
     g = torch.cat([x.flatten() for x in torch.autograd.grad(cost, task.encoder_parameters())])
     assert found["encoder/norm"] == pytest.approx(float(g.norm()), rel=1e-5)

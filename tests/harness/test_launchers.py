@@ -98,7 +98,7 @@ def test_slurm_s_notice_saves_and_the_run_goes_on(monkeypatch):
     """A job that ended by itself upon it would not be started again."""
     monkeypatch.setattr(pause, "LAUNCHED_BY", "slurm")
     saved = []
-    with pause.Pause(lambda: saved.append("now"), 1000, lambda: False) as between:
+    with pause.Pause(lambda: saved.append("now"), 1000, lambda: False, lambda: True) as between:
         between(False)
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -108,7 +108,7 @@ def test_slurm_s_notice_saves_and_the_run_goes_on(monkeypatch):
 
 
 def test_a_signal_after_the_last_step_ends_the_run_as_well():
-    between = pause.Pause(lambda: None, 1000, lambda: False)
+    between = pause.Pause(lambda: None, 1000, lambda: False, lambda: True)
 
     def last_step():
         with between:
@@ -252,13 +252,3 @@ def test_the_command_of_the_wandb_sweep_runs(tmp_path):
     assert sweep["metric"]["name"] in rows_of(folder)[0]
     (stored,) = folder.glob("wandb/offline-run-*-e5f6g7h8/*.wandb")
     assert b"valid/elbo" in stored.read_bytes()
-
-
-def test_wandb_names_and_groups_tell_runs_apart(command, tmp_path):
-    sweep = ["-m", "task=toy", *QUIET[5:], "estimator.temperature=0.5,1", "seed=1,2", "wandb.tags=[mine]"]
-    assert command(*sweep)[0] == 0
-    configs = [yaml.safe_load((folder / "config.yaml").read_text()) for folder in folders(tmp_path)]
-    names = {config["name"]: config["wandb"]["group"] for config in configs}
-    of = lambda t: f"toy-gumbel_softmax temperature={t}"
-    assert names == {f"toy-gumbel_softmax-{s} temperature={t}": of(t) for s in (1, 2) for t in ("0.5", "1")}
-    assert configs[0]["wandb"]["tags"] == ["mine", "toy", "gumbel_softmax"]

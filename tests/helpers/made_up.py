@@ -1,9 +1,12 @@
 """Run folders that look like those of real runs, with figures chosen by a test."""
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import yaml
+from PIL import Image
 
 STEPS = 100
 FIGURES = {
@@ -73,3 +76,11 @@ def run(
         summary = {"steps": STEPS, "seconds": 2.0, "evaluations": STEPS, "test/elbo": elbo, **figures}
         (place / "summary.json").write_text(json.dumps(summary))
     return place
+
+
+def picture(width: int, height: int) -> bytes:
+    """A PNG of noise, which hardly compresses."""
+    packed = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(packed, "PNG")
+    return packed.getvalue()

@@ -1,11 +1,9 @@
 """Runs beside a W&B server of the tests' own."""
 
 import json
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from helpers.commands import ROOT, SHORT, folders, rows_of
 from helpers.wandb_server import Server
@@ -21,20 +19,26 @@ def run(where, environment, *arguments, script="run.py"):
     return done, time.time() - start
 
 
-def upload(where, environment, printed):
-    """Runs the command that a run has printed."""
-    command = printed.partition("(upload: ")[2].partition(")")[0]
-    assert command.startswith("wandb sync ")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = ["bash", "-c", command]
-    done = subprocess.run(command, cwd=where, env=environment | {"PATH": path}, capture_output=True, timeout=120)
+def upload(where, environment, printed, shell="bash"):
+    """Runs the command that a run has printed; what it said."""
+    command = printed.partition("(upload: ")[2].partition(")\n")[0]
+    assert command.endswith(" --upload"), printed
+    done = subprocess.run(
+        [shell, "-c", command], cwd=where, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def figures(sent):
     """Rows that a server has, as they were logged, without pictures."""
     rows = [{k: v for k, v in row.items() if not k.startswith("_")} for row in sent]
     return [row for row in rows if not any(isinstance(value, dict) for value in row.values())]
+
+
+def without_clock(sent):
+    """As ``figures``, but for seconds: a row that is made again has its own."""
+    return [{k: v for k, v in row.items() if k not in ("cost/seconds", "gradient/seconds")} for row in figures(sent)]
 
 
 def logged(folder):

@@ -33,13 +33,13 @@ LATER = {"500": 500, "silent": lambda: time.sleep(NEVER), "slow": lambda: time.s
 @pytest.mark.parametrize("case", [*AT_ONCE, "refuses"])
 def test_a_server_that_is_no_good_from_the_start(tmp_path, surroundings, case):
     done, more = outcome(tmp_path, surroundings, AT_ONCE.get(case), refusing=case == "refuses")
-    assert "W&B          offline (upload: wandb sync output/dvae" in done.stdout
+    assert "W&B          offline (upload: " in done.stdout
     assert more < 60
 
 
 @pytest.mark.parametrize("case", LATER)
 def test_a_server_that_is_lost_in_the_middle(tmp_path, surroundings, case):
     done, more = outcome(tmp_path, surroundings, once_rows_come(LATER[case]))
-    assert "W&B          incomplete (upload: wandb sync --include-online output/dvae" in done.stdout
+    assert "W&B          incomplete (upload: " in done.stdout
     assert done.stderr.startswith("W&B stopped (TimeoutError: ")
     assert more < 60

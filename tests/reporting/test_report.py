@@ -29,9 +29,9 @@ from hardmax.reporting.results import results_of
 from hardmax.reporting.runs import find
 from hardmax.reporting.statistics import AS_GOOD, BEST, UNTESTED, WORSE, difference, verdicts
 from hardmax.reporting.writing import write
-from helpers.made_up import STEPS, run
+from helpers.made_up import STEPS, picture, run
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+PNG = picture(8, 8)
 
 
 def groups_of(folder, by=(), only=()):
@@ -444,7 +444,7 @@ def test_examples_lie_side_by_side(tmp_path):
         (place / "sentences.csv").write_text(f"sentence\n{answer} and more\n")
         (place / "measured_logits.png").write_bytes(PNG)
     groups, notes = groups_of(tmp_path)
-    words, pictures, sentences = exhibits(list(groups.values()), notes)
+    words, pictures, sentences = exhibits(list(groups.values()), notes, [])
     assert words.heads == ["first", "second"]
     assert [texts for _, _, texts in words.texts] == [["a1", "a2"], ["b1", "b2"]]
     assert [texts for _, _, texts in sentences.texts] == [["a and more"], ["b and more"]]

@@ -204,12 +204,12 @@ def test_pinned_logits_are_0_and_left_out_of_statistics():
     problem = vae.problem(x)
     assert problem.logits[..., 0].eq(0).all()
     with forked_random(torch.device("cpu"), 1):
-        found = measure(vae, Reinforce(), x, 5)
+        found = measure(vae, Reinforce(), vae.problem(x), 5)
     logits = problem.logits.detach().requires_grad_()
     with forked_random(torch.device("cpu"), 1):
         vae.problem = lambda batch: problem
         problem.pinned = 0
-        whole = measure(vae, Reinforce(), x, 5)
+        whole = measure(vae, Reinforce(), vae.problem(x), 5)
     assert found["logits/variance"] < whole["logits/variance"]
     assert found["logits/variance_mean"] == pytest.approx(found["logits/variance"] / 4)
     assert found["encoder/variance"] == pytest.approx(whole["encoder/variance"])

@@ -382,7 +382,7 @@ def test_binarisation(binarisation):
         if binarisation == "none":
             assert torch.equal(x, grey)
         elif binarisation == "threshold":
-            assert torch.equal(x, (grey > 0.5).float())
+            assert torch.equal(x, (grey >= 0.5).float())
         else:
             assert set(x.unique().tolist()) == {0.0, 1.0}
             assert abs(float((x - grey).mean())) < 5 * 0.5 / 3000**0.5

@@ -6,7 +6,15 @@ import math
 import pytest
 import torch
 
-from hardmax.estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThrough, StraightThroughGumbelSoftmax
+from hardmax.estimators import (
+    ARSM,
+    Exact,
+    GumbelSoftmax,
+    Reinforce,
+    StochasticStraightThrough,
+    StraightThrough,
+    StraightThroughGumbelSoftmax,
+)
 from hardmax.gradients import forked_random, measure
 from hardmax.tasks.generation import Generation
 
@@ -86,7 +94,7 @@ def test_statistics_are_to_the_parameters():
     for estimator, variance in ((Exact(), 0), (Reinforce(1, "batch"), None)):
         task = small(estimator=estimator)
         with forked_random(torch.device("cpu"), 1):
-            found = measure(task, estimator, task.held_aside(50), 400)
+            found = measure(task, estimator, task.problem(task.held_aside(50)), 400)
         assert not any(name.startswith("logits/") for name in found)
         first = task.problem(torch.zeros(1)).penalty.mean()
         truth = gradients(task, task.exact_kl() - first)
@@ -102,7 +110,7 @@ def test_statistics_are_to_the_parameters():
 def test_nothing_but_the_random_stream_moves_while_measuring():
     estimator = Reinforce()
     task = small(estimator=estimator)
-    measure(task, estimator, task.held_aside(5), 3)
+    measure(task, estimator, task.problem(task.held_aside(5)), 3)
     assert all(p.grad is None for p in task.parameters())
     assert not any(e.running.pending for e in (estimator, *task.inner))
 
@@ -112,7 +120,7 @@ LONG = [
     StraightThroughGumbelSoftmax(),
     Reinforce(1, "batch"),
     StraightThrough(),
-    StraightThrough(stochastic=True),
+    StochasticStraightThrough(),
 ]
 
 

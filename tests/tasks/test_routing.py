@@ -66,7 +66,7 @@ def test_figures():
 def test_gradients_are_measured():
     task = small()
     with forked_random(torch.device("cpu"), 0):
-        found = measure(task, Reinforce(2, "leave_one_out"), task.held_aside(10), 20)
+        found = measure(task, Reinforce(2, "leave_one_out"), task.problem(task.held_aside(10)), 20)
     assert found["logits/variance"] > 0
     assert found["encoder/variance"] > 0
 

@@ -1,0 +1,3 @@
+from hardmax.commands import main
+
+main()

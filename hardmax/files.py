@@ -1,0 +1,66 @@
+r"""Files as all rooms read and write them: regular ones, opened once, of a bounded size, and never through a link."""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+MOST_BYTES = 1_000_000  # of a text
+
+
+def open_regular(path: Path) -> BinaryIO:
+    r"""A regular file, opened for reading.
+
+    Raises:
+        OSError: If it cannot be opened, or is a link, a pipe, a device or a folder.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    r"""What a regular file holds.
+
+    Raises:
+        OSError: As :func:`open_regular`, or if it holds more than ``most`` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(most + 1) if size <= most else b""
+    if size > most or len(content) > most:
+        raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))
+    return content
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    r"""As :func:`read_bytes`, in UTF-8; what is none is replaced."""
+    return read_bytes(path, most).decode("utf-8", "replace")
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    r"""Writes a file that is either whole and on disk or as it was before; text in UTF-8, where it can be.
+
+    It is written aside and renamed: a link of its name is replaced, whatever it points at stays as it is.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:  # which follows no link
+            file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()  # it takes the room that others may need
+        raise

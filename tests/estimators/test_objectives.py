@@ -1,0 +1,231 @@
+"""Objectives that an estimator cannot use, or not as it uses others: each works exactly, or is refused in one line."""
+
+import contextlib
+import copy
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from hardmax import certification as c
+from hardmax.estimators import (
+    NVIL,
+    GumbelSoftmax,
+    Reinforce,
+    Softmax,
+    StochasticStraightThrough,
+    StraightThrough,
+    sampling,
+)
+from hardmax.estimators.base import Estimator
+from hardmax.estimators.objectives import check_objective, depends_on
+from hardmax.paths import CONFIGS
+
+NAMES = sorted(path.stem for path in (CONFIGS / "estimator").glob("*.yaml"))
+VALUES = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+WITHOUT_DERIVATIVE = {
+    "of an argmax": lambda z, w: VALUES[z.argmax(-1)].sum(-1),
+    "parameters at an argmax": lambda z, w: w[z.argmax(-1)].sum(-1),
+    "detached": lambda z, w: (z.detach() @ w).sum(-1) ** 2,
+    "constant": lambda z, w: torch.full(z.shape[:-2], 7.0, dtype=z.dtype),
+    "a parameter": lambda z, w: w.sum().expand(z.shape[:-2]),
+}
+
+
+def make(name):
+    return instantiate(OmegaConf.load(CONFIGS / "estimator" / f"{name}.yaml"))
+
+
+def needs_a_derivative(estimator):
+    return estimator.differentiates_objective and not estimator.unbiased
+
+
+class Step(c.Problem):
+    """Its cost is one of draws alone: of the most probable category of z, without a derivative."""
+
+    def objective(self, parameters):
+        cost = super().objective(parameters)
+        return lambda z: cost(torch.nn.functional.one_hot(z.argmax(-1), self.C).double())
+
+
+def refusal(estimator):
+    return pytest.raises(
+        ValueError, match=f"^objective has no derivative at z, which {type(estimator).__name__} needs.*$"
+    )
+
+
+@pytest.mark.parametrize("log_q", [False, True])
+@pytest.mark.parametrize("name", [name for name in NAMES if make(name).differentiates_objective])
+def test_without_a_derivative_an_estimator_is_exact_or_refuses(name, log_q):
+    estimator, problem = make(name), Step(2, 2)
+    if needs_a_derivative(estimator):
+        with refusal(estimator):
+            c.runner(estimator, problem, log_q)(1)
+    else:
+        c.check_expectation(estimator, problem, log_q)
+
+
+@pytest.mark.parametrize("kind", WITHOUT_DERIVATIVE)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_kind_of_objective_ends_in_an_error_of_pytorch(name, kind):
+    for log_q in (False, True):
+        estimator, logits = make(name), torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
+        w = VALUES.clone().requires_grad_()
+        with refusal(estimator) if needs_a_derivative(estimator) else contextlib.nullcontext():
+            estimator(logits, lambda z, w=w: WITHOUT_DERIVATIVE[kind](z, w), log_q=log_q).mean().backward()
+            assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("make", [Softmax, StraightThrough, lambda: make("zgr"), lambda: make("imle")])
+def test_the_value_alone_needs_no_derivative(make):
+    objective = lambda z: VALUES[z.argmax(-1)].sum(-1)
+    logits = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert make()(logits.detach(), objective).isfinite().all()
+    with torch.no_grad():
+        assert make()(logits, objective).isfinite().all()
+
+
+def test_a_learned_control_variate_goes_on_learning_without_the_objective_s_part():
+    estimator, problem = make("relax"), Step(2, 2)
+    logits, parameters = problem.leaves(20)
+    estimator(logits, problem.objective(parameters)).mean().backward()
+    assert estimator.network[-1].weight.grad.abs().max() > 0
+
+
+def test_the_relaxed_kl_needs_the_objective_s_derivative_too():
+    logits = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(ValueError, match="no derivative at z, which GumbelSoftmax needs"):
+        GumbelSoftmax(relaxed_kl=True)(logits, lambda z: VALUES[z.argmax(-1)].sum(-1), log_q=True)
+
+
+def test_whether_a_backward_pass_comes_to_a_tensor():
+    x, w = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    y = 2 * x
+    assert depends_on(x, x)
+    assert depends_on((y * w).sum(), x)
+    assert depends_on((y * w).sum(), y)
+    assert depends_on((y * w).sum(), w)
+    assert not depends_on((x * w).sum(), y)
+    assert not depends_on((y.detach() * w).sum(), x)
+    assert not depends_on(y.detach(), x)
+    assert not depends_on(y, torch.ones(3))
+
+
+# ---------------------------------------------------------------- what an objective returns
+
+
+@pytest.mark.parametrize(
+    ("cost", "found"),
+    [
+        (lambda z: z.argmax(-1).sum(-1), "torch.int64"),
+        (lambda z: z[..., 0].sum(-1) > 0, "torch.bool"),
+        (lambda z: 3.0, "float"),
+        (lambda z: None, "NoneType"),
+    ],
+)
+@pytest.mark.parametrize("name", ["reinforce", "softmax", "arsm", "exact", "rebar"])
+def test_costs_that_are_no_floating_point_tensor_are_refused(name, cost, found):
+    with pytest.raises(TypeError, match=f"must return a floating-point tensor of costs, got {found}"):
+        make(name)(torch.zeros(2, 3, 4, requires_grad=True), cost)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_without_k_are_told_from_the_costs(name):
+    """[B, C] is legal as [K, C], so that nothing but one cost for each example says what was meant."""
+    if name in ("exact", "local_expectation"):
+        pytest.skip("evaluates more draws than it returns costs, with the same check")
+    with pytest.raises(ValueError, match=r"missing: logits.unsqueeze\(-2\) gives it"):
+        make(name)(torch.zeros(5, 3, requires_grad=True), lambda z: (z @ torch.arange(3.0)) ** 2)
+
+
+def test_logits_without_k_are_told_elsewhere_too():
+    objective, hint = lambda z: z[..., 0].sum(-1), r"missing: logits.unsqueeze\(-2\) gives it"
+    with pytest.raises(ValueError, match=rf"\[\*batch, K, C\].*got \[3\]; .*{hint}"):
+        Reinforce()(torch.zeros(3), objective)
+    with pytest.raises(ValueError, match=rf"context must be .*{hint}"):
+        NVIL()(torch.zeros(5, 3), objective, torch.zeros(5, 7))
+    with pytest.raises(ValueError, match=rf"baseline=batch needs at least 2 examples .*{hint}"):
+        Reinforce(baseline="batch")(torch.zeros(5, 3), objective)
+    assert Reinforce()(torch.zeros(5, 3), objective).shape == (), "[K, C] is legal"
+
+
+# ---------------------------------------------------------------- closing over the logits
+
+
+def encoded():
+    encoder = torch.nn.Linear(4, 6)
+    return encoder(torch.ones(5, 4)).unflatten(-1, (2, 3)), encoder
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        lambda z, logits: (z * logits).sum((-2, -1)),
+        lambda z, logits: -(z * logits.softmax(-1).log()).sum((-2, -1)),
+        lambda z, logits: z[..., 0].sum(-1) + logits.logsumexp(-1).sum(-1),
+        lambda z, logits: Reinforce().eval()(logits * z[0], lambda y: y[..., 0].sum(-1)).unsqueeze(0),
+    ],
+    ids=["logits", "log q", "beside z", "nested"],
+)
+def test_an_objective_that_closes_over_the_logits_is_found(cost):
+    for logits in (torch.randn(5, 2, 3, requires_grad=True), encoded()[0]):
+        with pytest.raises(ValueError, match="objective closes over the logits"):
+            check_objective(logits, lambda z, logits=logits: cost(z, logits))
+
+
+def test_other_objectives_are_not():
+    logits, encoder = encoded()
+    w, inner = torch.randn(2, 3, requires_grad=True), Reinforce().eval()
+    for cost in (
+        lambda z: (z * w).sum((-2, -1)),
+        lambda z: (z * logits.detach()).sum((-2, -1)),
+        lambda z: (z.flatten(-2) @ encoder.weight).sum(-1),  # features and parameters may be shared
+        lambda z: inner(w * z, lambda y: y[..., 0].sum(-1)),
+        lambda z: torch.ones(z.shape[:-2]),
+    ):
+        check_objective(logits, cost)
+        check_objective(torch.randn(5, 2, 3), cost)
+
+
+def test_looking_for_logits_in_an_objective_draws_nothing():
+    logits, seen = torch.zeros(5, 2, 3, requires_grad=True), []
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        check_objective(logits, lambda z: (seen.append(z), torch.rand(z.shape[:-2]))[1])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [(tuple(z.shape), z.requires_grad) for z in seen] == [((1, 5, 2, 3), False)]
+
+
+# ---------------------------------------------------------------- what an estimator's author forgets
+
+
+@pytest.mark.parametrize(
+    ("declared", "error", "message"),
+    [
+        ({}, TypeError, "Forgetful must declare target and unbiased and differentiates_objective"),
+        ({"target": "mode", "unbiased": False}, TypeError, "Forgetful must declare differentiates_objective"),
+        ({"target": "mean", "unbiased": True, "differentiates_objective": False}, ValueError, "target must be one of"),
+        ({"target": "mode", "unbiased": 0, "differentiates_objective": False}, TypeError, "unbiased must be one of"),
+        ({"target": "mode", "unbiased": True, "differentiates_objective": None}, TypeError, "differentiates_objective"),
+    ],
+)
+def test_a_class_that_does_not_say_what_it_estimates_is_refused_at_once(declared, error, message):
+    with pytest.raises(error, match=message):
+        type("Forgetful", (Estimator,), declared)
+
+
+def test_options_may_decide_what_is_estimated():
+    assert (StraightThrough().target, StochasticStraightThrough().target) == ("mode", "expectation")
+    assert copy.deepcopy(StochasticStraightThrough()).target == "expectation"
+
+
+def test_a_cost_of_another_shape_than_the_batch_is_refused():
+    class WithDraws(Estimator):
+        target, unbiased, differentiates_objective = "expectation", True, False
+
+        def estimate(self, logits, objective, context):
+            return objective(sampling.draw(logits, 1))
+
+    with pytest.raises(ValueError, match=r"WithDraws.estimate must return \[2\], .* got shape \[1, 2\]"):
+        WithDraws()(torch.zeros(2, 3, 4, requires_grad=True), lambda z: z[..., 0].sum(-1))

@@ -1,0 +1,71 @@
+"""Options of every estimator: defaults, what is refused, and schedules that stand still."""
+
+import inspect
+
+import pytest
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from hardmax.paths import CONFIGS
+
+CONFIGURED = {path.stem: OmegaConf.to_object(OmegaConf.load(path)) for path in (CONFIGS / "estimator").glob("*.yaml")}
+BAD = {
+    bool: [2, "yes", None],
+    int: [0, -1, 2.5, "3", True, None],
+    float: [-1.0, float("nan"), float("inf"), "warm", True, None],
+    str: ["nope", 1, None],
+    list: [[0], [2.5], 3, "45", None],
+}
+OPTIONS = [
+    (name, option, value)
+    for name, config in sorted(CONFIGURED.items())
+    for option, default in config.items()
+    if option not in ("_target_", "scale")  # of a control variate: any number does
+    for value in BAD[type(default)]
+]
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGURED))
+def test_defaults_of_a_class_are_those_of_its_yaml(name):
+    found = inspect.signature(get_class(CONFIGURED[name]["_target_"])).parameters.values()
+    named = {p.name: p.default for p in found if p.kind is p.POSITIONAL_OR_KEYWORD}
+    defaults = {key: list(value) if isinstance(value, tuple) else value for key, value in named.items()}
+    assert list(CONFIGURED[name]) == ["_target_", *defaults], "in the order of the class"
+    assert CONFIGURED[name] == {"_target_": CONFIGURED[name]["_target_"], **defaults}
+    assert [type(v) for k, v in CONFIGURED[name].items() if k != "_target_"] == [type(v) for v in defaults.values()]
+
+
+@pytest.mark.parametrize(("name", "option", "value"), OPTIONS)
+def test_a_bad_value_of_any_option_is_refused_by_name(name, option, value):
+    with pytest.raises((TypeError, ValueError), match=option):
+        get_class(CONFIGURED[name]["_target_"])(**{option: value})
+
+
+SCHEDULED = {
+    "gumbel_softmax": lambda e: e.temperature(),
+    "st_gumbel_softmax": lambda e: e.temperature(),
+    "gumbel_rao": lambda e: e.temperature(),
+    "mve": lambda e: e.tau_now(),
+    "slope_annealed": lambda e: e.slope(),
+}
+
+
+def test_these_are_all_that_have_a_rate():
+    assert {name for name, config in CONFIGURED.items() if "rate" in config} == SCHEDULED.keys()
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_a_schedule_of_rate_0_stands_still(name):
+    estimator = instantiate(CONFIGURED[name], rate=0)
+    before = float(SCHEDULED[name](estimator))
+    for _ in range(1000):
+        estimator.advance()
+    assert float(SCHEDULED[name](estimator)) == before == 1.0
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_a_schedule_of_another_rate_moves(name):
+    estimator = instantiate(CONFIGURED[name], rate=0.001)
+    for _ in range(1000):
+        estimator.advance()
+    assert float(SCHEDULED[name](estimator)) != 1.0

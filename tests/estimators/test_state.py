@@ -1,0 +1,147 @@
+"""What an estimator keeps: precision of its parameters and buffers, lazily made layers, costs of steps to come."""
+
+import pickle
+import warnings
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from hardmax.estimators import MVE, NVIL, GumbelRao, GumbelSoftmax, Reinforce, Relax, Rodeo, SlopeAnnealed, base
+from hardmax.paths import CONFIGS
+
+NAMES = sorted(path.stem for path in (CONFIGS / "estimator").glob("*.yaml"))
+LAZY = {"relax": lambda: Relax(width=4), "nvil": lambda: NVIL(widths=[4]), "rodeo": lambda: Rodeo(width=4)}
+
+
+def step(estimator, dtype=torch.float32, context=torch.float32):
+    """A training step's backward pass, and what the estimator does after it; gives the gradient to the logits."""
+    logits = torch.zeros(2, 3, 4, dtype=dtype, requires_grad=True)
+    features = torch.ones(2, 5, dtype=context)
+    estimator(logits, lambda z: (z[..., 0].sum(-1) + 1) ** 2, features).mean().backward()
+    estimator.advance()
+    return logits.grad
+
+
+@pytest.fixture
+def default_double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def precisions(estimator):
+    return {p.dtype for p in estimator.parameters()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", LAZY)
+def test_layers_made_at_the_first_call_take_the_default_precision(default_double, name, dtype):
+    estimator = LAZY[name]()
+    assert step(estimator, dtype).isfinite().all()
+    assert precisions(estimator) == {torch.float64}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("asked", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", LAZY)
+def test_layers_made_at_the_first_call_take_the_precision_asked_for_before_it(name, asked, dtype):
+    estimator = LAZY[name]().to(asked)
+    for _ in range(2):
+        assert step(estimator, dtype).isfinite().all()
+    assert precisions(estimator) == {asked}
+    assert all(p.grad is not None for p in estimator.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_estimator_in_another_precision_goes_on(name, dtype):
+    """Before its first call and after it; what it counts and averages is kept in the precision that it was."""
+    torch.manual_seed(0)
+    estimator = instantiate(OmegaConf.load(CONFIGS / "estimator" / f"{name}.yaml"))
+    before = {key: buffer.dtype for key, buffer in estimator.named_buffers()}
+    estimator.to(dtype)
+    for _ in range(2):
+        assert step(estimator).isfinite().all()
+    estimator.float().to(dtype)
+    assert step(estimator).isfinite().all()
+    assert {key: buffer.dtype for key, buffer in estimator.named_buffers()} == before
+
+
+@pytest.mark.parametrize("estimator", [Reinforce(), NVIL(), torch.nn.ModuleList([Reinforce(), NVIL()])])
+def test_running_means_survive_a_narrower_precision(estimator):
+    each = estimator if isinstance(estimator, torch.nn.ModuleList) else [estimator]
+    for e in each:
+        step(e)
+    before = [e.running().clone() for e in each]
+    estimator.half()
+    assert all(torch.equal(e.running(), mean) for e, mean in zip(each, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "value"),
+    [
+        (SlopeAnnealed(rate=1e-4), lambda e: e.slope()),
+        (MVE(rate=1e-4, every=1), lambda e: e.tau_now()),
+        (GumbelSoftmax(rate=1e-4, every=1), lambda e: e.temperature()),
+        (GumbelRao(rate=1e-4, every=1), lambda e: e.temperature()),
+    ],
+)
+def test_schedules_count_on_in_half_precision(estimator, value):
+    """In bfloat16 one cannot count beyond 256."""
+    estimator.bfloat16()
+    for _ in range(300):
+        estimator.advance()
+    at_300 = float(value(estimator))
+    estimator.advance()
+    assert float(value(estimator)) != at_300
+
+
+def test_nvil_first_called_in_inference_mode_can_be_trained():
+    estimator = NVIL(widths=[4])
+    with torch.inference_mode():
+        estimator(torch.zeros(2, 3, 4), lambda z: z[..., 0].sum(-1), torch.ones(2, 5))
+    assert len(list(estimator.parameters())) == 4
+    step(estimator)
+    assert all(p.grad is not None for p in estimator.parameters())
+    torch.optim.SGD(estimator.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_estimator_first_called_in_inference_mode_can_be_trained(name):
+    estimator = instantiate(OmegaConf.load(CONFIGS / "estimator" / f"{name}.yaml"))
+    with torch.inference_mode():
+        estimator(torch.zeros(2, 3, 4), lambda z: z[..., 0].sum(-1), torch.ones(2, 5))
+    assert step(estimator).isfinite().all()
+
+
+# ---------------------------------------------------------------- without advance()
+
+
+@pytest.mark.parametrize("make", [Reinforce, NVIL])
+def test_without_advance_memory_is_bounded_and_a_user_is_told_once(monkeypatch, make):
+    monkeypatch.setattr(base, "FORGOTTEN", 30)
+    estimator, logits = make(), torch.zeros(2, 1, 3, requires_grad=True)
+
+    def bytes_kept(calls):
+        for _ in range(calls):
+            estimator(logits, lambda z: z[..., 0].sum(-1))
+        return len(pickle.dumps(estimator))
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        before = bytes_kept(29)
+        assert not told
+        assert bytes_kept(100) == before
+    (warning,) = told
+    assert "call the estimator's advance() after every optimiser step" in str(warning.message)
+
+
+def test_what_was_noted_between_steps_counts_by_its_mean():
+    estimator = Reinforce(decay=0.5)
+    for costs in ([1.0, 2.0, 6.0], [5.0]):
+        for cost in costs:
+            estimator(torch.zeros(1, 3, requires_grad=True), lambda z, cost=cost: torch.full(z.shape[:-2], cost))
+        estimator.advance()
+    assert float(estimator.running()) == pytest.approx((3.0 + 2 * 5.0) / 3)

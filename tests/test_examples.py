@@ -1,0 +1,49 @@
+"""What users copy: scripts in examples, Python in the README, and examples in docstrings."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import hardmax
+from helpers.commands import ROOT
+
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+ROOMS = ("hardmax", "estimators", "gradients", "tasks", "certification")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_runs(script, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.strip().splitlines()[-1][:40])
+def test_python_in_the_readme_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+def modules():
+    for room in ROOMS:
+        for module in pkgutil.iter_modules([str(ROOT / room)]):
+            if module.name != "__main__":
+                yield f"hardmax.{module.name}" if room == "hardmax" else f"hardmax.{room}.{module.name}"
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if "__main__" not in name])
+def test_examples_in_docstrings(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_every_name_is_there():
+    for name in hardmax.__all__:
+        assert getattr(hardmax, name) is not None
