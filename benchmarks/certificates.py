@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from hardmax.certification import command
+from hardmax import certify as command
 from hardmax.paths import CONFIGS
 
 OWN = [f"estimator={p.stem}" for p in sorted((CONFIGS / "estimator").glob("*.yaml"))]

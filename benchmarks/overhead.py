@@ -37,7 +37,7 @@ def harness(folder: Path):
     task, estimator = options.build(cfg, "task", "dvae"), options.build(cfg, "estimator", "gumbel_softmax")
     state = prepare(cfg, task, estimator, device)
     task.evaluate = lambda split: {}
-    tracker = Tracker(folder, options.plain(cfg), labels, device, {})
+    tracker = Tracker(folder, options.plain(cfg), labels, device, {"code": {}, "data": {}})
 
     def steps():
         cfg.steps = state.step + STEPS

@@ -5,7 +5,7 @@
     python measure.py task=toy estimator=mine --config-dir conf 'measure.rivals=[arsm]'
 
 The first measures at the parameters of a finished run, with ``measure``, ``device`` and ``threads`` as given here;
-the others at those that a run of this config starts from. Without measure.rivals nine others are measured as well.
+the others at those that a run of this config starts from. Without measure.rivals ten others are measured as well.
 --config-dir, which a run of an estimator or a task of one's own needs as well, --config-name, --cfg and so on are those
 of run.py.
 """

@@ -27,7 +27,8 @@ from .train import prepare
 RIVALS = [
     "reinforce",
     {"reinforce": {"samples": 4, "baseline": "leave_one_out"}},
-    *("arsm", "rebar", "straight_through", "gumbel_softmax", "st_gumbel_softmax", "gumbel_rao", "reinmax", "zgr"),
+    *("arsm", "rebar", "straight_through", "stochastic_straight_through"),
+    *("gumbel_softmax", "st_gumbel_softmax", "gumbel_rao", "reinmax", "zgr"),
 ]  # unless others are asked for
 REFERENCE_DRAWS = 100
 WITH_FOLDER = ("measure.", "device=", "threads=")

@@ -2,7 +2,7 @@ r"""Which biases and deviations are none, as they are rounding in single precisi
 
 import numpy as np
 
-from .contents import is_number
+from .contents import is_figure
 
 ROUNDING = 1e-4  # of the true gradient's norm
 EPSILON = float(np.finfo(np.float32).eps)
@@ -23,16 +23,16 @@ def relative_square(bias2: object, error: object, norm: object, cost: float | No
     if square is None:
         return None
     digit = 2 * EPSILON * abs(cost or 0.0)
-    error = error if is_number(error) else 0.0
+    error = error if is_figure(error) else 0.0
     return (0.0, 0.0) if max(bias2, error) <= digit**2 else (square, over_square(error, norm) or 0.0)
 
 
 def over_square(square: object, norm: object) -> float | None:
     r"""A squared distance over a squared norm; None if either is no number, or what comes out is none."""
-    if not (is_number(square) and is_number(norm) and norm):
+    if not (is_figure(square) and is_figure(norm) and norm):
         return None
     quotient = square / norm**2
-    return quotient if is_number(quotient) else None
+    return quotient if is_figure(quotient) else None
 
 
 def without_rounding(relative: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from .contents import (
     NUMBERS,
     SMALLEST,
     flat,
-    is_number,
+    is_figure,
     json_of,
     lines,
     reason_of,
@@ -184,9 +184,9 @@ def with_config(folder: Path) -> Run:
     """
     config = saved_config(folder)
     choices = {key: text(choice) for key, choice in config["choices"].items()}
-    settings, steps = flat(said_once(config)), int(config["steps"])
-    settings |= {key: choices[key] for key in ("task", "estimator", "seed")}
-    if len(settings) > MOST_ENTRIES or not is_number(steps):
+    settings = flat(said_once(config)) | {key: choices[key] for key in ("task", "estimator", "seed")}
+    steps = int(config["steps"])
+    if len(settings) > MOST_ENTRIES or not is_figure(steps):
         raise ValueError("too many settings, or steps")
     return Run(folder, settings, "unfinished", steps=steps, choices=choices)
 
@@ -256,14 +256,14 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
     found |= {key: value for key, value in summary.items() if key.startswith("test/")}
     steps, seconds, evaluations = (summary.get(key) for key in ("steps", "seconds", "evaluations"))
     found |= {"cost/evaluations": evaluations} if type(evaluations) in NUMBERS else {}
-    if is_number(evaluations) and is_number(steps) and steps:
+    if is_figure(evaluations) and is_figure(steps) and steps:
         found["cost/evaluations_per_step"] = evaluations / steps
     found |= {"cost/seconds": seconds} if type(seconds) in NUMBERS else {}
     figures = {}
     for key, value in found.items():
         if key.startswith("gradient/rivals/") and not key.endswith(NEEDED_OF_RIVALS):
             continue
-        if value is None or is_number(value):
+        if value is None or is_figure(value):
             figures[key] = value
         elif type(value) in NUMBERS:
             figures[key] = None
@@ -274,7 +274,7 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
 def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
     found = {metric: column(rows, metric) for metric in metrics}
-    cost = max((abs(row["train/loss"]) for row in rows if is_number(row.get("train/loss"))), default=None)
+    cost = max((abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))), default=None)
     for where in WHERE:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
         both = [(row["step"], relative_square(*(row.get(key) for key in (bias2, error, norm)), cost)) for row in rows]

@@ -11,7 +11,7 @@ import scipy.stats
 from hardmax.harness.shared import NOT_RESULTS
 from hardmax.paths import CONFIGS
 
-from ..contents import is_number, lines
+from ..contents import is_figure, lines
 from ..groups import WATCHING
 from ..runs import Run
 from .experiments import counts, fits, group_settings, in_full, in_small
@@ -55,18 +55,18 @@ def compare(value: Value, runs: list[Run]) -> Beside:
     full = [run for run in finished if counts(run, value)]
     notes = other_runs(fitting, full)
     taken, note = one_setting(value, full)
-    measured = figures(value, taken)
+    measured = with_figures(value, taken)
     if len(measured) < len([run for run in taken if in_full(run)]):
         notes.append(f"{len(taken) - len(measured)} without {value.metric}" + at_step(value))
     notes = [*note, *notes]
     if not measured:
         taken, note = one_setting(value, [run for run in finished if in_small(run)])
-        if smaller := figures(value, taken):
+        if smaller := with_figures(value, taken):
             return replace(judged(value, smaller, [*note, *notes]), verdict=SMALLER, in_errors=None)
     return judged(value, measured, notes)
 
 
-def figures(value: Value, runs: list[Run]) -> list[tuple[Run, float]]:
+def with_figures(value: Value, runs: list[Run]) -> list[tuple[Run, float]]:
     r"""The runs that have a figure in the place of a published value, and that."""
     return [(run, found) for run in runs if (found := figure(value, run)) is not None]
 
@@ -141,7 +141,7 @@ def mean_of(numbers: list[float]) -> float | None:
 def course(run: Run, metric: str) -> list[tuple[int, float]]:
     r"""Steps and values of a metric, as the run has them."""
     rows = lines(run.folder / "metrics.jsonl", [])
-    return [(row["step"], row[metric]) for row in rows if is_number(row.get(metric))]
+    return [(row["step"], row[metric]) for row in rows if is_figure(row.get(metric))]
 
 
 def last(run: Run, metric: str) -> float | None:
@@ -171,7 +171,7 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
     n, mean = len(found), float(found.mean())
     error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 else None
     difference = mean - value.value
-    deviation, freedom = expected(value, found)
+    deviation, freedom = expected_deviation(value, found)
     half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation if freedom else 0.0
     beyond = DIFFERS if freedom else UNDECIDED
     verdict = AGREES if abs(difference) <= half + value.rounding else beyond
@@ -189,7 +189,7 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
     )
 
 
-def expected(value: Value, found: np.ndarray) -> tuple[float, int]:
+def expected_deviation(value: Value, found: np.ndarray) -> tuple[float, int]:
     r"""How far a published value would be from the mean of ours, were it made of runs like ours: a standard deviation.
 
     A value is the mean of m runs, ours of n, all of one variance: that of the difference is (1 / m + 1 / n) times it,

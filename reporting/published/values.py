@@ -12,7 +12,7 @@ from hardmax.files import read_text
 from hardmax.harness.shared import Refused, nearest
 from hardmax.paths import CONFIGS
 
-from ..contents import LAST_STEP, flat, is_number, text
+from ..contents import LAST_STEP, flat, is_figure, text
 from ..runs import Run
 
 FACTS = Path(__file__).parent / "published.yaml"
@@ -179,10 +179,10 @@ REQUIRED = ("table", "name", "value", "metric")
 BEST = ("lowest", "highest")
 KINDS = {  # of what every key is to be, in words and as a check
     **dict.fromkeys(("table", "name", "metric", "experiment", "quantity", "source", "remark"), ("a text", is_text)),
-    "value": ("a number", is_number),
-    "scale": ("a number other than 0", lambda content: is_number(content) and content != 0),
-    "std": ("a number of at least 0", lambda content: is_number(content) and content >= 0),
-    "error": ("a number of at least 0", lambda content: is_number(content) and content >= 0),
+    "value": ("a number", is_figure),
+    "scale": ("a number other than 0", lambda content: is_figure(content) and content != 0),
+    "std": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),
+    "error": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),
     "step": ("a whole number of at least 0", lambda content: content == 0 or is_count(content)),
     "window": ("a whole number of at least 1", is_count),
     "seeds": ("a whole number of at least 1", is_count),

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
+from hardmax.certification.certificate import certify, one_line
+from hardmax.certification.samplers import Sampler
 from hardmax.estimators import Estimator
-
-from .certificate import certify, one_line
-from .samplers import Sampler
 
 USAGE = """\
   hardmax certify estimator=arsm estimator.limit=64          of the configs; --config-dir conf adds one's own
