@@ -18,11 +18,11 @@ from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from hardmax.harness import options
+from hardmax.harness.contents import lines
 from hardmax.harness.refusals import check_own_configs, refusal
 from hardmax.harness.run import run as run_config
 from hardmax.harness.shared import Refused, one_line
 from hardmax.paths import CONFIGS
-from hardmax.reporting.contents import lines
 from hardmax.reporting.runs import find
 
 

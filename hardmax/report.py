@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from hardmax.harness.contents import printable
 from hardmax.harness.output import drop_what_cannot_be_written
 from hardmax.harness.shared import Refused
-from hardmax.reporting.contents import printable
 from hardmax.reporting.writing import write
 
 

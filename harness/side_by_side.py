@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from hardmax.gradients import WHERE
 from hardmax.paths import CONFIGS
-from hardmax.reporting.contents import saved_config
 
 from . import memory, options
 from .config import build, check, device_of
+from .contents import saved_config
 from .measuring import asked_for
 from .refusals import FULL_ERROR, check_arguments, fail, flags_parser, with_flags_first
 from .run import command_line_overrides

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .contents import reason_of, shortened, table_of
+from hardmax.harness.contents import reason_of, shortened, table_of
+
 from .curves import with_limits
 from .groups import Group
 from .results import relative_bias

@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from hardmax.files import read_bytes, read_text
+from hardmax.harness.contents import printable, reason_of
 
-from .contents import printable, reason_of
 from .groups import Group
 
 MOST_GROUPS = 40  # whose examples are shown; the best

@@ -4,9 +4,9 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from hardmax.harness.contents import shortened
 from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 
-from .contents import shortened
 from .looks import Look, looks
 from .runs import Run
 from .settings import ABSENT, as_number, canonical, columns, differing, listed, same, texts, without_consequences

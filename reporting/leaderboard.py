@@ -8,11 +8,11 @@ import numpy as np
 
 from hardmax import markdown
 from hardmax.files import write_whole
+from hardmax.harness.contents import table_of
 from hardmax.harness.shared import Refused
 
 from .biases import Point, by_problem, measured_in, truth_of
 from .charts import as_png, axis_of, picture, rounded
-from .contents import table_of
 from .groups import grouped
 from .published.experiments import experiment
 from .reproduction import as_paragraphs, made

@@ -2,7 +2,7 @@ r"""Which biases and deviations are none, as they are rounding in single precisi
 
 import numpy as np
 
-from .contents import is_figure
+from hardmax.harness.contents import is_figure
 
 ROUNDING = 1e-4  # of the true gradient's norm
 EPSILON = float(np.finfo(np.float32).eps)

@@ -11,9 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hardmax.files import open_regular, read_text
-from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
-
-from .contents import (
+from hardmax.harness.contents import (
     LARGEST,
     MOST_ENTRIES,
     NUMBERS,
@@ -27,6 +25,8 @@ from .contents import (
     shortened,
     text,
 )
+from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
+
 from .rounding import relative_square
 from .words import Words, said_in
 

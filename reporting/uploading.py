@@ -4,11 +4,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hardmax.harness.contents import json_of, printable, saved_config
 from hardmax.harness.folders import RunIsLocked, claimed
 from hardmax.harness.online import WandbRun, reachable
 from hardmax.harness.shared import FINISHED, Refused
 
-from .contents import json_of, printable, saved_config
 from .runs import walk
 
 PATIENCE = 300  # seconds that W&B may take to begin or to end a run

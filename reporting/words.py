@@ -2,7 +2,7 @@ r"""What metrics are called where people read, in which unit, and which way they
 
 from dataclasses import dataclass, replace
 
-from .contents import shortened
+from hardmax.harness.contents import shortened
 
 
 @dataclass(frozen=True)

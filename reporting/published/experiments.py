@@ -9,10 +9,10 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from hardmax.harness.contents import flat, text
 from hardmax.paths import CONFIGS
 from hydra_plugins.hardmax_rows import jobs
 
-from ..contents import flat, text
 from ..groups import WATCHING
 from ..runs import Run
 from ..settings import same

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.stats
 
+from hardmax.harness.contents import is_figure, lines
 from hardmax.harness.shared import NOT_RESULTS
 from hardmax.paths import CONFIGS
 
-from ..contents import is_figure, lines
 from ..groups import WATCHING
 from ..runs import Run
 from .experiments import counts, fits, group_settings, in_full, in_small

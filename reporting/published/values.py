@@ -9,10 +9,10 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from hardmax.files import read_text
+from hardmax.harness.contents import LAST_STEP, flat, is_figure, text
 from hardmax.harness.shared import Refused, nearest
 from hardmax.paths import CONFIGS
 
-from ..contents import LAST_STEP, flat, is_figure, text
 from ..runs import Run
 
 FACTS = Path(__file__).parent / "published.yaml"

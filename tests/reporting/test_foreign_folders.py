@@ -24,9 +24,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from hardmax.harness.contents import is_figure, shortened
 from hardmax.harness.shared import Refused
 from hardmax.reporting import contents, examples, leaderboard, page, writing
-from hardmax.reporting.contents import is_figure, shortened
 from hardmax.reporting.runs import find
 from hardmax.reporting.spreadsheets import as_csv
 from helpers.made_up import picture, run
