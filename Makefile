@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results test test-long browser lint bench certification bias table
+.PHONY: help install demo compare leaderboard results test test-long browser lint bench certification certificates bias table
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -52,7 +52,10 @@ lint: .venv/installed  ## check style
 	$(BIN)/ruff format --check .
 
 certification: .venv/installed  ## measure known mistakes of public code: docs/certification.md
-	PYTHONPATH=tests/estimators $(BIN)/python tests/mistakes.py
+	PYTHONPATH=. $(BIN)/python tests/mistakes.py
+
+certificates: .venv/installed  ## certify every estimator, and other libraries': docs/certificates.md
+	$(BIN)/python -W ignore -m benchmarks.certificates docs/certificates.md
 
 bias: .venv/installed  ## draw bias and variance of the biased estimators: docs/bias_variance.png
 	$(BIN)/python -m benchmarks.bias_variance

@@ -13,6 +13,8 @@ import matplotlib
 import numpy as np
 import torch
 
+from hardmax.estimators import StochasticStraightThrough
+
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
@@ -29,7 +31,6 @@ from hardmax.estimators import (
     ReinMax,
     ReinMaxCV,
     ReinMaxRao,
-    StraightThrough,
     StraightThroughGumbelSoftmax,
     sampling,
 )
@@ -45,7 +46,7 @@ BLUE, SKY, GREEN, ORANGE, RED, PINK, BLACK, GREY = (
     "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000", "#777777",
 )  # fmt: skip
 CURVES = {
-    "straight_through": (lambda t: StraightThrough(t, stochastic=True), True, BLUE, "-", "o"),
+    "straight_through": (lambda t: StochasticStraightThrough(t), True, BLUE, "-", "o"),
     "gapped_straight_through": (GappedStraightThrough, True, BLUE, "--", "v"),
     "mve (tau)": (MVE, True, BLUE, ":", "s"),
     "gumbel_softmax": (GumbelSoftmax, False, GREEN, ":", "^"),

@@ -21,7 +21,7 @@ from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
 from .softmax import Softmax
-from .straight_through import GappedStraightThrough, SlopeAnnealed, StraightThrough
+from .straight_through import GappedStraightThrough, SlopeAnnealed, StochasticStraightThrough, StraightThrough
 from .sum_and_sample import SumAndSample
 from .unordered_set import UnorderedSet
 
@@ -61,6 +61,7 @@ __all__ = [
     "Rodeo",
     "SlopeAnnealed",
     "Softmax",
+    "StochasticStraightThrough",
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
     "SumAndSample",

@@ -11,6 +11,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from hardmax import markdown
 from hardmax.paths import CONFIGS
 
 from . import Estimator
@@ -31,8 +32,7 @@ BETWEEN = re.compile(r"(?<=<!-- estimators -->\n).*?(?=<!-- end of estimators --
 def table() -> str:
     r"""A row for each YAML: unbiased ones first, then those that need only values of the objective, then by year."""
     rows = sorted(row(path.stem, instantiate(OmegaConf.load(path))) for path in FOLDER.glob("*.yaml"))
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells for _, cells in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return markdown.table(COLUMNS, [cells for _, cells in rows])
 
 
 def row(name: str, estimator: Estimator) -> tuple[tuple, list[str]]:

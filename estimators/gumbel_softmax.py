@@ -203,14 +203,14 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
 class DecoupledSTGumbel(Pathwise):
     r"""Straight-through Gumbel-softmax with one temperature for the draw and another one for the gradient.
 
-    The draw is the argmax of ``logits / forward_temperature + noise``, the surrogate the softmax of
-    ``logits / backward_temperature`` + the same noise. The noise is never divided: dividing it along with the
-    logits would leave the argmax as it was, so that the forward temperature would do nothing.
+    The draw is the argmax of ``logits / forward_temperature + noise``, the surrogate the softmax of the sum of logits
+    and the same noise over ``backward_temperature``: with a forward temperature of 1 this is
+    :class:`StraightThroughGumbelSoftmax` at the backward one, and as biased. The draw's noise is not divided: that
+    would leave the argmax as it was, so that the forward temperature would do nothing.
 
     With a forward temperature other than 1 the draws, and thus the value, are those of
     ``softmax(logits / forward_temperature)``: the harness's exact figures and KL terms, which are about
-    ``softmax(logits)``, then describe other variables than those that are drawn. With both at 1 it is
-    :class:`StraightThroughGumbelSoftmax` at temperature 1, and as biased.
+    ``softmax(logits)``, then describe other variables than those that are drawn.
 
     References:
         | Improving Discrete Optimisation Via Decoupled Straight-Through Gumbel-Softmax (Shah et al., 2024)
@@ -230,5 +230,5 @@ class DecoupledSTGumbel(Pathwise):
     def draw(self, logits):
         noise = sampling.gumbel(logits, 1)
         hard = sampling.one_hot((logits / self.forward_temperature + noise).argmax(-1), logits)
-        soft = sampling.softmax(logits / self.backward_temperature + noise)
+        soft = sampling.softmax((logits + noise) / self.backward_temperature)
         return straight_through(hard, soft.to(logits.dtype))

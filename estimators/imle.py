@@ -26,7 +26,8 @@ class IMLE(Pathwise):
     The better logits are one step of length ``step`` down the objective's derivative at the draw; the gradient
     is the difference of the two draws over ``step``. It is exactly 0 whenever the step changes no draw: a small
     step gives rare and large gradients (for a linear objective of the right mean, in the limit), a large one
-    frequent and small ones, further from the truth.
+    frequent and small ones, further from the truth. The authors' code does not divide by the step: there the learning
+    rate has to make up for it.
 
     The Gumbel noise is what makes the draws those of the categorical variables. One evaluation; the derivative
     costs a second backward pass through the objective, since the gradient is not linear in it. For the same reason

@@ -87,7 +87,8 @@ class Relax(Rebar):
 
     :math:`c = \mathrm{scale} \cdot f(y) + r(y)`, y the relaxed sample and r a network with one hidden layer, which
     is 0 at the start. Unbiased whatever r is. The network pays only if it has time to learn what the relaxation
-    misses: for short runs take :class:`Rebar`.
+    misses: for short runs take :class:`Rebar`. It sees the relaxed sample alone, not the example that the logits were
+    made from: what the control variate should be for one example it cannot tell from what it should be for another.
 
     References:
         | Backpropagation through the Void: Optimizing control variates for black-box gradient estimation

@@ -112,9 +112,12 @@ class ReinMaxRao(PulledBack):
 class ReinMaxCV(ReinMax):
     r"""ReinMax plus ``eta`` times the difference of two Gumbel-softmax Jacobians halfway to the draw.
 
-    The two are :class:`GumbelRao`'s, given the draw, and that of one relaxed sample with free noise. Their
-    difference is meant as a control variate, but its mean given the draw is not 0, nor is it over draws where the
-    objective's derivative changes between them: ``eta`` moves the bias as well as the variance, so measure both.
+    The two are :class:`GumbelRao`'s, given the draw, and that of one relaxed sample with noise of its own. Given the
+    draw, ReinMax has no noise left that such a difference could take out, and the mean of the difference is not 0: with
+    ``eta`` the variance rises and the bias moves. Where variance matters prefer :class:`ReinMaxRao`. With the noise
+    that made the draw in place of its own both rise further; the authors' code has the relaxed sample in the place of
+    its noise, so that the variance falls below ReinMax's while the bias grows
+    (:class:`hardmax.estimators.released.ReinMaxCVAsReleased`).
 
     References:
         | Beyond ReinMax: Low-Variance Gradient Estimators for Discrete Latent Variables (Wang and Bui, 2026)

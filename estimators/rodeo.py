@@ -15,8 +15,9 @@ class Rodeo(Estimator):
     any function h. Here :math:`h_k` is a network of two numbers, the mean cost of the draws other than k and their
     linearisation at z: its neighbour values are cheap, and no further evaluation of the objective is needed. One
     output of the network corrects the costs in the baseline, the other the gradient. The published form is for
-    binary variables; this one is for categories. Uses the objective's derivative at the draws, if it has one,
-    and needs time to train the network: for short runs take leave-one-out REINFORCE.
+    binary variables; this one is for categories, and width and activation of its network are not those of the paper.
+    Uses the objective's derivative at the draws, if it has one, and needs time to train the network: for short runs
+    take leave-one-out REINFORCE.
 
     References:
         | Gradient Estimation with Discrete Stein Operators (Shi et al., 2022)

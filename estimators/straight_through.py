@@ -3,7 +3,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hardmax.checks import one_of, positive
+from hardmax.checks import positive
 
 from . import sampling
 from .base import straight_through
@@ -55,11 +55,41 @@ def through_softmax(q: Tensor, g: Tensor, dim: int = -1) -> Tensor:
 
 
 class StraightThrough(Pathwise):
-    r"""Hardmax forward, softmax backward: the gradient of a one-hot choice is that of the softmax.
+    r"""Straight-through hardmax: the most probable categories forward, softmax backward.
 
-    One evaluation and little variance, at the price of a bias that no number of draws removes. With
-    ``stochastic`` and temperature 1 the gradient is exact for an objective that is linear in z, and only for
-    such. Without it the value is the cost of the most probable categories, so nothing is explored.
+    One evaluation and no variance, at the price of a bias that nothing removes: the value is the cost of the most
+    probable categories, so nothing is explored. The estimator of the paper draws: that is
+    :class:`StochasticStraightThrough`. Prefer that one wherever draws will be used in the end.
+
+    References:
+        | Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation
+          (Bengio et al., 2013), whose straight-through gradient this gives to a hardmax
+        | https://arxiv.org/abs/1308.3432
+
+    Arguments:
+        temperature: Divides the logits in the backward pass, above 0; its reciprocal scales the gradient.
+    """
+
+    target = "mode"
+
+    def __init__(self, temperature: float = 1.0):
+        super().__init__()
+        self.temperature = positive(temperature=temperature)
+
+    def draw(self, logits):
+        return straight_through(self.choose(logits), sampling.softmax(logits / self.temperature).unsqueeze(0))
+
+    def choose(self, logits: Tensor) -> Tensor:
+        r"""The categories that the objective sees, one-hot, ``[1, *batch, K, C]``."""
+        return sampling.one_hot(logits.argmax(-1), logits).unsqueeze(0)
+
+
+class StochasticStraightThrough(StraightThrough):
+    r"""Stochastic straight-through: a draw forward, softmax backward.
+
+    One evaluation and little variance, at the price of a bias that no number of draws removes. At temperature 1 the
+    gradient is exact, on average, for an objective that is linear in z, and only for such: where the objective bends
+    between categories prefer :class:`ReinMax`.
 
     References:
         | Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation
@@ -68,20 +98,12 @@ class StraightThrough(Pathwise):
 
     Arguments:
         temperature: Divides the logits in the backward pass, above 0; its reciprocal scales the gradient.
-        stochastic: Whether to choose by a draw rather than by argmax.
     """
 
-    target = "mode"
+    target = "expectation"
 
-    def __init__(self, temperature: float = 1.0, stochastic: bool = False):
-        super().__init__()
-        self.temperature = positive(temperature=temperature)
-        self.stochastic = one_of([True, False], stochastic=stochastic)
-        self.target = "expectation" if stochastic else "mode"
-
-    def draw(self, logits):
-        hard = sampling.draw(logits, 1) if self.stochastic else sampling.one_hot(logits.argmax(-1), logits).unsqueeze(0)
-        return straight_through(hard, sampling.softmax(logits / self.temperature).unsqueeze(0))
+    def choose(self, logits):
+        return sampling.draw(logits, 1)
 
 
 class GappedStraightThrough(PulledBack):

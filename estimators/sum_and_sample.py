@@ -13,9 +13,10 @@ NEGLIGIBLE = 1e-12  # probability of the rest below which it is left out: smalle
 class SumAndSample(Estimator):
     r"""Sums over the S - 1 most probable joint configurations, and draws one of the rest.
 
-    All terms are costs relative to the mean over the most probable ones, times the gradient of log q(z). Needs only
-    values of the objective. It pays where few configurations carry most of the probability; where none does, the
-    sum is worth nothing and the variance is that of one draw.
+    All terms are costs relative to the mean over the most probable ones, times the gradient of log q(z); that baseline
+    is not the paper's, which leaves the choice open. Needs only values of the objective. It pays where few
+    configurations carry most of the probability; where none does, the sum is worth nothing and the variance is that
+    of one draw.
 
     References:
         | Rao-Blackwellized Stochastic Gradients for Discrete Distributions (Liu et al., 2019)

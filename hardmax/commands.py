@@ -7,7 +7,7 @@ COMMANDS = {
     "run": ("hardmax.harness.app", "one experiment, or a sweep with -m"),
     "report": ("hardmax.report", "runs side by side: a page, tables and pictures"),
     "measure": ("hardmax.measure", "bias, variance and cost of estimators, without training"),
-    "certify": ("hardmax.certification.command", "what is true of an estimator, or of anybody's sampler"),
+    "certify": ("hardmax.certify", "what is true of an estimator, or of anybody's sampler"),
 }
 
 

@@ -2,9 +2,12 @@
 
     python measure.py output/dvae/arsm/0-1a2b3c4d measure.draws=1000
     python measure.py task=dvae estimator=arsm 'measure.rivals=[reinmax,{reinforce:{samples:4,baseline:leave_one_out}}]'
+    python measure.py task=toy estimator=mine --config-dir conf 'measure.rivals=[arsm]'
 
 The first measures at the parameters of a finished run, with ``measure``, ``device`` and ``threads`` as given here;
-the second at those that a run of this config starts from. Without measure.rivals nine others are measured as well.
+the others at those that a run of this config starts from. Without measure.rivals ten others are measured as well.
+--config-dir, which a run of an estimator or a task of one's own needs as well, --config-name, --cfg and so on are those
+of run.py.
 """
 
 import sys
@@ -22,9 +25,11 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         return
-    rows, task, to = measure(sys.argv[1:])
+    if (found := measure()) is None:
+        return
+    *_, to = found
     try:
         with writing(to):
-            show(rows, task, to)
+            show(*found)
     except NotWritten as error:
         fail(error)

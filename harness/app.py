@@ -15,8 +15,9 @@ from . import options
 from .jobs import CheckSweep, one_of_many, sweep_of_job
 from .output import drop_what_cannot_be_written
 from .pause import Stopped
-from .refusals import FULL_ERROR, check_arguments, debugging, fail, is_of_a_run
+from .refusals import FULL_ERROR, check_arguments, debugging, fail, is_of_a_run, with_flags_first
 from .run import run
+from .shared import Refused, one_line
 
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
@@ -29,6 +30,7 @@ def job(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN and (sweep := sweep_of_job()):
         return one_of_many(cfg, sweep)
     try:
+        refuse_options_of_sweeps()
         run(cfg)
     except Stopped as error:
         sys.exit(128 + error.number)
@@ -41,6 +43,16 @@ def job(cfg: DictConfig) -> float | None:
     return None
 
 
+def refuse_options_of_sweeps() -> None:
+    r"""Refuses what says how the jobs of a sweep run, where there is none: it would be passed over."""
+    of_sweeps = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep.")
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN and (
+        stray := [o for o in hydra.overrides.hydra if o.lstrip("+").startswith(of_sweeps)]
+    ):
+        raise Refused(f"{stray[0]} is about the jobs of a sweep: with -m")
+
+
 def ends_sweep(error: BaseException) -> bool:
     r"""Whether a sweep has begun, of which there is more to say than that it ended with the exception."""
     sweep = CheckSweep.sweep
@@ -48,7 +60,7 @@ def ends_sweep(error: BaseException) -> bool:
         return sweep is not None
     if FULL_ERROR or not isinstance(error, Exception):
         return False
-    print(f"error: {type(error).__name__}: {options.one_line(error)[:500]}", file=sys.stderr)
+    print(f"error: {type(error).__name__}: {one_line(error)[:500]}", file=sys.stderr)
     if not sweep.outcomes():
         sys.exit(2)  # the launcher began nothing
     return True
@@ -65,6 +77,7 @@ def main() -> None:
     CheckSweep.sweep = None
     try:
         try:
+            sys.argv[1:] = with_flags_first(sys.argv[1:])
             check_arguments(sys.argv[1:])
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
         except BaseException as error:

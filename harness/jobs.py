@@ -13,20 +13,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
-from hydra.utils import get_class
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import DictConfig, flag_override
+from tqdm import tqdm
 
-from hydra_plugins.hardmax_rows import jobs
+from hydra_plugins.hardmax_rows import Composed, jobs
 
-from . import options
+from .config import check
 from .folders import RunIsLocked
-from .options import Refused
 from .output import drop_what_cannot_be_written
 from .pause import REQUEUE, Stopped, end_with_parent
 from .refusals import fail, refusal
 from .run import command_line_overrides, run
-from .shared import NotWritten
+from .shared import FIGURES, NotWritten, Refused, one_line
 from .sweep import THIS_PROCESS, Sweep
 
 
@@ -49,13 +48,11 @@ class CheckSweep(Callback):
                 asked = [range_endpoints(o) for o in overrides]
             elif found := [o for o in overrides if o.is_interval_sweep()]:
                 raise Refused(f"{found[0].input_line} is a range to search: with hydra/sweeper=search")
-            batch = jobs(sweeper.get("rows"), None if trials else sweeper.get("params"), asked, parser)
             sweep = Sweep(fixed_folder(config))
-            for arguments in batch:
-                cfg = loader.load_sweep_config(config, arguments)
-                with flag_override(cfg, ["struct", "readonly"], False):
-                    del cfg["hydra"]  # as for a job
-                options.check(cfg)
+            composed, params = Composed(loader, config), None if trials else sweeper.get("params")
+            batch = jobs(sweeper.get("rows"), params, asked, parser, sweeper.get("optional", ()), composed.has)
+            for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
+                check(composed.config(arguments))
             varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
             sweep.begin(trials or len(batch), varied, searching=bool(trials))
         except Exception as error:  # Hydra would only warn
@@ -79,8 +76,6 @@ def check_plugins(cfg: DictConfig) -> None:
         if cfg[part].get("_target_") not in Plugins.instance().class_name_to_class:
             choice = cfg.runtime.choices[f"hydra/{part}"]
             raise Refused(f"hydra/{part}={choice} needs an extra: pip install -e '.[{extra}]'")
-    if cfg.job.chdir:
-        raise Refused("hydra.job.chdir=true: all jobs of a sweep run in the folder in which it is started")
     if cfg.launcher._target_ == "hydra_plugins.hardmax_joblib.Joblib":
         unchanged = JobLibLauncherConf(_target_=cfg.launcher._target_, n_jobs=cfg.launcher.n_jobs)
         if changed := [name for name, value in vars(unchanged).items() if cfg.launcher[name] != value]:
@@ -134,11 +129,11 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
             try:
                 signal.raise_signal(error.number)  # the queue starts the job again, and ends this process
             except Exception as why:  # it does not
-                outcome["reason"] = options.one_line(why)
+                outcome["reason"] = one_line(why)
     except RunIsLocked as error:
         outcome = {"status": "running elsewhere", "reason": str(error)}
     except Exception as error:
-        outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {options.one_line(error)}"}
+        outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {one_line(error)}"}
         if not isinstance(error, Refused | NotWritten):
             path = sweep.folder / f"job-{number}.traceback.txt"
             path.write_text(traceback.format_exc())
@@ -148,15 +143,14 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
 
 
 def merit_of(cfg: DictConfig, folder: Path) -> float:
-    r"""What a search maximises, of a finished run: the last validation figure that its task names, or minus it.
+    r"""What a search maximises, of a finished run: the last value, or minus it, of its first figure with a direction.
 
     Raises:
-        Refused: If the task has no such figure.
+        Refused: If there is no such figure on the validation split.
     """
-    name = get_class(cfg.task._target_).merit
-    key, sign = f"valid/{name.removeprefix('-')}", -1 if name.startswith("-") else 1
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found = [row[key] for row in rows if row.get(key) is not None]
-    if not found:
-        raise Refused(f"{cfg.task._target_}: there is no {key} to search by: its class names another figure as merit")
-    return sign * found[-1]
+    last = {key: value for row in rows for key, value in row.items() if value is not None}
+    for name, about in json.loads((folder / FIGURES).read_text()).items():
+        if about["better"] and f"valid/{name}" in last:
+            return last[f"valid/{name}"] * (1 if about["better"] == "higher" else -1)
+    raise Refused(f"{cfg.task._target_} has no figure to search by: its `figures` say of none what is better")

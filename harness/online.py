@@ -3,6 +3,7 @@ r"""Weights & Biases: what the files of a run hold is sent once, while the run g
 A server that is away costs a run little time, and no figure.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -16,11 +17,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from .shared import write_whole
+from hardmax.files import open_regular, read_text, write_whole
+
+from .shared import Refused
 
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
 OWN_ID = "wandb.id"  # a file in the run's folder
 ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
+LONGEST_ROW = 10_000_000  # bytes
 
 
 class WandbRun:
@@ -67,7 +72,7 @@ class WandbRun:
             ),
         )
         if self.run.id != own_id:  # one of an agent's, which has ids of its own
-            write_whole(folder / OWN_ID, self.run.id.encode())
+            write_whole(folder / OWN_ID, self.run.id)
         self.run.define_metric("*", step_metric="step")
         self.there, self.entries = self.run.starting_step, 0
 
@@ -101,11 +106,13 @@ class WandbRun:
 
 def id_of(folder: Path) -> str:
     r"""What W&B knows the run of a folder by: made once, and kept there."""
-    path = folder / OWN_ID
-    found = path.read_text(errors="replace").strip() if path.is_file() and not path.is_symlink() else ""
+    try:
+        found = read_text(folder / OWN_ID).strip()
+    except OSError:
+        found = ""
     if not re.fullmatch(r"[\w-]{1,64}", found, re.ASCII):
         found = secrets.token_hex(4)
-        write_whole(path, found.encode())
+        write_whole(folder / OWN_ID, found)
     return found
 
 
@@ -113,14 +120,16 @@ def rows_of(folder: Path) -> Iterator[dict]:
     r"""The whole rows in the files of a run, each with the seconds that belong to it.
 
     Raises:
-        ValueError: If one cannot be read.
+        OSError, ValueError: If one cannot be read.
     """
 
     def lines(name):
-        with (folder / name).open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):  # else the process died while it wrote
+        with open_regular(folder / name) as file:
+            while line := file.readline(LONGEST_ROW):
+                if line.endswith(b"\n"):
                     yield json.loads(line)
+                elif len(line) == LONGEST_ROW:
+                    raise ValueError(f"a row of more than {LONGEST_ROW:,} bytes in {name}")  # else it was being written
 
     timings = lines(TIMINGS) if (folder / TIMINGS).is_file() else iter(())
     for row in lines(ROWS):
@@ -128,20 +137,32 @@ def rows_of(folder: Path) -> Iterator[dict]:
 
 
 def examples_of(folder: Path) -> dict:
-    r"""Tables and pictures in the folder of a run, by name, as W&B has them."""
+    r"""Tables and pictures in the folder of a run, by name, as W&B has them; what is no plain file is left out."""
     import wandb
 
     found = {}
     for path in sorted(folder.glob("*.*")):
-        if path.name.startswith("measured") or not path.is_file() or path.is_symlink():
+        if path.name.startswith("measured"):
             continue
-        if path.suffix == ".png":
-            found[path.stem] = wandb.Image(str(path))
-        elif path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
-                head, *rows = csv.reader(file)
-            found[path.stem] = wandb.Table(columns=head, data=rows)
+        with contextlib.suppress(OSError):
+            if path.suffix == ".png":
+                open_regular(path).close()
+                found[path.stem] = wandb.Image(str(path))
+            elif path.suffix == ".csv" and (rows := list(csv.reader(read_text(path).splitlines()))):
+                found[path.stem] = wandb.Table(columns=rows[0], data=rows[1:])
     return found
+
+
+def wandb_mode(asked: str | None) -> str | None:
+    r"""``asked``, the option's, or else what ``WANDB_MODE`` says in the option's words; None if neither does.
+
+    Raises:
+        Refused: If ``WANDB_MODE`` is no mode, whatever is asked for: W&B looks at it as well.
+    """
+    given = os.environ.get("WANDB_MODE")
+    if given and given not in MODES:
+        raise Refused(f"WANDB_MODE={given}: one of online, offline, disabled is expected")
+    return asked or MODES.get(given)
 
 
 def start_wandb(folder: Path, config: dict) -> tuple[WandbRun | None, str]:
@@ -151,7 +172,9 @@ def start_wandb(folder: Path, config: dict) -> tuple[WandbRun | None, str]:
         folder: The run's own.
         config: The plain config, with ``choices``.
     """
-    asked = config["wandb"]["mode"] or os.environ.get("WANDB_MODE")
+    asked = wandb_mode(config["wandb"]["mode"])
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # W&B takes an empty one for a mistake
     if asked == "disabled":
         return None, "disabled"
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which complains about a server that is not there

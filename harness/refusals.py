@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from omegaconf.errors import OmegaConfBaseException
 from hardmax.paths import CONFIGS
 
 from . import options
-from .options import Refused
-from .shared import NotWritten
+from .shared import NotWritten, Refused, innermost, nearest, one_line
 from .train import NotFinite
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 QUOTES = "text with special characters needs quotes within quotes, as in 'notes=\"a (b)\"'"
+# Options of Hydra's that nothing here goes by, and the values that change nothing.
+NOT_HONOURED = {"hydra.run.dir": (".",), "hydra.sweep.subdir": (".",), "hydra.output_subdir": (None,)}
+NOT_HONOURED |= {"hydra.job.chdir": (None, False)}
 
 
 def debugging() -> bool:
@@ -33,28 +36,61 @@ def debugging() -> bool:
     return FULL_ERROR or any(argument.startswith("debug=") for argument in sys.argv)
 
 
-def check_arguments(arguments: list[str]) -> None:
-    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
-    flags, reader = get_args_parser(), OverridesParser.create()
+def with_flags_first(arguments: list[str]) -> list[str]:
+    r"""The arguments as Hydra can read them, which takes no overrides after a flag that follows some."""
+    if not flags_parser().parse_known_args(arguments)[1]:
+        return arguments
+    found = vars(flags_parser().parse_intermixed_args(arguments))
+    overrides = found.pop("overrides")
+    given = {f"--{name.replace('_', '-')}": value for name, value in found.items() if value}
+    return [name if value is True else f"{name}={value}" for name, value in given.items()] + overrides
+
+
+def flags_parser() -> ArgumentParser:
+    r"""Hydra's own, which refuses in one line."""
 
     def refuse(text: str):
         raise Refused(f"{text}; python run.py --help lists what there is")
 
+    flags = get_args_parser()
     flags.error = refuse
-    for text in flags.parse_args(arguments).overrides:
+    return flags
+
+
+def check_arguments(arguments: list[str]) -> None:
+    r"""Refuses an override that cannot be read, and the choice of a group by anything but a name."""
+    reader = OverridesParser.create()
+    given, places = flags_parser().parse_args(arguments), []
+    for text in given.overrides:
         try:
             override = reader.parse_override(text)
             value = override.value()
         except HydraException as error:
-            raise Refused(unreadable(text, options.one_line(error))) from error
+            raise Refused(unreadable(text, one_line(error))) from error
         group = override.key_or_group
         if not group:
             raise Refused(f"{text}: the name of the option is missing: NAME{text}")
+        if group in NOT_HONOURED and value not in NOT_HONOURED[group]:
+            raise Refused(f"{text} would change nothing: runs lie in output=FOLDER, a sweep in hydra.sweep.dir=FOLDER")
+        if group == "hydra.searchpath" and isinstance(value, list):
+            places += [str(place).removeprefix("file://") for place in value]
         if (CONFIGS / group).is_dir() and not override.is_delete():
             known = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
             for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
                 if not isinstance(choice, str | dict | QuotedString | Glob):
                     raise Refused(f"{text}: the name of one choice is expected; there are: {', '.join(known)}")
+
+    for place in filter(None, [given.config_dir, *places]):
+        check_own_configs(Path(place))
+
+
+def check_own_configs(place: Path) -> None:
+    r"""Refuses a config of the user's own with the name of one of the project's, which would be taken in its place."""
+    for path in sorted(place.rglob("*.yaml")):
+        ours = CONFIGS / path.relative_to(place)
+        if ours.is_file() and ours.read_bytes() != path.read_bytes():
+            name = path.relative_to(place).with_suffix("").as_posix()
+            raise Refused(f"{path}: there is a {name} of the project's own, which would be taken: give it another name")
 
 
 def unreadable(text: str, reason: str) -> str:
@@ -78,9 +114,9 @@ def refusal(error: BaseException, arguments: list[str] | None = None) -> str | N
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
-        return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
+        return f"{group}={choice} does not exist{nearest(choice, known)}; there are: {', '.join(known)}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
-        found = options.one_line(error), options.one_line(options.innermost(error))
+        found = one_line(error), one_line(innermost(error))
         return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
     return None
 
@@ -90,7 +126,7 @@ def fault(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     notes = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"{type(error).__name__}: {options.one_line(error)[:300]} ({where}); {notes[-1]}"
+    return f"{type(error).__name__}: {one_line(error)[:300]} ({where}); {notes[-1]}"
 
 
 @contextlib.contextmanager
@@ -117,16 +153,19 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
         group = key.split(".")[0]
         takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
         hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
-        choice = next((a for a in reversed(arguments) if a.startswith(f"{group}=")), None)
+        choice = next((a for a in reversed(arguments) if "." in key and a.startswith(f"{group}=")), None)
         if choice and choice not in sys.argv:
-            hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it"
+            hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it, "
+            hint += f"hydra.sweeper.optional=[{key}] passes the others over"
         elif (CONFIGS / group).is_dir() and {"-m", "--multirun"} & set(sys.argv):
             more = f"with -m say {group}=NAME too, and of several of them {key}=choice(VALUE)"
             if key in known:
                 return f"{key} is no option of the config that the jobs vary: {more}"
             hint += f"; {more}"
-        alike = [k for k in known if ("." in k) >= ("." in key)]
-        return f"{key} is no option{options.nearest(key, alike)}; {hint}"
+        alike = takes or [k for k in known if ("." in k) >= ("." in key) and not k.endswith("_target_")]
+        tail = key.removeprefix(f"{group}.")
+        meant = nearest(tail, alike, f"{group}.", 0.55) if takes else nearest(key, alike)
+        return f"{key} is no option{meant}; {hint}"
     if match := re.match(r"Could not append to config\. An item is already at '[^']*'.*?: '(.*?)' Or add", text):
         return f"+{match[1]}: the option is there already, and is set without the +"
     if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):

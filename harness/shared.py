@@ -10,6 +10,7 @@ from hardmax.files import write_whole
 
 # Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
 FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
+FIGURES = "figures.json"  # what the task says of its figures
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
@@ -47,7 +48,20 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, f"{json.dumps(content, indent=2)}\n".encode())
 
 
-def nearest(word: str, known: list[str], prefix: str = "") -> str:
-    r"""A suggestion in parentheses, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
+def nearest(word: str, known: list[str], prefix: str = "", alike: float = 0.6) -> str:
+    r"""A suggestion in parentheses, or nothing if none is as much ``alike``, from 0 to 1."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def innermost(error: BaseException) -> BaseException:
+    r"""The exception at the bottom of a chain of causes."""
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = cause
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    r"""The first paragraph of an exception's text in one line."""
+    paragraph = str(error).strip().split("\n\n")[0].split("\n    full_key: ")[0]  # the rest is OmegaConf's internals
+    return " ".join(paragraph.split()) or type(error).__name__

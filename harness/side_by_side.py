@@ -3,124 +3,199 @@ r"""Estimators side by side at given parameters, of a finished run or of a confi
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 import torch
-from hydra.utils import get_object
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from hardmax.gradients import WHERE
-from hardmax.paths import CONFIGS, HOME
-from hardmax.reporting.runs import saved_config
+from hardmax.paths import CONFIGS
+from hardmax.reporting.contents import saved_config
 
 from . import memory, options
+from .config import build, check, device_of
 from .measuring import asked_for
-from .options import Refused
-from .refusals import FULL_ERROR, fail
-from .shared import CHECKPOINT
+from .refusals import FULL_ERROR, check_arguments, fail, flags_parser, with_flags_first
+from .run import command_line_overrides
+from .shared import CHECKPOINT, Refused
 from .train import prepare
 
 RIVALS = [
     "reinforce",
     {"reinforce": {"samples": 4, "baseline": "leave_one_out"}},
-    *("arsm", "rebar", "straight_through", "gumbel_softmax", "st_gumbel_softmax", "gumbel_rao", "reinmax", "zgr"),
+    *("arsm", "rebar", "straight_through", "stochastic_straight_through"),
+    *("gumbel_softmax", "st_gumbel_softmax", "gumbel_rao", "reinmax", "zgr"),
 ]  # unless others are asked for
 REFERENCE_DRAWS = 100
 WITH_FOLDER = ("measure.", "device=", "threads=")
+GROUPS = ("estimator", "task", "optimizer", "data")  # of configs that name what is built from a run's folder
 
 
-def measure(arguments: list[str]) -> tuple[list[dict], str, Path]:
+def measure() -> tuple[list[dict], str, Path] | None:
     r"""What the command line asks for: a row for each estimator and place, the task, and the folder for the figures.
 
-    What is refused, or fails, ends the program with one line.
+    None if Hydra was asked for something else, such as ``--cfg job``. What is refused, or fails, ends the program with
+    one line.
     """
-    sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     options.register()
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    found = []
+
+    def job(cfg: DictConfig) -> None:
         try:
-            cfg, chosen, folder = config_of(arguments)
+            cfg, chosen = config_of(cfg, folder)
             torch.set_num_threads(cfg.threads)
             memory.keep_freed_memory()
-            rows = compare(cfg, chosen, folder)
+            to = folder or Path(cfg.output) / "measured" / chosen["task"]
+            found.append((compare(cfg, chosen, folder), chosen["task"], to))
         except Exception as error:
-            if FULL_ERROR:
-                raise
-            fail(error)
-    return rows, chosen["task"], folder or Path(cfg.output) / "measured" / chosen["task"]
+            end_with(error)
+
+    try:
+        folder, arguments = folder_apart(with_flags_first(sys.argv[1:]))
+        check_arguments(arguments)
+        sys.argv[1:] = arguments
+        hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
+    except Exception as error:
+        end_with(error)
+    return found[0] if found else None
 
 
-def config_of(arguments: list[str]) -> tuple[DictConfig, dict[str, str], Path | None]:
-    r"""The config, what was chosen from its groups, and the run's folder, if one is given first.
+def end_with(error: Exception) -> NoReturn:
+    r"""Ends the program with one line, or with the traceback if that is asked for."""
+    if FULL_ERROR:
+        raise error
+    fail(error)
+
+
+def folder_apart(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    r"""The run's folder, if one is given, and all other arguments.
+
+    Raises:
+        Refused: If it is more than one, or a sweep.
+    """
+    found = flags_parser().parse_args(arguments)
+    if found.multirun:
+        raise Refused("-m: measure.py puts estimators side by side by itself: measure.rivals=[NAME,NAME]")
+    words = [word for word in found.overrides if Path(word).is_dir() or ("=" not in word and not word.startswith("~"))]
+    if len(words) > 1:
+        raise Refused(f"{words[1]}: one run's folder is measured at a time, and {words[0]} is given")
+    if not words:
+        return None, arguments
+    at = len(arguments) - 1 - arguments[::-1].index(words[0])  # flags, which may say the same, come first
+    return Path(words[0]), arguments[:at] + arguments[at + 1 :]
+
+
+def config_of(cfg: DictConfig, folder: Path | None) -> tuple[DictConfig, dict[str, str]]:
+    r"""The config to measure by, and what was chosen from its groups; with a run's folder, those of the run.
 
     Raises:
         Refused: If the folder holds no finished run, or does not go with an option.
     """
-    folder = Path(arguments[0]) if arguments and "=" not in arguments[0] else None
-    overrides = arguments[folder is not None :]
-    cfg = hydra.compose("config", overrides, return_hydra_config=True)
-    chosen = {group: Path(str(choice)).name for group, choice in cfg.hydra.runtime.choices.items()}
+    overrides, choices = command_line_overrides(HydraConfig.get()), HydraConfig.get().runtime.choices
+    chosen = {group: Path(str(choice)).name for group, choice in choices.items()}
     OmegaConf.set_readonly(cfg, False)
     OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
     if not any(o.startswith("measure.rivals=") for o in overrides):
         cfg.measure.rivals = [r for r in RIVALS if folder is not None or r != chosen["estimator"]]
     if not any(o.startswith("measure.reference_draws=") for o in overrides):
         cfg.measure.reference_draws = REFERENCE_DRAWS
-    if folder is not None:
-        if not all((folder / name).is_file() for name in ("config.yaml", CHECKPOINT)):
-            raise Refused(f"{folder}: no folder of a finished run (config.yaml and {CHECKPOINT})")
-        if other := [o for o in overrides if not o.startswith(WITH_FOLDER)]:
-            raise Refused(f"{other[0]}: beside a run's folder only measure, device and threads can be given")
-        try:
-            saved = saved_config(folder)
-            chosen = {key: str(saved["choices"][key]) for key in ("task", "estimator")}
-            for key in ("task", "estimator", "optimizer", "seed", "batch_size"):
-                cfg[key] = saved[key]
-        except (ValueError, KeyError, TypeError):
-            raise Refused(f"{folder / 'config.yaml'} cannot be read, or is not a run's") from None
-        check_targets([saved.get(key) for key in ("task", "estimator", "optimizer", "data")], folder)
-        if saved.get("data") is not None:
-            cfg.data = saved["data"]
-            cfg.task.setdefault("data", saved["data"])  # it is said once, at the top
-    options.check(cfg)
-    return cfg, chosen, folder
+    if folder is None:
+        sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
+    else:
+        chosen = use_saved(cfg, folder, overrides)
+    check(cfg)
+    return cfg, chosen
 
 
-def check_targets(config: object, folder: Path) -> None:
-    r"""Looks at what a saved config would call, as its folder may come from anyone.
+def use_saved(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, str]:
+    r"""Puts into a config what a run's folder says of the run; its ``task`` and ``estimator``.
 
     Raises:
-        Refused: If that is neither an estimator, a task nor an optimiser, nor of a module of the user's own, which lies
-            where the command is given.
+        Refused: As :func:`config_of`, or if the folder's config names anything to build that no config does.
     """
-    if isinstance(config, list):
-        for entry in config:
-            check_targets(entry, folder)
+    if not all((folder / name).is_file() for name in ("config.yaml", CHECKPOINT)):
+        raise Refused(f"{folder}: no folder of a finished run (config.yaml and {CHECKPOINT})")
+    if other := [o for o in overrides if not o.startswith(WITH_FOLDER)]:
+        raise Refused(f"{other[0]}: beside a run's folder only measure, device and threads can be given")
+    try:
+        saved = saved_config(folder)
+        chosen = {key: str(saved["choices"][key]) for key in ("task", "estimator")}
+        parts = {key: saved[key] for key in ("task", "estimator", "optimizer", "seed", "batch_size")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Refused(f"{folder / 'config.yaml'} cannot be read, or is not a run's") from None
+    parts["data"] = saved.get("data")
+    sources = config_folders()
+    check_targets(parts, known_targets(sources), folder)
+    if len(sources) > 1 and not holds(folder, chosen, Path.cwd()):
+        sys.path.append(os.getcwd())  # for what the user's own configs name
+    try:
+        for key, part in parts.items():
+            cfg[key] = part
+    except ValueError:
+        raise Refused(f"{folder / 'config.yaml'} cannot be read, or is not a run's") from None
+    if cfg.data is not None:
+        cfg.task.setdefault("data", cfg.data)  # it is said once, at the top
+    return chosen
+
+
+def config_folders() -> list[Path]:
+    r"""Where configs are looked for: in this installation's own, and in those that the command line names."""
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return [Path(source.path) for source in sources if source.scheme() == "file"]
+
+
+def known_targets(folders: list[Path]) -> set[str]:
+    r"""What the configs in groups of these folders name as something to build."""
+
+    def targets(node):
+        if isinstance(node, dict):
+            yield node.get("_target_")
+        for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+            yield from targets(part)
+
+    found = set()
+    for path in (path for folder in folders for group in GROUPS for path in (folder / group).rglob("*.yaml")):
+        found.update(targets(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    return {target for target in found if isinstance(target, str)}
+
+
+def check_targets(config: object, known: set[str], folder: Path) -> None:
+    r"""Looks at what a saved config would build, as its folder may come from anyone; nothing is imported.
+
+    Raises:
+        Refused: If that is not among the ``known``, or the config says in which folder of this machine files lie.
+    """
+    path = folder / "config.yaml"
     if isinstance(config, str) and "${" in config:  # saved configs are resolved
-        raise Refused(f"{folder / 'config.yaml'}: {config} is no value")
-    if not isinstance(config, dict):
-        return
-    if (target := config.get("_target_")) is not None:
-        try:
-            module = get_object(target).__module__
-        except Exception as error:
-            raise Refused(f"{folder / 'config.yaml'}: {target}: {options.one_line(error)}") from None
-        root = module.partition(".")[0]
-        own = any(Path(name).exists() for name in (root, f"{root}.py")) and not (HOME / root).exists()
-        if not own and not f"{module}.".startswith(
-            ("hardmax.estimators.", "hardmax.tasks.", "torch.optim.", "hardmax.harness.schedules.")
-        ):
-            raise Refused(f"{folder / 'config.yaml'}: {target} is neither an estimator, a task nor an optimiser")
-    for entry in config.values():
-        check_targets(entry, folder)
+        raise Refused(f"{path}: {config} is no value")
+    if isinstance(config, dict):
+        if "_target_" in config and str(config["_target_"]) not in known:
+            named = "named by no config of this installation or of --config-dir"
+            raise Refused(f"{path}: {config['_target_']} is {named}: it is not built")
+        if str(config.get("_target_")).startswith("hardmax.") and config.get("folder") is not None:
+            raise Refused(f"{path}: folder={config['folder']}: where files lie is not for it to say")
+    for part in config.values() if isinstance(config, dict) else config if isinstance(config, list) else []:
+        check_targets(part, known, folder)
+
+
+def holds(folder: Path, chosen: dict[str, str], place: Path) -> bool:
+    r"""Whether a place lies within a run's folder, or within the output folder that has it."""
+    folder = folder.resolve()
+    whole = folder.parts[-3:-1] == (chosen["task"], chosen["estimator"])  # else it was moved
+    return place.resolve().is_relative_to(folder.parents[2] if whole else folder)
 
 
 def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> list[dict]:
     r"""Statistics of the config's estimator and of its rivals: a row for each, and for logits and encoder."""
-    device = options.device_of(cfg)
+    device = device_of(cfg)
     torch.manual_seed(cfg.seed)
-    task = options.build(cfg, "task", chosen["task"])
-    estimator = options.build(cfg, "estimator", chosen["estimator"])
+    task = build(cfg, "task", chosen["task"])
+    estimator = build(cfg, "estimator", chosen["estimator"])
     state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     if folder is not None:
         state.load_parameters(folder / CHECKPOINT)

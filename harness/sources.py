@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from hydra._internal.utils import _locate
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from hardmax import __version__
@@ -43,7 +43,7 @@ def code_of(cfg: DictConfig) -> dict[str, str]:
     ours = {path.resolve() for path in files.values()}
     beside = configs_beside(cfg)
     nodes = [OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS if cfg.get(group) is not None]
-    targets = [target for node in (*nodes, *beside.values()) for target in targets_in(node)]
+    targets = [str(target) for node in (*nodes, *beside.values()) for _, target in targets_in(node)]
     files |= {name: path for name, path in modules_behind(targets).items() if path.resolve() not in ours}
     options = {f"estimator/{name}.yaml": hashed(json.dumps(node, sort_keys=True)) for name, node in beside.items()}
     return {name: hash_of_file(path) for name, path in sorted(files.items())} | options
@@ -71,15 +71,21 @@ def config_of(loader: ConfigLoader, group: str, choice: str) -> dict:
     return OmegaConf.to_container(config[group], resolve=True)
 
 
-def targets_in(node: object) -> Iterator[str]:
-    r"""What a plain config names as ``_target_``, at any depth."""
+def targets_in(node: object, key: str = "") -> Iterator[tuple[str, object]]:
+    r"""What a plain config names as ``_target_``, at any depth, after its key with dots."""
     if isinstance(node, dict):
-        if isinstance(node.get("_target_"), str):
-            yield node["_target_"]
-        node = list(node.values())
+        if "_target_" in node:
+            yield f"{key}._target_", node["_target_"]
+        for name, part in node.items():
+            yield from targets_in(part, f"{key}.{name}")
     if isinstance(node, list):
-        for part in node:
-            yield from targets_in(part)
+        for n, part in enumerate(node):
+            yield from targets_in(part, f"{key}[{n}]")
+
+
+def located(target: str) -> object:
+    r"""The class or function of that name; ImportError if there is none. Hydra's own would also log what is raised."""
+    return _locate(target)
 
 
 def modules_behind(targets: list[str]) -> dict[str, Path]:
@@ -91,7 +97,7 @@ def modules_behind(targets: list[str]) -> dict[str, Path]:
     for target in targets:
         waiting += parents(target)
         with contextlib.suppress(Exception):  # an unknown target is refused when it is built
-            waiting.append(get_object(target).__module__)
+            waiting.append(located(target).__module__)
     wanted = {top(target) for target in targets} - {"torch"}
     while waiting:
         name = waiting.pop()

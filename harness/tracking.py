@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,10 +15,11 @@ import yaml
 from matplotlib.image import imsave
 
 from hardmax.paths import HOME
+from hardmax.tasks.base import Figure
 
 from .folders import OpenFolder
 from .online import OWN_ID, ROWS, TIMINGS, start_wandb
-from .shared import FINISHED, NotWritten, Refused, write_json, write_whole, writing
+from .shared import FIGURES, FINISHED, NotWritten, Refused, write_json, write_whole, writing
 from .sources import changed_since, versions
 
 
@@ -50,7 +52,7 @@ def commit(folder: Path) -> dict:
     def git(*arguments):
         options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "env": surroundings}
         try:
-            done = subprocess.run(["git", *arguments], **options)
+            done = subprocess.run(["git", "--no-optional-locks", *arguments], **options)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.rstrip("\n") if done.returncode == 0 else None
@@ -81,7 +83,7 @@ class Tracker:
     Arguments:
         folder: The run's own, already made.
         config: The resolved config, plain.
-        labels: ``task``, ``estimator`` and ``seed``.
+        labels: ``task``, ``estimator`` and ``seed``, and what else was chosen from a group of configs.
         device: Where the run computes.
         sources: Hashes of the ``code`` that makes the results and of the ``data`` files that it reads, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
@@ -127,6 +129,11 @@ class Tracker:
         with contextlib.suppress(NotWritten):
             return self.folder.is_dir()
         return False
+
+    def describe(self, figures: dict[str, Figure]) -> None:
+        r"""Keeps what the task says of its figures."""
+        with writing(self.folder):
+            write_json(self.folder / FIGURES, {name: asdict(figure) for name, figure in figures.items()})
 
     def sizes(self) -> dict[str, int]:
         r"""Bytes of the files of rows so far, which are on disk when this returns."""

@@ -47,6 +47,9 @@ class Joblib(JoblibLauncher):
             what = (execute_job, number, overrides, self.hydra_context, self.config, self.task_function, state)
             pool = pools.get()
             try:
+                if sweep.stopping():  # without waiting for a process to say so
+                    sweep.note(number, list(overrides), {"status": "stopped", "reason": "not begun"})
+                    return JobReturn(status=JobStatus.COMPLETED)
                 for attempt in (1, 2):
                     try:
                         return pool.submit(*what).result()

@@ -11,7 +11,8 @@ from .contents import reason_of, shortened, table_of
 from .curves import with_limits
 from .groups import Group
 from .results import relative_bias
-from .runs import WHERE
+from .rounding import without_rounding
+from .runs import WHERE, Found
 from .words import PLACES
 
 
@@ -49,11 +50,20 @@ class Comparison:
     points: list[Point]
 
 
+def by_problem(found: Found, groups: dict[str, list[Group]]) -> list[tuple[str, Path]]:
+    r"""Files of ``measure.py`` with their problems; one that is of none of the groups' is noted."""
+    problem_of = {run.folder: problem for problem, own in groups.items() for group in own for run in group.runs}
+    files = [(problem_of.get(path.parent, task), path) for task, path in found.measured]
+    absent = [path for problem, path in files if problem not in groups]
+    found.notes += [f"not shown, as it is of none of the problems here: {path}" for path in absent]
+    return [(problem, path) for problem, path in files if problem in groups]
+
+
 def comparisons(task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str]) -> list[Comparison]:
     r"""Everything on a task that is worth a picture: the runs' own ends, their rivals, and ``measured.csv`` files.
 
     Arguments:
-        measured: Tasks and files.
+        measured: Problems and files.
         notes: Gets the files that cannot be read.
     """
     found = []
@@ -80,7 +90,8 @@ def point_of(group: Group, rival: str, where: str) -> Point | None:
     cost = [f.get(f"{prefix}/evaluations") for f in figures]
     if bias is None or None in variances or None in cost:
         return None
-    deviation = math.sqrt(np.mean([v / f[norm] ** 2 for v, f in zip(variances, figures, strict=True)]))
+    relative = [v / f[norm] ** 2 for v, f in zip(variances, figures, strict=True)]
+    deviation = float(without_rounding(math.sqrt(np.mean(relative))))
     seconds = [f.get(f"{prefix}/seconds") for f in figures]
     mean_seconds = math.nan if None in seconds else float(np.mean(seconds))
     name = rival or group.label
@@ -127,7 +138,7 @@ def truth_of(rows: pd.DataFrame) -> str:
 def points_of(rows: pd.DataFrame) -> list[Point]:
     r"""The estimators that ``measure.py`` has measured in one place; NaN where bias and deviation are not known."""
     bias, known = relative_biases(rows)
-    deviation = np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float)
+    deviation = without_rounding(np.sqrt(rows.variance.to_numpy(float)) / rows.true_norm.to_numpy(float))
     columns = (bias, ~known, deviation, rows.evaluations.to_numpy(float), rows.seconds.to_numpy(float))
     return [
         Point(name, name.partition("(")[0].strip(), float(b), bool(limit), float(d), float(cost), float(seconds))

@@ -1,6 +1,7 @@
 r"""Charts as Vega-Lite specifications, which a page draws and of which pictures are made."""
 
 import io
+import textwrap
 from collections.abc import Iterable
 
 import altair as alt
@@ -18,6 +19,12 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 IS_POWER = "abs(log(datum.value) / log(10) - round(log(datum.value) / log(10))) < 1e-6"
 ALL = {"symbolLimit": 0, "labelLimit": 900}  # of a legend: every entry, and in full
 ARCS = 60  # points of an arc of equal error
+BEGINNING, FAR = 0.1, 3  # of an axis; times the range of the middle half
+STRIP = 1.6  # times the limit of an axis
+LETTERS = 56  # of a line above a panel
+PARTS = 12  # of an axis, in each of which a curve that is cut has one mark
+BIAS_REMARK = "Hollow with arrow: it lies below this. Grey edge: none. Grey arcs: equal root mean square error."
+CUT = "▲▼ at an edge: values beyond it"
 
 
 def curve_rows(curves: Iterable[Curve]) -> list[dict]:
@@ -69,12 +76,36 @@ def axis_of(log: bool) -> alt.Axis:
     return alt.Axis(tickCount=6, gridColor=alt.condition(IS_POWER, alt.value("#d4d4d4"), alt.value("#f3f3f3")))
 
 
-def robust_limits(rows: list[dict]) -> list[float]:
-    r"""Limits of an axis that show the course of a loss rather than its first moments."""
-    values = [row["mean"] for row in rows]
-    low, high = min(values), float(np.quantile(values, 0.97))
+def axis_limits(rows: list[dict], log: bool) -> list[float]:
+    r"""Limits of an axis that show what matters: where curves run once they have begun, without what lies far off.
+
+    On a linear axis the first tenth is seen as far as the rest reaches; of the rest, what is within three interquartile
+    ranges of the quartiles. :func:`cut_rows` says where something is beyond.
+    """
+    first, last = (end(row["x"] for row in rows) for end in (min, max))
+    begun = [row for row in rows if log or row["x"] >= first + BEGINNING * (last - first)]
+    values = [row[name] for row in begun for name in ("low", "mean", "high") if row.get(name) is not None]
+    values = np.log10([value for value in values if value > 0]) if log else np.array(values)
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    reach = FAR * (upper - lower) or np.inf
+    low, high = max(values.min(), lower - reach), min(values.max(), upper + reach)
     margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
-    return [low - margin, high + margin]
+    return [float(10**end if log else end) for end in (low - margin, high + margin)]
+
+
+def cut_rows(rows: list[dict], limits: list[float]) -> list[dict]:
+    r"""Where means lie beyond the limits of their axis: of each label, the farthest in each of a few parts of it."""
+    first, last = (end(row["x"] for row in rows) for end in (min, max))
+    width = (last - first) / PARTS or 1.0
+    found: dict[tuple, dict] = {}
+    for row in rows:
+        above = row["mean"] > limits[1]
+        beyond = row["mean"] - limits[1] if above else limits[0] - row["mean"]
+        key = row["label"], above, int((row["x"] - first) / width)
+        if beyond > 0 and beyond > found.get(key, {}).get("beyond", 0):
+            cut = {"label": row["label"], "x": row["x"], "y": limits[above], "mean": row["mean"], "above": above}
+            found[key] = cut | {"beyond": beyond}
+    return list(found.values())
 
 
 def curve_chart(
@@ -88,10 +119,10 @@ def curve_chart(
     A page may put another axis in place of the steps: its rows, and its title for that of x wherever it stands.
     """
     base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
-    scale = alt.Scale(**({"type": "log"} if words.log else {"zero": False}), nice=False, padding=8)
-    if rows and words.robust:
-        scale = alt.Scale(domain=robust_limits(rows), nice=False)
-    of, clip = channels(looks, legend), words.robust
+    limits = axis_limits(rows, words.log) if rows else [1, 2]  # a page sets its own
+    scale = alt.Scale(type="log" if words.log else "linear", domain=limits, nice=False)
+    cut = alt.Chart(alt.NamedData("cut") if rows is None else alt.InlineData(cut_rows(rows, limits)))
+    of, clip = channels(looks, legend), True
     x = alt.X("x:Q", title=AXES["steps"], scale=alt.Scale(zero=False, nice=False, padding=4), axis=axis_of(False))
     y = lambda name: alt.Y(f"{name}:Q", title=words.unit or None, scale=scale, axis=axis_of(words.log))
     band = base.mark_area(fillOpacity=0.18, clip=clip).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
@@ -102,7 +133,13 @@ def curve_chart(
         mark = base.mark_point(size=45, clip=clip, filled=filled, opacity=1, strokeWidth=1.5)
         return mark.transform_filter(condition).encode(x=x, y=y("mean"), color=of["color"], shape=of["shape"])
 
+    def beyond(condition, shape, towards):
+        mark = cut.mark_point(shape=shape, filled=True, size=60, opacity=1, yOffset=towards, description="cut")
+        tooltip = [alt.Tooltip("label:N", title="estimator"), alt.Tooltip("mean:Q", title=words.title, format=",.4~g")]
+        return mark.transform_filter(condition).encode(x=x, y=y("y"), color=of["color"], tooltip=tooltip)
+
     layers = [band, line, points("datum.mark && !datum.limit", True), points("datum.limit", False)]
+    layers += [beyond("datum.above", "triangle-up", 4), beyond("!datum.above", "triangle-down", -4)]
     if rows is None:
         layers.append(
             hover(
@@ -145,25 +182,29 @@ def legend_below(looks: dict[str, Look]) -> alt.Legend:
 
 def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, looks: dict[str, Look]) -> dict:
     r"""Curves against steps for print; each panel has its words, its rows and a remark."""
-    charts = [
-        curve_chart(words, looks, rows, legend_below(looks)).properties(
-            title=alt.Title(words.title, subtitle=remark or " "), width=300, height=230
-        )
-        for words, rows, remark in panels
-    ]
+    charts, remarks = [], []
+    for words, rows, remark in panels:
+        cut = CUT if cut_rows(rows, axis_limits(rows, words.log)) else ""
+        remarks.append(textwrap.wrap("; ".join(filter(None, [remark, cut])), LETTERS))
+    for (words, rows, _), lines in zip(panels, remarks, strict=True):
+        heading = alt.Title(words.title, subtitle=lines + [" "] * (max(map(len, remarks)) - len(lines)))
+        chart = curve_chart(words, looks, rows, legend_below(looks))
+        charts.append(chart.properties(title=heading, width=300, height=230))
     return picture(charts, title, min(len(charts), 4))
 
 
 def bias_rows(comparison: Comparison, at_equal_cost: bool) -> list[dict]:
-    r"""Rows of data for :func:`bias_chart`; estimators without noise lie at its floor."""
-    low, _ = limits(comparison)[1]
+    r"""Rows of data for :func:`bias_chart`; estimators without bias or noise lie at its edges, side by side."""
+    (left, _), (bottom, _) = limits(comparison)
+    perfect = [point.label for point in comparison.points if point.bias == point.deviation == 0]
     rows = []
     for point in comparison.points:
         y = point.at_equal_cost if at_equal_cost else point.deviation
+        place = (perfect.index(point.label) + 0.5) / len(perfect) if point.label in perfect else 0.5
         row = {"label": point.label, "bias": rounded(point.bias), "deviation": rounded(y), "limit": point.limit}
-        row |= {"x": rounded(max(point.bias, limits(comparison)[0][0] * 1.25)), "y": rounded(max(y, low * 1.25))}
-        row |= {"evaluations": rounded(point.evaluations), "note": "no noise" if y == 0 else ""}
-        rows.append(row | {"milliseconds": rounded(1e3 * point.seconds)})
+        row |= {"x": rounded(point.bias or left * STRIP**place), "y": rounded(y or bottom * STRIP**0.5)}
+        row |= {"evaluations": rounded(point.evaluations), "milliseconds": rounded(1e3 * point.seconds)}
+        rows.append(row)
     return rows
 
 
@@ -195,8 +236,7 @@ def bias_chart(
         return mark.transform_filter(condition).encode(x=x, y=y, color=of["color"], shape=of["shape"])
 
     arrow = base.mark_text(text="←", dx=-13, fontSize=14, fontWeight="bold").transform_filter("datum.limit")
-    note = base.mark_text(dy=-13, fontSize=10, color="#444444").encode(x=x, y=y, text="note:N")
-    layers = [background, arrow.encode(x=x, y=y, color=of["color"]), note]
+    layers = [*edges(comparison), background, arrow.encode(x=x, y=y, color=of["color"])]
     layers += [points("!datum.limit", True), points("datum.limit", False)]
     if rows is None:
         layers.append(
@@ -213,6 +253,25 @@ def bias_chart(
             )
         )
     return alt.layer(*layers)
+
+
+def edges(comparison: Comparison) -> list[alt.Chart]:
+    r"""Strips in which those points lie that have no bias, or no noise: a logarithmic axis has no place for them."""
+    (left, right), (bottom, top) = limits(comparison)
+    strips = []
+    if any(point.bias == 0 for point in comparison.points):
+        strips.append({"x": left, "x2": left * STRIP, "y": bottom, "y2": top, "text": "no bias", "angle": 270})
+    if any(point.deviation == 0 for point in comparison.points):
+        strips.append({"x": left, "x2": right, "y": bottom, "y2": bottom * STRIP, "text": "no noise", "angle": 0})
+    found = []
+    for strip in strips:
+        base = alt.Chart(alt.InlineData([strip]))
+        found.append(base.mark_rect(color="#f0f0f0").encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q"))
+        middle = {"dx": -6, "dy": 10} if strip["angle"] else {"dx": -6, "dy": -9}
+        text = base.mark_text(align="right", fontSize=10, color="#555555", angle=strip["angle"], **middle)
+        corner = {"x": "x:Q", "y": "y2:Q"} if strip["angle"] else {"x": "x2:Q", "y": "y:Q"}
+        found.append(text.encode(text="text:N", **corner))
+    return found
 
 
 def arcs(across: list[float], up: list[float]) -> list[dict]:
@@ -234,7 +293,7 @@ def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> 
         )
         for equal, name in names.items()
     ]
-    return picture(charts, title, 2, "Hollow with arrow: it lies below this. Grey arcs: equal root mean square error.")
+    return picture(charts, title, 2, BIAS_REMARK)
 
 
 def as_png(spec: dict) -> bytes:

@@ -151,10 +151,10 @@ def table_of(path: Path) -> pd.DataFrame:
     table = pd.read_csv(io.StringIO(read_text(path)))
     if max(table.shape) > MOST_ENTRIES:
         raise ValueError(f"more than {MOST_ENTRIES} rows or columns")
-    return table.map(lambda cell: shortened(cell) if isinstance(cell, str) else cell if is_number(cell) else math.nan)
+    return table.map(lambda cell: shortened(cell) if isinstance(cell, str) else cell if is_figure(cell) else math.nan)
 
 
-def is_number(value: object) -> bool:
+def is_figure(value: object) -> bool:
     r"""Whether a value is a number with which one can reckon: finite, and no larger or smaller than any figure is."""
     return type(value) in NUMBERS and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .groups import Group
-from .runs import AXES, WHERE, Run
+from .rounding import ROUNDING
+from .runs import AXES, WHERE, Run, said_by
 from .words import by_importance, words
 
 MOST_POINTS = 50_000  # of all curves of a task together, so that a page stays light
@@ -41,7 +42,8 @@ def drawn(groups: list[Group]) -> tuple[list[str], list[str]]:
     task measures only the one to the parameters, that one and its dead components.
     """
     there = {metric for group in groups for run in group.finished for metric in run.curves}
-    held_out = by_importance({metric for metric in there if metric.startswith("valid/")})
+    said = said_by([run for group in groups for run in group.runs])
+    held_out = by_importance({metric for metric in there if metric.startswith("valid/")}, said)
     where = next((w for w in WHERE if f"gradient/{w}/variance" in there), WHERE[0])
     first = ["train/loss", *held_out[:1], f"gradient/{where}/variance", f"gradient/{where}/bias2"]
     first += [f"gradient/{where}/dead"] * (where == "encoder")
@@ -70,7 +72,7 @@ def curve_of(group: Group, metric: str, axis: str, most: int) -> Curve | None:
     A run without a value of its own keeps the group from having a mean, as one of the others alone would be another.
     """
     biased = metric.endswith("/bias2")
-    log = words(metric).log and not biased
+    log = words(metric, {}).log and not biased
     runs = [known_part(run, metric, axis, above_zero=log) for run in group.finished]
     if not runs or min(map(len, runs)) == 0:
         return None
@@ -82,6 +84,9 @@ def curve_of(group: Group, metric: str, axis: str, most: int) -> Curve | None:
         errors = [np.interp(x, *known_part(run, f"{metric}_error", axis).T) for run in group.finished]
         error = np.maximum(error, np.sqrt(np.square(errors).sum(0)) / len(runs))
         mean, low, high, limit = with_limits(mean, error)
+        if not (above := mean > 0).any():
+            return None
+        x, mean, low, high, limit = (values[above] for values in (x, mean, low, high, limit))
     else:
         low, high = mean - error, mean + error
     if log:
@@ -116,9 +121,15 @@ def with_limits(square: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.n
     r"""Bias from its debiased square and that one's standard error: the value, its band, and whether it is a limit.
 
     The square is averaged before the root is taken, as the roots of noise would not average out. A bias that is within
-    two standard errors of 0 cannot be told from it: its upper limit takes its place, two errors above.
+    two standard errors of 0 cannot be told from it: its upper limit takes its place, two errors above. One that is
+    rounding is 0.
+
+    Arguments:
+        square, error: Both over the squared norm of the true gradient.
     """
-    limit = ~(square > 2 * np.nan_to_num(error))
+    rounding = np.maximum(square, np.nan_to_num(error)) <= ROUNDING**2
+    square, error = np.where(rounding, 0.0, square), np.where(rounding, 0.0, error)
+    limit = ~(square > 2 * np.nan_to_num(error)) & ~rounding
     highest = np.maximum(square, 0) + 2 * error
     value = np.sqrt(np.where(limit, highest, square))
     low, high = np.sqrt(np.maximum(square - error, 0)), np.sqrt(np.maximum(square, 0) + error)

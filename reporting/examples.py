@@ -104,13 +104,14 @@ def scaled(content: bytes) -> bytes:
     image = Image.open(io.BytesIO(content), formats=["PNG"])
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are too many")
-    side = MOST_SIDE
-    while len(content) > MOST_SHOWN or max(image.size) > side:
+    for side in (MOST_SIDE, MOST_SIDE // 2, MOST_SIDE // 4, MOST_SIDE // 8):
+        if len(content) <= MOST_SHOWN and max(image.size) <= MOST_SIDE:
+            break
         image = image.convert("RGB")
         image.thumbnail((side, side))
         packed = io.BytesIO()
         image.save(packed, "PNG", optimize=True)
-        content, side = packed.getvalue(), side // 2
+        content = packed.getvalue()
     return content
 
 

@@ -1,34 +1,33 @@
 r"""Runs chosen and put together: those of one configuration, which differ in their seeds alone, are a group."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 
+from .contents import shortened
 from .looks import Look, looks
 from .runs import Run
+from .settings import ABSENT, as_number, canonical, columns, differing, listed, same, texts, without_consequences
 
-OBSERVING = ("valid.every", "measure.", "log_every")  # how closely training is watched, which leaves it as it is
-ONLY_NAMES = (
-    "estimator._target_",
-    "task._target_",
-    "estimator",
-    "task",
-    "seed",
-)  # said by the choices, or not compared
+WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
+CHOICES = ("estimator", "task", "seed")
+PROBLEM = ("task.", "data.")  # what is to be solved, rather than how
+MOST_LETTERS = 160  # of a label
 
 
 @dataclass
 class Group:
-    r"""Runs on one task that are averaged.
+    r"""Runs on one problem that are averaged.
 
     Attributes:
-        task: Its name.
-        label: Unique on the task, and the same on another one for the same settings.
+        task: The problem: the task's name, and settings that tell it from the task's other problems.
+        label: Unique on the problem, and the same on another one for the same settings.
         settings: What was swept: values by the name of the column.
         runs: In whatever state, by seed.
-        blocks: What pairs a run with one of another group: its seed, and what else was swept in both.
-        missing: Seeds that other groups on the task have.
+        pooled: What its runs differ in beside their seeds: values by the name of the column.
+        missing: Seeds that other groups on the problem have.
         look: In charts and tables.
     """
 
@@ -36,7 +35,7 @@ class Group:
     label: str
     settings: dict[str, str]
     runs: list[Run]
-    blocks: list[tuple]
+    pooled: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     look: Look | None = None
 
@@ -50,14 +49,15 @@ class Group:
     def finished(self) -> list[Run]:
         return [run for run in self.runs if run.finished]
 
-    def by_block(self, metric: str) -> dict[tuple, float]:
-        r"""Final figures of the finished runs where they are defined; blocks that came twice are told apart."""
+    def by_seed(self, metric: str) -> dict[tuple, float]:
+        r"""Final figures of the finished runs where they are defined; seeds that came twice are told apart."""
         found = {}
-        for run, block in zip(self.runs, self.blocks, strict=True):
-            if run.finished and run.figures.get(metric) is not None:
-                while block in found:
-                    block = (*block, "again")
-                found[block] = run.figures[metric]
+        for run in self.finished:
+            value, seed = run.figures.get(metric), (run.seed,)
+            if value is not None and math.isfinite(value):
+                while seed in found:
+                    seed = (*seed, "again")
+                found[seed] = value
         return found
 
 
@@ -88,26 +88,8 @@ def check_key(key: str, runs: list[Run], option: str) -> str:
     return key
 
 
-def same(value: str, other: str | None) -> bool:
-    r"""Whether two texts are equal, or the same number."""
-    if value == other or other is None:
-        return value == other
-    try:
-        return float(value) == float(other)
-    except ValueError:
-        return False
-
-
-def as_number(value: str) -> tuple:
-    r"""Orders numbers by their size, before all other texts."""
-    try:
-        return 0, float(value), value
-    except ValueError:
-        return 1, 0.0, value
-
-
 def grouped(runs: list[Run], by: list[str], known: list[str], notes: list[str]) -> dict[str, list[Group]]:
-    r"""Groups by task, each of the runs that share estimator and all settings, or the keys given.
+    r"""Groups by problem, each of the runs that share estimator and all settings, or the keys given.
 
     Arguments:
         runs: To be grouped.
@@ -120,10 +102,7 @@ def grouped(runs: list[Run], by: list[str], known: list[str], notes: list[str]) 
     """
     for key in by:
         check_key(key, runs, "--by")
-    found = {}
-    for task in sorted({run.task for run in runs}):
-        of_task = [run for run in runs if run.task == task]
-        found[task] = on_one_task(task, of_task, by, notes)
+    found = {problem: on_one_problem(problem, own, by, notes) for problem, own in problems(runs).items()}
     every = [group for groups in found.values() for group in groups]
     appearance = looks({group.label: group.estimator for group in every}, known)
     for group in every:
@@ -131,50 +110,65 @@ def grouped(runs: list[Run], by: list[str], known: list[str], notes: list[str]) 
     return found
 
 
-def on_one_task(task: str, runs: list[Run], by: list[str], notes: list[str]) -> list[Group]:
-    r"""The groups of one task by label, still without looks."""
-    shared, own = swept(runs)
-    settings = {id(run): {k: run.config[k] for k in shared + own[run.estimator] if k in run.config} for run in runs}
-    groups: dict[tuple, Group] = {}
-    for run in latest(runs, settings, notes):
-        others = settings[id(run)]
-        key = {k: run.config.get(k, "none") for k in by} or {"estimator": run.estimator, **others}
-        columns = {column(k): value_of(k, v) for k, v in key.items() if k != "estimator"}
-        group = groups.setdefault(tuple(key.items()), Group(task, "", columns, [], []))
-        group.runs.append(run)
-        group.blocks.append((run.seed, *(value for k, value in others.items() if by and k not in by and k in shared)))
-    name_all(groups)
+def problems(runs: list[Run]) -> dict[str, list[Run]]:
+    r"""Runs by what they solve: those of one task that differ in nothing of task and data."""
+    found, used = {}, set()
+    for task in sorted({run.task for run in runs}):
+        of_task = [run for run in runs if run.task == task]
+        keys = without_consequences(differing(of_task, lambda key: key.startswith(PROBLEM)), of_task)
+        names, written = columns(keys), {key: texts(key, of_task) for key in keys}
+        titled = defaultdict(list)
+        for run in of_task:
+            titled[tuple(written[key][canonical(run.config.get(key))] for key in keys)].append(run)
+        for values in sorted(titled, key=lambda values: [as_number(value) for value in values]):
+            settings = dict(zip(names.values(), values, strict=True))
+            found[unused(", ".join(filter(None, [task, listed(settings)])), used)] = titled[values]
+    return found
+
+
+def on_one_problem(problem: str, runs: list[Run], by: list[str], notes: list[str]) -> list[Group]:
+    r"""The groups of one problem by label, still without looks."""
+    keys = swept(runs)
+    every = list(dict.fromkeys([*by, *(key for own in keys.values() for key in own)]))
+    written, names = {key: texts(key, runs) for key in ("estimator", *every)}, columns(every)
+    value = lambda run, key: written[key][canonical(run.config.get(key))]
+    groups: dict[tuple, list[Run]] = defaultdict(list)
+    for run in latest(runs, keys, notes):
+        own = [key for key in keys[run.estimator] if key in run.config]
+        groups[tuple((k, value(run, k)) for k in by or ["estimator", *own])].append(run)
+    labels = labels_of(list(groups), names)
+    found = []
+    for key, own in groups.items():
+        settings = {names[k]: text for k, text in key if k != "estimator" and text != ABSENT}
+        group = Group(problem, labels[key], settings, own)
+        apart = [k for k in ("estimator", *every) if k not in dict(key) and not k.startswith(WATCHING)]
+        values = {names.get(k, k): list(dict.fromkeys(value(run, k) for run in own)) for k in apart}
+        group.pooled = {name: sorted(v, key=as_number) for name, v in values.items() if len(v) > 1}
+        found.append(group)
     seeds = {run.seed for run in runs}
-    for group in groups.values():
+    for group in found:
         group.missing = [] if by else sorted(seeds - {run.seed for run in group.runs}, key=as_number)
-    return sorted(groups.values(), key=lambda group: [as_number(group.label)])
+    return sorted(found, key=lambda group: [as_number(group.label)])
 
 
-def swept(runs: list[Run]) -> tuple[list[str], dict[str, list[str]]]:
-    r"""Keys in which runs on one task differ: those of no estimator, and those of each estimator.
-
-    A key that a run lacks, because its optimiser or an earlier version has none such, tells it apart from no other.
-    """
-
-    def differing(runs, of_estimator):
-        values = defaultdict(set)
-        for run in runs:
-            for key, value in run.config.items():
-                if key.startswith("estimator.") == of_estimator and key.split(".")[0] not in NOT_RESULTS:
-                    values[key].add(value)
-        return [key for key, found in values.items() if len(found) > 1 and key not in ONLY_NAMES]
-
+def swept(runs: list[Run]) -> dict[str, list[str]]:
+    r"""Keys in which runs on one problem differ, by estimator: those of none, and its own."""
+    left_out = lambda key: key in CHOICES or key.split(".")[0] in NOT_RESULTS or key.startswith(PROBLEM)
+    shared = differing(runs, lambda key: not left_out(key) and not key.startswith("estimator."))
+    shared = without_consequences(shared, runs)
     by_estimator = defaultdict(list)
     for run in runs:
         by_estimator[run.estimator].append(run)
-    return differing(runs, False), {name: differing(of_one, True) for name, of_one in by_estimator.items()}
+    own = {name: differing(of_one, lambda key: key.startswith("estimator.")) for name, of_one in by_estimator.items()}
+    return {name: shared + without_consequences(own[name], of_one) for name, of_one in by_estimator.items()}
 
 
-def latest(runs: list[Run], settings: dict[int, dict], notes: list[str]) -> list[Run]:
+def latest(runs: list[Run], keys: dict[str, list[str]], notes: list[str]) -> list[Run]:
     r"""Without runs that were repeated, or finished in another folder, later; these are noted."""
     by_identity = defaultdict(list)
     for run in runs:
-        by_identity[run.estimator, tuple(settings[id(run)].items()), run.seed].append(run)
+        settings = (canonical(run.config.get(key)) for key in (*keys[run.estimator], "seed"))
+        by_identity[run.estimator, *settings].append(run)
     kept = []
     for repeated in by_identity.values():
         *others, last = sorted(repeated, key=lambda run: (run.finished, run.made, run.folder))
@@ -185,28 +179,30 @@ def latest(runs: list[Run], settings: dict[int, dict], notes: list[str]) -> list
     return sorted(kept, key=lambda run: (as_number(run.seed), run.folder))
 
 
-def column(key: str) -> str:
-    r"""What a swept key is called: without what goes without saying."""
-    return key.removeprefix("estimator.").removesuffix("._target_")
-
-
-def value_of(key: str, value: str) -> str:
-    return value.rpartition(".")[2] if key.endswith("._target_") else value
-
-
-def name_all(groups: dict[tuple, Group]) -> None:
-    r"""Labels groups by estimator and settings; by how runs are watched only if nothing else differs."""
+def labels_of(keys: list[tuple], names: dict[str, str]) -> dict[tuple, str]:
+    r"""A label for each group, by estimator and settings; by how runs are watched only if nothing else differs."""
 
     def labels(hidden):
-        return [label({k: v for k, v in key if not k.startswith(hidden)}) for key in groups]
+        return {key: label({k: v for k, v in key if not k.startswith(hidden)}, names) for key in keys}
 
-    short = labels(OBSERVING)
-    names = short if len(set(short)) == len(groups) else labels(())
-    for group, name in zip(groups.values(), names, strict=True):
-        group.label = name
+    short = labels(WATCHING)
+    found = short if len(set(short.values())) == len(keys) else labels(())
+    used: set[str] = set()
+    found = {key: unused(text, used) for key, text in found.items()}
+    assert len(set(found.values())) == len(keys), "two groups of one label would share their figures"
+    return found
 
 
-def label(key: dict[str, str]) -> str:
-    settings = ", ".join(f"{column(k)}={value_of(k, v)}" for k, v in key.items() if k != "estimator")
+def unused(text: str, used: set[str]) -> str:
+    r"""A text from anyone, told apart from those that were used before; it is used then."""
+    text = shortened(text, MOST_LETTERS)
+    while text in used:
+        text += " (another)"
+    used.add(text)
+    return text
+
+
+def label(key: dict[str, str], names: dict[str, str]) -> str:
+    settings = listed({names[k]: text for k, text in key.items() if k != "estimator"})
     estimator = key.get("estimator")
     return settings if estimator is None else f"{estimator} ({settings})" if settings else estimator

@@ -6,18 +6,19 @@ from pathlib import Path
 import altair as alt
 import numpy as np
 
+from hardmax import markdown
 from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
-from .biases import Point, measured_in, truth_of
+from .biases import Point, by_problem, measured_in, truth_of
 from .charts import as_png, axis_of, picture, rounded
 from .contents import table_of
 from .groups import grouped
-from .published import experiment
-from .reproduction import as_paragraphs, made, markdown
+from .published.experiments import experiment
+from .reproduction import as_paragraphs, made
 from .results import Results, results_of
 from .runs import Found, find
-from .tables import NONE, about_runs, cell, in_markdown
+from .tables import NONE, about_runs, cell
 from .writing import file_name
 
 WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
@@ -30,11 +31,11 @@ Every estimator with its default settings and one learning rate for all: where i
 far it could get. Written by `make leaderboard` from runs and from `measure.py`, and by nothing else.
 
 The first figure of a table is the mean over seeds ± its standard error; bold is the best and what is not
-significantly worse (95 %), and ? a single run. The others are about one gradient draw to the logits of one example, all
-estimators at the same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's
+significantly worse (95 %), and ? below three runs. The others are about one gradient draw to the logits of one example,
+all estimators at the same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's
 norm, evaluations of the objective, and time. What an estimator learns was trained for a hundred steps before. A dash:
-not measured or not defined, as the bias of bounds, whose gradient is another one. Biases of a few millionths are
-rounding.
+not measured or not defined, as the bias of bounds, whose gradient is another one. Biases and
+deviations below 0.0001 are rounding, and 0.
 """
 
 
@@ -46,7 +47,7 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
     """
     found = find(folders)
     by_task = grouped(found.runs, [], sorted({run.estimator for run in found.runs}), found.notes)
-    parts, written = [HEAD], []
+    measured, parts, written = by_problem(found, by_task), [HEAD], []
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         for task, groups in by_task.items():
@@ -54,7 +55,7 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
             if not ranked_by(results):
                 found.notes.append(f"left out: {task}, whose runs have no final figure that can be better or worse")
                 continue
-            points, about = measured_on(task, found)
+            points, about = measured_on(task, measured, found)
             written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
             write_whole(written[-1], as_png(drawing(results, points)))
             parts.append(section(results, points, about, written[-1].name))
@@ -73,9 +74,9 @@ def ranked_by(results: Results) -> str | None:
     return next((metric for metric in results.shown if results.words(metric).better), None)
 
 
-def measured_on(task: str, found: Found) -> tuple[dict[str, Point], str]:
+def measured_on(task: str, measured: list[tuple[str, Path]], found: Found) -> tuple[dict[str, Point], str]:
     r"""Estimators by name as measured in one place, that where there are most of them, and a sentence about it."""
-    files = [(measured_in(path, found.notes).get("logits", []), path) for on, path in found.measured if on == task]
+    files = [(measured_in(path, found.notes).get("logits", []), path) for on, path in measured if on == task]
     points, path = max(files, key=lambda file: len(file[0]), default=([], None))
     found.notes += [
         f"left out, as fewer estimators were measured there: {other}" for _, other in files if other != path
@@ -87,7 +88,7 @@ def measured_on(task: str, found: Found) -> tuple[dict[str, Point], str]:
     first = rows.iloc[0]
     place = f"those of {run.estimator} with seed {run.seed} at step {first.get('step')}" if run else "the initial ones"
     about = f"Gradients: parameters are {place}; {first.get('draws')} draws, truth: {truth_of(rows)}."
-    return {point.label: point for point in points}, in_markdown(about) + "\n"
+    return {point.label: point for point in points}, markdown.plain(about) + "\n"
 
 
 def section(results: Results, points: dict[str, Point], about: str, picture_name: str) -> str:
@@ -101,9 +102,16 @@ def section(results: Results, points: dict[str, Point], about: str, picture_name
     for group in results.groups:
         found = cell(results, group, merit)
         text = f"**{found.text}**" if found.marked else found.text
-        rows.append([in_markdown(group.label), about_runs(group), text, *measured(points.get(group.label))])
-    task = in_markdown(results.task)
-    parts = [f"\n## {task}\n", *settings, about, f"![{task}]({picture_name})\n", markdown(titles, rows), made(runs)]
+        rows.append([markdown.plain(group.label), about_runs(group), text, *measured(points.get(group.label))])
+    task = markdown.plain(results.task)
+    parts = [
+        f"\n## {task}\n",
+        *settings,
+        about,
+        f"![{task}]({picture_name})\n",
+        markdown.table(titles, rows),
+        made(runs),
+    ]
     return "\n".join(part for part in parts if part)
 
 

@@ -21,23 +21,28 @@ def looks(estimators: dict[str, str], known: list[str]) -> dict[str, Look]:
     r"""A look for each label, given its estimator: 64 different ones before any comes again.
 
     An estimator has one colour, the first that is least used from the one on which its name falls, so that it is as
-    good as always the same; with a single estimator, each label has a colour. Lines and markers differ within a
-    colour, and among all labels as long as there are enough.
+    good as always the same; with a single estimator, each label has a colour. Lines and markers are those of the
+    options, which a label names after its estimator; they always differ within a colour, and where there are no options
+    among all labels as long as there are enough.
 
     Arguments:
-        estimators: By label.
+        estimators: By label, which begins with it where anything follows.
         known: Estimators that have a colour beside those, so that it is the same whether all are shown or not.
     """
     alone = len(set(estimators.values())) == 1
     colour, used = {}, Counter()
     for name in sorted(estimators if alone else {*estimators.values(), *known}):
         colour[name] = next_of(len(COLOURS), used, zlib.crc32(name.encode()))
+    option = {label: label.removeprefix(estimators[label]) for label in estimators}
+    place = {name: n % len(DASHES) for n, name in enumerate(sorted(set(option.values())))}
     found, styles, within = {}, Counter(), {}
     for label in sorted(estimators):
         c = colour[label if alone else estimators[label]]
-        style = min(range(len(DASHES)), key=lambda s: (within.setdefault(c, Counter())[s], styles[s], s))
+        used, own = within.setdefault(c, Counter()), place[option[label]]
+        rank = lambda s, used=used, own=own: (used[s], s != own if len(place) > 1 else styles[s], s)
+        style = min(range(len(DASHES)), key=rank)
         styles[style] += 1
-        within[c][style] += 1
+        used[style] += 1
         found[label] = Look(COLOURS[c], DASHES[style], SHAPES[style])
     return found
 

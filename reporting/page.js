@@ -21,15 +21,42 @@
     return rows;
   }
 
-  // As robust_limits in charts.py.
-  function robustLimits(rows) {
-    const values = rows.map((row) => row.mean).sort((a, b) => a - b);
-    const place = 0.97 * (values.length - 1);
+  // As numpy's quantile, of sorted values.
+  function quantile(values, share) {
+    const place = share * (values.length - 1);
     const below = Math.floor(place);
-    const above = Math.min(below + 1, values.length - 1);
-    const high = values[below] + (place - below) * (values[above] - values[below]);
-    const margin = 0.05 * (high - values[0]) || 0.05 * Math.abs(values[0]) || 1;
-    return [values[0] - margin, high + margin];
+    return values[below] + (place - below) * (values[Math.min(below + 1, values.length - 1)] - values[below]);
+  }
+
+  // As axis_limits in charts.py.
+  function axisLimits(rows, log, BEGINNING = 0.1, FAR = 3) {
+    const places = rows.map((row) => row.x);
+    const first = Math.min(...places);
+    const start = first + BEGINNING * (Math.max(...places) - first);
+    let values = rows.filter((row) => log || row.x >= start).flatMap((row) => [row.low, row.mean, row.high]).filter((v) => v !== null);
+    if (log) values = values.filter((v) => v > 0).map(Math.log10);
+    values.sort((a, b) => a - b);
+    const [lower, upper] = [quantile(values, 0.25), quantile(values, 0.75)];
+    const reach = FAR * (upper - lower) || Infinity;
+    const low = Math.max(values[0], lower - reach);
+    const high = Math.min(values.at(-1), upper + reach);
+    const margin = 0.05 * (high - low) || 0.05 * Math.abs(low) || 1;
+    return [low - margin, high + margin].map((end) => (log ? 10 ** end : end));
+  }
+
+  // As cut_rows in charts.py.
+  function cutRows(rows, [bottom, top], PARTS = 12) {
+    const places = rows.map((row) => row.x);
+    const first = Math.min(...places);
+    const width = (Math.max(...places) - first) / PARTS || 1;
+    const found = new Map();
+    for (const { label, x, mean } of rows) {
+      const above = mean > top;
+      const beyond = above ? mean - top : bottom - mean;
+      const key = `${above} ${Math.floor((x - first) / width)} ${label}`;
+      if (beyond > 0 && beyond > (found.get(key)?.beyond ?? 0)) found.set(key, { label, x, y: above ? top : bottom, mean, above, beyond });
+    }
+    return [...found.values()];
   }
 
   async function draw(place, looks, axis, hidden) {
@@ -42,6 +69,8 @@
       return;
     }
     const spec = structuredClone(chart.spec);
+    const limits = chart.kind === "curves" ? axisLimits(rows, chart.log) : null;
+    const cut = limits ? cutRows(rows, limits) : [];
     for (const { encoding } of spec.layer) {
       if (chart.kind === "curves") {
         for (const channel of [encoding.x, ...(encoding.tooltip || [])]) if (channel.field === "x") channel.title = axes[axis];
@@ -49,9 +78,9 @@
       for (const channel of ["color", "shape", "strokeDash"]) {
         if (encoding[channel]) encoding[channel].scale = { domain: looks.label, range: looks[channel] };
       }
-      if (chart.robust) encoding.y.scale = { domain: robustLimits(rows), nice: false };
+      if (limits) encoding.y.scale.domain = limits;
     }
-    Object.assign(spec, { width: "container", height: 260, datasets: { ...spec.datasets, rows }, config });
+    Object.assign(spec, { width: "container", height: 260, datasets: { ...spec.datasets, rows, cut }, config });
     spec.autosize = { type: "fit-x", contains: "padding" };
     const renderer = rows.length > 5000 ? "canvas" : "svg";
     place.view = (await vegaEmbed(place, spec, { actions: false, renderer, logLevel: ERRORS })).view;

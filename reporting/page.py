@@ -19,11 +19,13 @@ from .curves import Curve
 from .examples import exhibits
 from .groups import Group
 from .looks import Look, looks
+from .numbers import with_error
 from .provenance import provenance
-from .published import HEADS, Beside, by_table, cells
+from .published.join import Beside
+from .published.texts import HEADS, by_table, cells
 from .results import Results
 from .statistics import AS_GOOD, BEST, UNTESTED
-from .tables import final_table, with_error
+from .tables import final_table
 from .words import AXES, Words
 
 HERE = Path(__file__).resolve().parent
@@ -99,7 +101,7 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
     drawn = Charts()
     parts = [(on, [section(on, drawn, notes) for section in SECTIONS]) for on in tasks]
     parts = [(on, [section for section in sections if section]) for on, sections in parts]
-    names = ", ".join(on.results.task for on in tasks)
+    names = "; ".join(on.results.task for on in tasks)
     return rendered(
         "page.html",
         title=f"hardmax report: {names}",
@@ -145,6 +147,9 @@ def final_figures(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
 
 def answer(results: Results) -> str:
     r"""What came out, in a sentence."""
+    if results.pooled:
+        pooled = " and ".join(results.pooled)
+        return f"Pooled over {pooled}: which is best is not said, as these options, too, are in every mean and error."
     metric = next((m for m in results.shown if results.verdicts.get(m)), None)
     if metric is None:
         return ""
@@ -166,7 +171,9 @@ def training_curves(on: OnTask, drawn: Charts, notes: list[str]) -> Section | No
     looks = {group.label: group.look for group in on.drawn}
     lists = [[add_curves(on, metric, drawn) for metric in part] for part in (on.first, on.others)]
     left_out = len([group for group in on.results.groups if group.finished]) - len(on.drawn)
-    html = rendered("curves.html", looks=looks, first=lists[0], others=lists[1], axes=AXES, left_out=left_out)
+    html = rendered(
+        "curves.html", looks=looks, first=lists[0], others=lists[1], axes=AXES, left_out=left_out, over=on.results.over
+    )
     return Section("Along training", html)
 
 
@@ -176,7 +183,7 @@ def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
     curves = {axis: [c for c in on.curves if (c.metric, c.axis) == (metric, axis)] for axis in AXES}
     chart = drawn.add(
         kind="curves",
-        robust=words.robust,
+        log=words.log,
         spec=charts.curve_chart(words).to_dict(),
         columns={axis: columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
     )

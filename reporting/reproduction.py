@@ -9,42 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
+from hardmax import markdown
 from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from .charts import as_png, curve_rows, curves_picture
 from .curves import curve_of
-from .groups import Group, column, grouped
+from .groups import Group, grouped
 from .looks import looks
-from .published import (
-    AGREES,
-    DIFFERS,
-    FACTS,
-    HEADS,
-    INCOMPLETE,
-    NOT_RUN,
-    Beside,
-    Experiment,
-    by_table,
-    cells,
-    compare,
-    course,
-    deviations,
-    entries,
-    experiment,
-    facts,
-    fits,
-    in_full,
-    number,
-)
-from .runs import POINTS, Run, find
-from .tables import in_markdown
+from .numbers import with_error
+from .published.experiments import Experiment, deviations, experiment, fits, in_full, in_small
+from .published.join import AGREES, DIFFERS, INCOMPLETE, NOT_RUN, SMALLER, UNDECIDED, Beside, compare, course
+from .published.texts import HEADS, by_table, cells
+from .published.values import FACTS, entries, facts
+from .runs import POINTS, Run, find, said_by
+from .settings import column
 from .words import words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
 SEARCHED = ("optimizer.", "task.alpha")  # what papers report the best value of
-VERDICTS = (AGREES, DIFFERS, INCOMPLETE, NOT_RUN)
-EMPHASIS = {AGREES: f"**{AGREES}**", DIFFERS: f"**{DIFFERS}**", INCOMPLETE: INCOMPLETE, NOT_RUN: f"*{NOT_RUN}*"}
+VERDICTS = (AGREES, DIFFERS, UNDECIDED, INCOMPLETE, SMALLER, NOT_RUN)
+BOLD, ITALIC = (AGREES, DIFFERS), (SMALLER, NOT_RUN)
+EMPHASIS = dict.fromkeys(VERDICTS, "{}") | dict.fromkeys(BOLD, "**{}**") | dict.fromkeys(ITALIC, "*{}*")
 HEAD = """\
 # Results
 
@@ -55,12 +41,15 @@ experiment=NAME` runs it.
 
 A published figure is said to
 
-* *agree* if all its settings are published, and it differs from ours by no more than half of our 95 % interval
-  (Student's t over seeds), its rounding, and its standard error where that is published;
-* *differ* if it does not;
+* *agree* if all its settings are published, and it lies where 95 % of such figures would lie if they were of runs like
+  ours: within t s (1 / m + 1 / n)^½ of our mean, but for rounding. It is the mean of m runs (of a single one, where
+  nothing is said), ours of n; s is the standard deviation over seeds, pooled with theirs where that is published, and t
+  the quantile of Student's t. One published figure of a single run may thus be far from our mean, and agree;
+* *differ* if it does not: of figures that runs like ours give, one in twenty does;
+* be *undecided* if no spread is known, as there is one run of ours and theirs is not published;
 * have its *settings incomplete* if some are not published: the figures stand beside each other, and that is all;
-* be *not run* if there is no finished run with all of its settings and all of its steps. Runs of the small budget are
-  shown apart, and never count.
+* have a *smaller budget* if all settings are the published ones but for that: shown, and never counted;
+* be *not run* if there is no finished run with all of its settings and all of its steps.
 
 Curves are means over seeds, their bands one standard error; logarithmic ones are averaged as logarithms.
 """
@@ -72,7 +61,8 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
     Raises:
         Refused: If there are no runs, a file of published values is wrong, or nothing can be written.
     """
-    values, found = facts(published), find(folders)
+    found = find(folders)
+    values = facts(published, found.runs)
     if not found.runs:
         raise Refused(f"no run below {', '.join(map(str, folders))}")
     comparisons = [compare(value, found.runs) for value in values]
@@ -104,13 +94,13 @@ def overview(about: dict, comparisons: list[Beside], runs: list[Run]) -> str:
         own = [run for run in runs if run.config.get("experiment") == name and run.finished]
         full = sum(in_full(run) for run in own)
         rows.append([f"[{name}](#{name})", full, len(own) - full, *(counts[verdict] or "" for verdict in VERDICTS)])
-    return markdown(["experiment", "runs in full", "other runs", *VERDICTS], rows)
+    return without_empty(["experiment", "runs in full", "other runs", *VERDICTS], rows)
 
 
 def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], picture: Path | None) -> str:
     found, finished = experiment(name), [run for run in runs if run.finished]
     full = [run for run in finished if in_full(run)]
-    small = [run for run in finished if run.config.get("budget") == "small" and not other_settings(run)]
+    small = [run for run in finished if in_small(run)]
     other = [run for run in finished if run not in full and run not in small]
     parts = [f"\n## {name}\n", f"{shown['title']}\n", as_paragraphs(found.about)]
     parts += tables(comparisons)
@@ -124,7 +114,7 @@ def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], 
         parts += ["Runs of the small budget, which compare with no published figure:\n", figures(small, shown)]
         parts.append(made(small))
     if other:
-        differ = in_markdown(", ".join(sorted({d for run in other for d in deviations(run)})))
+        differ = markdown.plain(", ".join(sorted({d for run in other for d in deviations(run)})))
         parts += [f"Runs with other settings ({differ}):\n", figures(other, shown), made(other)]
     if going := [run for run in runs if not run.finished]:
         counts = Counter(f"{run.status} at step {run.step:,} of {run.steps:,}" for run in going)
@@ -137,27 +127,22 @@ def as_paragraphs(comment: str) -> str:
     return re.sub(r"\n(?!- |  )(.*)\n- ", r"\n\1\n\n- ", f"\n{comment}").lstrip("\n") + "\n"
 
 
-def other_settings(run: Run) -> list[str]:
-    r"""Deviations beyond those of the small budget, which changes steps and how many draws figures are made of."""
-    budget = ("budget=", "steps=", "task.test_samples=", "measure.")
-    return [d for d in deviations(run) if not d.startswith(budget)]
-
-
 def tables(comparisons: list[Beside]) -> Iterator[str]:
     r"""Published beside measured, a Markdown table for each published one."""
     for title, about, group in by_table(comparisons):
         yield f"{title}{f' ({about})' * bool(about)}:\n"
         rows = [cells(c) for c in group]
-        yield markdown(HEADS, [[*row[:6], EMPHASIS[row[6]], in_markdown(row[7])] for row in rows])
+        yield without_empty(
+            HEADS, [[*row[:6], EMPHASIS[row[6]].format(row[6]), markdown.plain(row[7])] for row in rows]
+        )
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.open)):
             yield f"Not published: {', '.join(unknown)}.\n"
 
 
-def markdown(titles: list[str], rows: list[list]) -> str:
-    r"""A table, without columns that are empty throughout."""
+def without_empty(titles: list[str], rows: list[list]) -> str:
+    r"""A Markdown table without columns that are empty throughout."""
     kept = [n for n in range(len(titles)) if n == 0 or any(str(row[n]) for row in rows)]
-    line = lambda row: "| " + " | ".join(str(row[n]) for n in kept) + " |"
-    return "\n".join([line(titles), line(["---"] * len(titles)), *map(line, rows)]) + "\n"
+    return markdown.table([titles[n] for n in kept], [[row[n] for n in kept] for row in rows])
 
 
 def groups_of(runs: list[Run]) -> list[Group]:
@@ -179,14 +164,14 @@ def figures(runs: list[Run], shown: dict) -> str:
     r"""Final figures of runs, averaged over seeds."""
     rows = []
     for group in groups_of(runs):
-        cells = [in_markdown(group.label), in_markdown(", ".join(run.seed for run in group.finished))]
+        cells = [markdown.plain(group.label), markdown.plain(", ".join(run.seed for run in group.finished))]
         for metric in shown["figures"]:
             step = shown.get("step") if metric.startswith("gradient/") else None
             taken = [c for run in group.finished if (c := at(run, metric, step)) is not None]
             error = float(np.std(taken, ddof=1) / len(taken) ** 0.5) if len(taken) > 1 else None
-            cells.append(number(float(np.mean(taken)), error) if taken else "")
+            cells.append(with_error(float(np.mean(taken)), error) if taken else "")
         rows.append(cells)
-    return markdown(["", "seeds", *(f"`{metric}`" for metric in shown["figures"])], rows)
+    return without_empty(["", "seeds", *(f"`{metric}`" for metric in shown["figures"])], rows)
 
 
 def at(run: Run, metric: str, step: int | None) -> float | None:
@@ -197,7 +182,9 @@ def at(run: Run, metric: str, step: int | None) -> float | None:
 def made(runs: list[Run]) -> str:
     r"""Under what circumstances runs were made, in a sentence for each."""
     circumstances = Counter(circumstance(run) for run in runs)
-    return "".join(f"{count} run{'s' * (count > 1)}: {in_markdown(what)}.\n" for what, count in circumstances.items())
+    return "".join(
+        f"{count} run{'s' * (count > 1)}: {markdown.plain(what)}.\n" for what, count in circumstances.items()
+    )
 
 
 def circumstance(run: Run) -> str:
@@ -246,7 +233,7 @@ def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
         for metric in shown.get("curves", []):
             curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
             if rows := curve_rows(filter(None, curves)):
-                panels.append((words(metric, groups[0].task), rows, settings))
+                panels.append((words(metric, said_by(full)), rows, settings))
     if not panels:
         return None
     write_whole(path, as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))

@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hardmax.files import open_regular, read_text
-from hardmax.harness.shared import FAILED, FINISHED, said_once
+from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
 
 from .contents import (
     LARGEST,
@@ -19,7 +19,7 @@ from .contents import (
     NUMBERS,
     SMALLEST,
     flat,
-    is_number,
+    is_figure,
     json_of,
     lines,
     reason_of,
@@ -27,6 +27,8 @@ from .contents import (
     shortened,
     text,
 )
+from .rounding import relative_square
+from .words import Words, said_in
 
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged
 MOST_FIGURES = 200  # held-out ones of a run
@@ -51,6 +53,8 @@ class Run:
         curves: By metric, rows ``[n, 4]`` of steps, evaluations per example, seconds of training, and the value. Those
             of ``gradient/<where>/bias2`` are over the squared true norm, and ``.../bias2_error`` is their error.
         environment: Versions, commit and hardware behind it.
+        choices: What was chosen from groups of configs, as far as that is known.
+        said: What its task says of its figures, by name.
         made: When it was finished, in seconds since 1970.
         notes: On what could not be read.
     """
@@ -64,6 +68,8 @@ class Run:
     figures: dict[str, float | None] = field(default_factory=dict)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    said: dict[str, Words] = field(default_factory=dict)
     made: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -82,6 +88,11 @@ class Run:
     @property
     def finished(self) -> bool:
         return self.status == "finished"
+
+
+def said_by(runs: list[Run]) -> dict[str, Words]:
+    r"""What their task says of its figures, by name: as the last of them has it."""
+    return max(runs, key=lambda run: (bool(run.said), run.made), default=Run(Path(), {}, "")).said
 
 
 @dataclass
@@ -131,11 +142,11 @@ def walk(folder: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
         except OSError as error:
             notes.append(f"cannot be read: {place} ({error.strerror})")
             continue
-        names = {entry.name for entry in found if not entry.is_dir()}
+        inner = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+        names = {entry.name for entry in found} - {entry.name for entry in inner}
         if "metrics.jsonl" not in names:
-            inner = [entry for entry in found if entry.is_dir()]
-            notes += [f"a link, not followed: {entry.path}" for entry in inner if entry.is_symlink()]
-            left += [Path(entry.path) for entry in inner if not entry.is_symlink()]
+            left += [Path(entry.path) for entry in inner]
+            notes += [f"a link, not followed: {e.path}" for e in found if e.is_symlink() and os.path.isdir(e.path)]
         yield place, names
 
 
@@ -172,11 +183,12 @@ def with_config(folder: Path) -> Run:
         Exception: Of any kind, if that cannot be read or is not a run's.
     """
     config = saved_config(folder)
-    choices = {key: text(config["choices"][key]) for key in ("task", "estimator", "seed")}
-    settings, steps = flat(said_once(config)) | choices, int(config["steps"])
-    if len(settings) > MOST_ENTRIES or not is_number(steps):
+    choices = {key: text(choice) for key, choice in config["choices"].items()}
+    settings = flat(said_once(config)) | {key: choices[key] for key in ("task", "estimator", "seed")}
+    steps = int(config["steps"])
+    if len(settings) > MOST_ENTRIES or not is_figure(steps):
         raise ValueError("too many settings, or steps")
-    return Run(folder, settings, "unfinished", steps=steps)
+    return Run(folder, settings, "unfinished", steps=steps, choices=choices)
 
 
 def add_results(run: Run) -> None:
@@ -189,6 +201,8 @@ def add_results(run: Run) -> None:
     run.step = int(max((row["step"] for row in rows), default=0))
     with contextlib.suppress(FileNotFoundError, ValueError):
         run.environment = json_of(run.folder / "environment.json")
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        run.said = said_in(json_of(run.folder / FIGURES))
     summary = judge(run)
     if not run.finished:
         return
@@ -242,14 +256,14 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
     found |= {key: value for key, value in summary.items() if key.startswith("test/")}
     steps, seconds, evaluations = (summary.get(key) for key in ("steps", "seconds", "evaluations"))
     found |= {"cost/evaluations": evaluations} if type(evaluations) in NUMBERS else {}
-    if is_number(evaluations) and is_number(steps) and steps:
+    if is_figure(evaluations) and is_figure(steps) and steps:
         found["cost/evaluations_per_step"] = evaluations / steps
     found |= {"cost/seconds": seconds} if type(seconds) in NUMBERS else {}
     figures = {}
     for key, value in found.items():
         if key.startswith("gradient/rivals/") and not key.endswith(NEEDED_OF_RIVALS):
             continue
-        if value is None or is_number(value):
+        if value is None or is_figure(value):
             figures[key] = value
         elif type(value) in NUMBERS:
             figures[key] = None
@@ -260,11 +274,13 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
 def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
     found = {metric: column(rows, metric) for metric in metrics}
+    cost = max((abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))), default=None)
     for where in WHERE:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
-        known = [row for row in rows if over_square(row.get(bias2), row.get(norm)) is not None]
-        for key in (bias2, error):
-            points = [(row["step"], over_square(row.get(key), row[norm]) or 0.0) for row in known]
+        both = [(row["step"], relative_square(*(row.get(key) for key in (bias2, error, norm)), cost)) for row in rows]
+        both = [(step, *relative) for step, relative in both if relative]
+        for key, place in ((bias2, 1), (error, 2)):
+            points = [(entry[0], entry[place]) for entry in both]
             found[key] = np.array(points, float).reshape(-1, 2)
     spent = [np.insert(column(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}
@@ -274,14 +290,6 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
             at = [np.interp(step, *known.T, right=np.nan) for known in spent]
             curves[metric] = thinned(np.stack([step, *at, value], 1))
     return curves
-
-
-def over_square(square: object, norm: object) -> float | None:
-    r"""A squared distance over a squared norm; None if either is no number, or what comes out is none."""
-    if not (is_number(square) and is_number(norm) and norm):
-        return None
-    quotient = square / norm**2
-    return quotient if is_number(quotient) else None
 
 
 def column(rows: list[dict], key: str) -> np.ndarray:

@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hardmax.files import write_whole
+
 from .biases import Comparison, drawable, points_of, relative_biases, truth_of
 from .charts import as_png, bias_picture
 from .looks import looks
+from .numbers import with_error
+from .spreadsheets import as_csv
 
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
 
@@ -17,7 +21,7 @@ def show(measured: list[dict], task: str, to: Path) -> None:
     r"""Prints the tables, and writes all figures and the pictures to a folder."""
     rows = pd.DataFrame(measured)
     to.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(to / "measured.csv", index=False)
+    write_whole(to / "measured.csv", as_csv(rows))
     written = [to / "measured.csv"]
     for where, of_one in rows.groupby("where", sort=False):
         print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}\n")
@@ -40,7 +44,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         if pd.isna(value):
             return "undefined"
         exact = pd.isna(error) or error <= 1e-6 * abs(value)  # but for rounding
-        return f"{value:.3g}" if exact else f"{value:.3g} ± {error:.1g}"
+        return with_error(value, None if exact else error)
 
     names = {
         "bias / |g|": "relative_bias",
@@ -56,7 +60,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     bias, resolved = relative_biases(rows)
     shown = {title: [text(row, name) for _, row in rows.iterrows()] for title, name in names.items()}
     shown["bias / |g|"] = [
-        b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}" if limit else "0"
+        "0" if limit == 0 else b if known else "undefined" if np.isnan(limit) else f"< {limit:.2g}"
         for b, known, limit in zip(shown["bias / |g|"], resolved, bias, strict=True)
     ]
     shown["ms a draw"] = [f"{1e3 * seconds:.2g}" for seconds in rows.seconds]
@@ -68,4 +72,4 @@ def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     points = sorted(drawable(points_of(rows)), key=lambda point: math.hypot(point.bias, point.deviation))
     own = looks({point.label: point.estimator for point in points}, [])
     spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
-    path.write_bytes(as_png(spec))
+    write_whole(path, as_png(spec))

@@ -8,6 +8,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 9999
+FEWEST = 3  # runs of which an interval says something
 
 BEST, AS_GOOD, WORSE, UNTESTED = "best", "not significantly worse", "significantly worse", "untested"
 
@@ -44,7 +45,7 @@ class Difference:
 
 
 def difference(ours: dict, theirs: dict) -> Difference | None:
-    r"""The difference of two groups' means with a bootstrap interval of 95 %; None if either has fewer than two runs.
+    r"""The difference of two groups' means with a bootstrap interval of 95 %; None if either has too few runs.
 
     Runs are paired where the blocks (seeds) of one group are among the other's, and each pair's difference is
     resampled; otherwise the runs of both groups are, independently.
@@ -54,8 +55,9 @@ def difference(ours: dict, theirs: dict) -> Difference | None:
     quantiles of n values cannot reach those of Student's t. The interval is therefore stretched about the mean by
     both: the ratio of the standard error to that of the plug-in principle, and the quantile of Student's t, with the
     degrees of freedom of the differences or Welch's, over the normal one. Over simulated normal differences without a
-    mean, it then excludes 0 in 6.5 % of all cases for two runs, and in 4.7 to 5.6 % for three and more; as it was, in
-    49 % and 25 % for two and three, and in 10 % for ten. For many runs the stretch goes to 1.
+    mean, it then excludes 0 in 4.7 to 5.6 % of all cases for three runs and more; as it was, in 25 % for three and
+    10 % for ten. For many runs the stretch goes to 1. Of two runs the interval is so wide and so uncertain that the
+    worse of two groups may be marked and the better one not: below three runs nothing is said.
 
     Arguments:
         ours, theirs: Values by block.
@@ -67,7 +69,7 @@ def difference(ours: dict, theirs: dict) -> Difference | None:
         samples = [np.array([ours[b] - theirs[b] for b in blocks])]
     else:
         samples = [np.array(list(values.values()), float) for values in (ours, theirs)]
-    if min(map(len, samples)) < 2:
+    if min(map(len, samples)) < FEWEST:
         return None
     mean = float(samples[0].mean() - (0 if paired else samples[1].mean()))
     variances = np.array([sample.var(ddof=1) / len(sample) for sample in samples])
@@ -115,7 +117,7 @@ def verdicts(values: dict[str, dict], better: int) -> dict[str, Verdict]:
     r"""A verdict for each label, given its final figures by block.
 
     The best has the best mean. Another is significantly worse if the whole interval of its difference from the best
-    is on the worse side, with no correction for the number of groups; with fewer than two runs it is untested.
+    is on the worse side, with no correction for the number of groups; with too few runs it is untested.
 
     Arguments:
         values: By label, then by block; labels without values get no verdict.

@@ -1,19 +1,20 @@
 r"""The final table of a task, as CSV, Markdown, LaTeX and plain text."""
 
-import math
 import re
 from dataclasses import dataclass
 
 import pandas as pd
 
+from hardmax import markdown
+
 from .groups import Group
+from .numbers import with_error
 from .results import Results
-from .statistics import UNTESTED, Mean
+from .statistics import FEWEST, UNTESTED, Mean
 from .words import spelled
 
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
 LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$"}
-EXPONENT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NONE = "–"
 
 
@@ -40,6 +41,14 @@ class Table:
     rows: list[tuple[Group, list[Cell]]]
 
 
+def heading(results: Results) -> str:
+    r"""What the table of plain text shows, in a line."""
+    marks = "no marks, as options are pooled" if results.pooled else "* the best, or not significantly worse"
+    found = {verdict.word for of_metric in results.verdicts.values() for verdict in of_metric.values()}
+    few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * (UNTESTED in found)
+    return f"final figures, mean ± standard error over {results.over}; {marks}{few}"
+
+
 def final_table(results: Results) -> Table:
     r"""A row for each group: what was swept, runs, figures with their standard errors, cost."""
     columns = list(dict.fromkeys(name for group in results.groups for name in group.settings))
@@ -56,12 +65,13 @@ def spelled_key(key: str) -> str:
 
 
 def about_runs(group: Group) -> str:
-    r"""Such as ``3 of 5; 1 failed, 1 missing``."""
+    r"""Such as ``3 of 5; 1 failed, 1 missing``, and over which options they are averaged."""
     finished, total = len(group.finished), len(group.runs) + len(group.missing)
     counts = {status: sum(run.status == status for run in group.runs) for status in ("failed", "running", "unfinished")}
     counts["missing"] = len(group.missing)
     rest = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{finished} of {total}" + (f"; {rest}" if rest else "")
+    pooled = [f"over {name}={', '.join(values)}" for name, values in group.pooled.items()]
+    return "; ".join([f"{finished} of {total}", *filter(None, [rest]), *pooled])
 
 
 def cell(results: Results, group: Group, metric: str) -> Cell:
@@ -83,39 +93,12 @@ def cell(results: Results, group: Group, metric: str) -> Cell:
     return Cell(text + " ?" * (verdict.word == UNTESTED), verdict.marked, verdict.word)
 
 
-def with_error(value: float, error: float) -> str:
-    r"""A value to the second digit of its standard error, and to five digits at most; without an error, to four.
-
-    An error of few runs may be small by chance, and promises no more digits than that.
-    """
-    known = error > 0 and math.isfinite(error)
-    size = max(abs(value), error if known else 0.0)
-    power = math.floor(math.log10(size)) if size > 0 and math.isfinite(size) else 0
-    if not -4 < power < 6:
-        return f"({with_error(value / 10**power, error / 10**power)}) × 10{str(power).translate(EXPONENT)}"
-    decimals = max(min(1 - math.floor(math.log10(error)), 4 - power) if known else 3 - power, 0)
-    text = f"{value:,.{decimals}f}"
-    if not known:
-        text = re.sub(r"(\.\d*?)0+$", r"\1", text).removesuffix(".")
-    elif error >= 0.5 * 10.0**-decimals:
-        text += f" ± {error:,.{decimals}f}"
-    else:
-        text += f" ± < {10.0**-decimals:.{decimals}f}"
-    return text.replace("-", "−")
-
-
 def as_markdown(table: Table) -> str:
     r"""A Markdown table; what is marked is bold."""
-    escaped = lambda text: re.sub(r"([*_`])", r"\\\1", in_markdown(text))
-    bold = lambda cell: f"**{escaped(cell.text)}**" if cell.marked else escaped(cell.text)
-    lines = [["estimator", *map(escaped, table.titles)], ["---"] + ["---:"] * len(table.titles)]
-    lines += [[escaped(group.estimator), *map(bold, cells)] for group, cells in table.rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def in_markdown(text: str) -> str:
-    r"""A text in one line that makes no HTML, no link and no new cell."""
-    return re.sub(r"([\\|<>\[\]])", r"\\\1", " ".join(text.splitlines()))
+    bold = lambda cell: f"**{markdown.literal(cell.text)}**" if cell.marked else markdown.literal(cell.text)
+    titles = ["estimator", *map(markdown.literal, table.titles)]
+    rows = [[markdown.literal(group.estimator), *map(bold, cells)] for group, cells in table.rows]
+    return markdown.table(titles, rows, right=True)
 
 
 def as_latex(table: Table) -> str:

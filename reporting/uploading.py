@@ -4,11 +4,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hardmax.harness.folders import locked
+from hardmax.harness.folders import RunIsLocked, claimed
 from hardmax.harness.online import WandbRun, reachable
 from hardmax.harness.shared import FINISHED, Refused
 
-from .runs import json_of, printable, saved_config, walk
+from .contents import json_of, printable, saved_config
+from .runs import walk
 
 PATIENCE = 300  # seconds that W&B may take to begin or to end a run
 
@@ -19,7 +20,11 @@ def upload(folders: list[Path]) -> int:
     Raises:
         Refused: If there is no run, or W&B cannot be reached.
     """
-    places = {place.resolve(): place for folder in folders for place, names in walk(folder) if "metrics.jsonl" in names}
+    notes = []
+    found = [place for folder in folders for place, names in walk(folder, notes) if "metrics.jsonl" in names]
+    places = {place.resolve(): place for place in found}
+    for note in notes:
+        print(printable(note), file=sys.stderr)
     if not places:
         raise Refused(f"no runs below {', '.join(map(str, folders))}")
     if not reachable():
@@ -28,6 +33,8 @@ def upload(folders: list[Path]) -> int:
     for place in sorted(places.values()):
         try:
             print(printable(upload_run(place)), flush=True)
+        except RunIsLocked:
+            print(printable(f"{place}: left out, a process works on it"), flush=True)
         except Exception as error:  # whatever it is, the others are uploaded
             failed += 1
             text = " ".join(str(error).split())
@@ -41,9 +48,7 @@ def upload_run(folder: Path) -> str:
     Raises whatever is wrong with the folder, or with W&B.
     """
     config = saved_config(folder)
-    with locked(folder, patience=0) as free, tempfile.TemporaryDirectory() as place:
-        if not free:
-            return f"{folder}: left out, a process works on it"
+    with claimed(folder, patience=0), tempfile.TemporaryDirectory() as place:
         run, exit_code = WandbRun(folder, config, "online", Path(place), PATIENCE), 1
         try:
             run.send_rows(folder)

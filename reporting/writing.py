@@ -13,20 +13,21 @@ from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from . import charts, tables
-from .biases import comparisons
+from .biases import by_problem, comparisons
 from .curves import Curve, curves_of, drawn
 from .groups import Group, chosen, grouped
 from .page import OnTask, facts, page
-from .published import Value, compare
-from .published import facts as facts_of
+from .published.join import Beside, compare
+from .published.values import Value
+from .published.values import facts as facts_of
 from .results import results_of
 from .runs import Run, find
+from .spreadsheets import as_csv
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
 SCALE = 2  # pixels of a PNG for each of a chart
 MOST_OF_A_NAME = 80  # letters of a task in the names of its files
 PICTURE_OF_BIASES = "_bias_variance"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what begins with one is run by a spreadsheet
 
 
 def write(
@@ -45,14 +46,17 @@ def write(
         Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
             written.
     """
-    values, found = facts_of(published), find(folders)
+    found = find(folders)
+    values = facts_of(published, found.runs)
     if not found.runs:
         raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
     runs = chosen(found.runs, conditions)
     if not runs:
         raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
     groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
-    tasks = [on_task(task, of_task, found.measured, found.notes, values) for task, of_task in groups.items()]
+    measured = by_problem(found, groups)
+    beside = published_beside(values, groups)
+    tasks = [on_task(task, own, measured, found.notes, beside[task]) for task, own in groups.items()]
     about = facts(folders, conditions, by, len(runs))
     if to.is_symlink():
         raise Refused(f"--to {to}: is a link; name the folder that it leads to, {to.resolve()}")
@@ -63,7 +67,10 @@ def write(
         write_whole(path, page(tasks, about, found.notes))
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
-    text = "\n".join(f"\n{on.results.task}: {HEAD}\n\n{tables.as_text(tables.final_table(on.results))}" for on in tasks)
+    text = "\n".join(
+        f"\n{on.results.task}: {tables.heading(on.results)}\n\n{tables.as_text(tables.final_table(on.results))}"
+        for on in tasks
+    )
     lost = [about_lost(run) for run in runs if not run.finished]
     return text, [*written, path], list(dict.fromkeys(found.notes + lost))
 
@@ -73,19 +80,28 @@ def about_lost(run: Run) -> str:
     return f"{run.status}, in no mean: {run.folder} (step {run.step} of {run.steps}{reason})"
 
 
-HEAD = "final figures, mean ± standard error over seeds; * the best, or not significantly worse"
-
-
 def on_task(
-    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], values: list[Value]
+    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], beside: list[Beside]
 ) -> OnTask:
     results = results_of(task, groups)
     first, others = drawn(groups)
     shown = [group for group in results.groups if group.finished][:MOST_DRAWN]
     compared = comparisons(task, shown, measured, notes)
-    beside = [compare(value, [run for group in groups for run in group.runs]) for value in values]
-    beside = [comparison for comparison in beside if comparison.runs or comparison.notes]
     return OnTask(results, first, others, curves_of(shown, first + others), shown, compared, beside)
+
+
+def published_beside(values: list[Value], groups: dict[str, list[Group]]) -> dict[str, list[Beside]]:
+    r"""Published values by problem, each beside the runs of a whole task, whose best setting may be what counts."""
+    found = {problem: [] for problem in groups}
+    runs = {problem: [run for group in own for run in group.runs] for problem, own in groups.items()}
+    for task in dict.fromkeys(run.task for own in runs.values() for run in own):
+        problems = [problem for problem, own in runs.items() if own[0].task == task]
+        for value in values:
+            comparison = compare(value, [run for problem in problems for run in runs[problem]])
+            taken = {run.folder for run in comparison.runs}
+            place = next((p for p in problems if any(run.folder in taken for run in runs[p])), problems[0])
+            found[place] += [comparison] if comparison.runs or comparison.notes else []
+    return found
 
 
 def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
@@ -112,28 +128,12 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
 def file_name(task: str) -> str:
     r"""The task's name as that of a file, which lies in no other folder whatever a config says.
 
-    A name that has to be changed gets a digest of what it was, so that no two tasks have the same.
+    A name that cannot be one gets a digest of what it was, so that no two tasks have the same.
     """
     name = re.sub(r"[^\w-]", "_", task, flags=re.ASCII)[:MOST_OF_A_NAME]
-    if name == task and not task.endswith(PICTURE_OF_BIASES):
+    if name and name == task and not task.endswith(PICTURE_OF_BIASES):
         return name
     return f"{name}-{hashlib.sha256(task.encode('utf-8', 'replace')).hexdigest()[:8]}"
-
-
-def as_csv(table: pd.DataFrame) -> str:
-    r"""A table as CSV, in which no text is taken for a formula by a spreadsheet."""
-    return table.map(as_cell).rename(columns=as_cell).to_csv(index=False)
-
-
-def as_cell(content: object) -> object:
-    r"""A text that a spreadsheet shows as it is: one that it would run begins with an apostrophe."""
-    if not isinstance(content, str) or not content.startswith(FORMULA):
-        return content
-    try:
-        float(content)
-    except ValueError:
-        return f"'{content}"
-    return content
 
 
 def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hardmax.checks import one_of
 from hardmax.estimators.base import Estimator
 
 
@@ -33,6 +34,25 @@ class Problem:
     pinned: int = 0
 
 
+@dataclass(frozen=True)
+class Figure:
+    r"""What people who read a figure are told of it.
+
+    Attributes:
+        title: What it is, in a few words.
+        unit: Of its values; empty for plain numbers.
+        better: ``higher`` or ``lower``; empty where neither is.
+    """
+
+    title: str
+    unit: str = ""
+    better: str = ""
+
+    def __post_init__(self):
+        if self.better != "":
+            one_of(("higher", "lower"), better=self.better)
+
+
 class Task(nn.Module):
     r"""A model with categorical variables, its data and its figures of merit.
 
@@ -44,7 +64,9 @@ class Task(nn.Module):
         inner: These, once :meth:`nest` has made them.
         whole: Whether gradients are measured to :meth:`encoder_parameters` through the objective too, and nothing
             but them, because the objective's own choices are the same model's.
-        merit: Which figure of :meth:`evaluate` a search for better options maximises; with a minus sign, minimises.
+        figures: About the figures of :meth:`evaluate`, by name, the one that says most first: the first that can be
+            better or worse orders estimators in a report and trials of a search. The unit of ``loss`` is that of the
+            training loss, whether there is a figure of this name or not.
     """
 
     examples: int | None = None
@@ -52,7 +74,13 @@ class Task(nn.Module):
     nested: int = 0
     inner: tuple[Estimator, ...] = ()
     whole: bool = False
-    merit: str = "elbo"
+    figures: dict[str, Figure] = {}
+
+    def __init_subclass__(cls, **arguments: object):
+        super().__init_subclass__(**arguments)
+        for name, figure in cls.figures.items():
+            if not isinstance(figure, Figure):
+                raise TypeError(f"{cls.__name__}.figures[{name!r}] must be Figure(title, unit, better), got {figure!r}")
 
     def nest(self, estimator: Estimator) -> None:
         r"""Makes the nested estimators: copies of the outermost one, of which they then are parts."""

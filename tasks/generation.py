@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from hardmax.checks import at_least, positive
 from hardmax.estimators import sampling
 
-from .base import Problem, Task
+from .base import Figure, Problem, Task
 
 FRAMES = 30  # of the interpreter that one nested estimator may need, at most
 
@@ -63,7 +63,10 @@ class Generation(Task):
     """
 
     ENUMERATED = 4096
-    merit = "-kl"
+    figures = {
+        "kl": Figure("KL divergence of the model from the language", "nats per sentence", "lower"),
+        "loss": Figure("loss", "nats per sentence"),
+    }
 
     def __init__(
         self, length: int = 10, vocabulary: int = 8, width: int = 64, sharpness: float = 2.0, samples: int = 1000

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hardmax.checks import at_least, is_number, one_of
 
-from .base import Problem, Task
+from .base import Figure, Problem, Task
 
 
 class Distances(Task):
@@ -26,7 +26,11 @@ class Distances(Task):
             category less if the first one is pinned at 0.
     """
 
-    merit = "-cost"
+    figures = {
+        "gap": Figure("expected cost above the optimum", better="lower"),
+        "cost": Figure("expected cost", better="lower"),
+        "optimum": Figure("optimum"),
+    }
 
     def __init__(self, weights: Sequence[float], targets: Sequence[float], power: float, share: float, free: Tensor):
         super().__init__()

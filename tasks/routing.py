@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from hardmax.checks import all_at_least, at_least
 
-from .base import Problem, Task
+from .base import Figure, Problem, Task
 from .data import Images, images_only
 from .vae import perceptron
 
@@ -35,7 +35,12 @@ class Routing(Task):
         data: Images with labels; None for the embedded digits.
     """
 
-    merit = "-cost"
+    figures = {
+        "cost": Figure("expected cross-entropy", "nats", "lower"),
+        "accuracy": Figure("accuracy", "share right", "higher"),
+        "balance": Figure("balance of the experts", "share of the highest entropy"),
+        "loss": Figure("loss", "nats"),
+    }
 
     def __init__(
         self,

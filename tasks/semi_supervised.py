@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from hardmax.checks import all_at_least, at_least, is_number, one_of
 from hardmax.estimators import sampling
 
-from .base import Problem, Task
+from .base import Figure, Problem, Task
 from .data import Images, images_only
 from .dvae import bernoulli_nats
 from .vae import kl_from_uniform, perceptron
@@ -42,6 +42,12 @@ class SemiSupervised(Task):
         bound_samples: Draws per image of the ELBO of held-out images.
         data: Images with labels; None for the embedded digits.
     """
+
+    figures = {
+        "elbo": Figure("ELBO, discrete draws", "nats", "higher"),
+        "accuracy": Figure("accuracy", "share right", "higher"),
+        "loss": Figure("loss", "nats"),
+    }
 
     def __init__(
         self,

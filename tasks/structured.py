@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from hardmax.checks import all_at_least, at_least
 from hardmax.estimators import sampling
 
-from .base import Problem, Task
+from .base import Figure, Problem, Task
 from .data import Images, images_only
 from .dvae import bernoulli_nats, grid, is_square
 from .vae import draws_of, perceptron
@@ -38,7 +38,11 @@ class Structured(Task):
         test_samples: Draws per image of the figures on the test split; None: ``bound_samples``.
     """
 
-    merit = "-nll"
+    figures = {
+        "nll": Figure("negative log-likelihood", "nats", "lower"),
+        "cost": Figure("expected cost", "nats", "lower"),
+        "loss": Figure("loss", "nats"),
+    }
 
     def __init__(
         self,

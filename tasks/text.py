@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from hardmax.estimators import sampling
 
+from .base import Figure
 from .language import NOTHING
 from .sentences import Sentences, embedded_language
 from .vae import CategoricalVAE
@@ -31,6 +32,17 @@ class Text(CategoricalVAE):
         bound_samples: Draws per sentence of the figures on held-out sentences.
         data: The sentences; None for those of the embedded language.
     """
+
+    figures = {
+        "distance": Figure("distance to the language's entropy", "nats per token", "lower"),
+        "elbo": Figure("ELBO, discrete draws", "nats per token", "higher"),
+        "accuracy": Figure("accuracy", "share right", "higher"),
+        "bound": Figure("importance-weighted bound", "nats per token", "higher"),
+        "bits": Figure("code length", "bits per token", "lower"),
+        "reconstruction": Figure("reconstruction error", "nats per token"),
+        "kl": Figure("KL divergence", "nats per token"),
+        "loss": Figure("loss", "nats per token"),
+    }
 
     def __init__(
         self,

@@ -3,7 +3,7 @@ from torch import nn
 
 from hardmax.checks import at_least, one_of, positive
 
-from .base import Problem, Task
+from .base import Figure, Problem, Task
 
 
 class Toy(Task):
@@ -28,7 +28,11 @@ class Toy(Task):
         goal: What the quadratic wants the mean of z, scaled to [0, 1], to be.
     """
 
-    merit = "-cost"
+    figures = {
+        "gap": Figure("expected cost above the optimum", better="lower"),
+        "cost": Figure("expected cost", better="lower"),
+        "optimum": Figure("optimum"),
+    }
 
     def __init__(
         self, variables: int = 1, categories: int = 30, objective: str = "reward", scale: float = 30, goal: float = 0.45

@@ -11,7 +11,7 @@ from hardmax.checks import all_at_least, at_least, fraction, is_number, one_of
 from hardmax.estimators import sampling
 from hardmax.estimators.base import log_prob
 
-from .base import Problem, Task
+from .base import Figure, Problem, Task
 
 
 class CategoricalVAE(Task):
@@ -55,6 +55,14 @@ class CategoricalVAE(Task):
         pinned: Whether the first logit of each variable is fixed at 0, so that C - 1 are free.
         test_samples: Draws per example of the figures on the test split; None: ``bound_samples``.
     """
+
+    figures = {
+        "elbo": Figure("ELBO, discrete draws", "nats", "higher"),
+        "bound": Figure("importance-weighted bound", "nats", "higher"),
+        "reconstruction": Figure("reconstruction error", "nats"),
+        "kl": Figure("KL divergence", "nats"),
+        "loss": Figure("loss", "nats"),
+    }
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import measure
 from hardmax.harness import app, tracking
-from hardmax.harness.train import State
+from hardmax.harness.state import State
 from hardmax.reporting.runs import Run, read
 from helpers.commands import folders
 from helpers.damage import DIES_AFTER, LAST_SAVED, TINY
@@ -75,6 +75,8 @@ def measured(tmp_path, monkeypatch, capfd):
     def run(*arguments):
         GlobalHydra.instance().clear()
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # is set by the program; here, undone afterwards
+        monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
         try:
             measure.main()

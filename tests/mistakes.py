@@ -7,17 +7,22 @@ are those that the tests reject.
 import itertools
 from collections.abc import Callable, Iterator
 
-import certification as c
 import torch
-from test_bounds import DetachedLogQ
-from test_certification import MeanOverReferences
-from test_control_variates import ByDefinition
-from test_coupled import Clipped, FixedOrder, Unsorted, antithetic_law, comb, inverse_law, law_in_order, orders
-from test_coupled import enumerated as over_tuples
-from test_unordered_set import enumerated as over_sets
 
-from hardmax.estimators import ARSM, CARMS, VIMCO, DisARMIW, Rebar, StraightThrough, UnorderedSet, unordered_set
-from helpers.commands import ROOT
+from hardmax import certification as c
+from hardmax.estimators import (
+    ARSM,
+    CARMS,
+    VIMCO,
+    DisARMIW,
+    Rebar,
+    StochasticStraightThrough,
+    UnorderedSet,
+    unordered_set,
+)
+from hardmax.paths import ROOT
+from helpers.laws import antithetic_law, comb, enumerated, enumerated_sets, inverse_law, law_in_order, orders
+from helpers.wrong import ByDefinition, Clipped, DetachedLogQ, FixedOrder, MeanOverReferences, Unsorted
 
 PAGE = ROOT / "docs" / "certification.md"
 DRAWS, PARTS = 2_000_000, 40
@@ -62,8 +67,8 @@ def relax():
 def disarm():
     problem = skewed()
     p = problem.logits[0].exp()
-    found = over_tuples(Unsorted(), "pair", problem, [antithetic_law(p, comb(range(5)))])
-    right = over_tuples(DisARMIW(), "pair", problem, [antithetic_law(p, comb(p.argsort().tolist()))])
+    found = enumerated(Unsorted(), "pair", problem, [antithetic_law(p, comb(range(5)))])
+    right = enumerated(DisARMIW(), "pair", problem, [antithetic_law(p, comb(p.argsort().tolist()))])
     return exactly(found, right, problem)
 
 
@@ -72,8 +77,8 @@ def carms(wrong: Callable, law_of: Callable):
     p = problem.logits[0].softmax(-1)
     estimator, right = CARMS(2, "inverse_cdf"), CARMS(2, "inverse_cdf")
     estimator.coupling = wrong(2)
-    found = over_tuples(estimator, "draws", problem, [law_of(p)])
-    return exactly(found, over_tuples(right, "draws", problem, [inverse_law(p, 2)]), problem)
+    found = enumerated(estimator, "draws", problem, [law_of(p)])
+    return exactly(found, enumerated(right, "draws", problem, [inverse_law(p, 2)]), problem)
 
 
 def own_orders(p: torch.Tensor) -> torch.Tensor:
@@ -88,11 +93,11 @@ def own_orders(p: torch.Tensor) -> torch.Tensor:
 
 def unordered():
     problem = c.Problem(1, 5)
-    right, _ = over_sets(UnorderedSet(2, False), problem)
+    right, _ = enumerated_sets(UnorderedSet(2, False), problem)
     log1mexp = unordered_set.log1mexp
     unordered_set.log1mexp = lambda x: -log1mexp(x)
     try:
-        found, _ = over_sets(UnorderedSet(2, False), problem)
+        found, _ = enumerated_sets(UnorderedSet(2, False), problem)
     finally:
         unordered_set.log1mexp = log1mexp
     return exactly(found, right, problem)
@@ -108,7 +113,7 @@ def vimco():
 def signed_differences():
     """What a check of bias by the mean of signed differences reports for a biased estimator."""
     problem = c.Problem(2, 3)
-    found = c.enumerate_draws(c.runner(StraightThrough(stochastic=True), problem))[1]
+    found = c.enumerate_draws(c.runner(StochasticStraightThrough(), problem))[1]
     truth = problem.truth()[1]
     return f"{error(found, truth):.0%}, reported as {abs(float((found - truth).mean())):.0e}", "", "enumeration"
 

@@ -99,6 +99,14 @@ def test_with_torch_alone_it_is_a_library(wheel, torch_alone, tmp_path):
     assert done.stderr == "error: hardmax run needs hydra: pip install 'hardmax[harness]'\n"
 
 
+def test_with_torch_alone_it_certifies_an_estimator_of_ones_own(wheel, torch_alone, tmp_path):
+    (tmp_path / "mine.py").write_text("from hardmax import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n")
+    command = "sys.argv = ['hardmax', 'certify', 'mine.Mine', 'samples=2']; from hardmax.commands import main; main()"
+    done = python(command, wheel, torch_alone, where=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "certified: all that is claimed holds" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def hardmax(wheel, tmp_path_factory):
     """The command as installed, in a folder with files of the user's own that have the names of the project's."""

@@ -1,13 +1,13 @@
 """Identities of REBAR, RELAX, double control variates and RODEO, and mistakes that must be rejected."""
 
-import certification as c
 import pytest
 import torch
 from torch import nn
 
+from hardmax import certification as c
 from hardmax.estimators import DoubleCV, Rebar, Reinforce, Relax, Rodeo, sampling
-from hardmax.estimators.base import Estimator, graft
 from hardmax.estimators.released import RelaxAsReleased, given
+from helpers.wrong import ByDefinition
 
 ONE, TWO = c.Problem(1, 4, extreme=0.5), c.Problem(2, 3)
 MAKE = {
@@ -150,32 +150,6 @@ def test_the_conditional_noise_is_shared_exponential_clocks():
         assert (clocks.mean(0) - 1).abs().max() < 4.5 * error
         assert (covariance.diagonal() - 1).abs().max() < 4.5 * 8**0.5 * error, "fourth moment of Exp(1) is 9"
         assert (covariance - covariance.diagonal().diag()).abs().max() < 4.5 * error
-
-
-class ByDefinition(Estimator):
-    """REBAR as published: independent conditional noise, both relaxations evaluated, derivatives by autograd.
-
-    ``shared`` is whether the categories that lost share the clock of the one that won; if not, every one of them
-    uses its own noise twice (v_i for v_b), as published code does.
-    """
-
-    target, unbiased, differentiates_objective = "expectation", True, True
-
-    def __init__(self, shared, temperature=0.7):
-        super().__init__()
-        self.shared, self.temperature = shared, temperature
-
-    def estimate(self, logits, objective, context):
-        leaf = logits.detach().requires_grad_()
-        log_p = leaf.log_softmax(-1)
-        z = log_p + sampling.gumbel(logits, 1)
-        hard = sampling.one_hot(z.argmax(-1), logits)
-        conditional = given(hard, log_p, (-sampling.gumbel(logits, 1)).exp(), self.shared)
-        cost = objective(hard)[0]
-        relaxed = [objective((x / self.temperature).softmax(-1))[0] for x in (z, conditional)]
-        (difference,) = torch.autograd.grad((relaxed[0] - relaxed[1]).sum(), leaf)
-        advantage = (cost - relaxed[1])[..., None, None]
-        return graft(cost, logits, advantage * (hard[0] - log_p.exp()) + difference)
 
 
 @pytest.mark.parametrize("problem", [ONE, TWO], ids=["K=1", "K=2"])

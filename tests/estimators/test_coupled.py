@@ -3,10 +3,10 @@
 import itertools
 import math
 
-import certification as c
 import pytest
 import torch
 
+from hardmax import certification as c
 from hardmax.estimators import (
     ARS,
     ARSM,
@@ -26,6 +26,8 @@ from hardmax.estimators import (
 from hardmax.estimators.arsm import Race, Watched
 from hardmax.estimators.carms import InverseCDF, copula
 from hardmax.estimators.unordered_set import beam_search
+from helpers.laws import antithetic_law, comb, enumerated, inverse_law, law_in_order, leaves, orders, outcomes, within
+from helpers.wrong import Clipped, FixedOrder, Unsorted
 
 PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
 
@@ -37,26 +39,6 @@ def name(value):
 
 
 # ---------------------------------------------------------------- joint laws, enumerated
-
-
-def outcomes(laws):
-    """All joint outcomes of K variables with laws ``[C] * S`` each: indices ``[S, N, K]`` and weights ``[N]``."""
-    index = [torch.cartesian_prod(*[torch.arange(n) for n in law.shape]).reshape(-1, law.ndim) for law in laws]
-    rows = torch.cartesian_prod(*[torch.arange(len(i)) for i in index]).reshape(-1, len(laws))
-    weight = torch.stack([law.flatten()[rows[:, k]] for k, law in enumerate(laws)]).prod(0)
-    return torch.stack([index[k][rows[:, k]] for k in range(len(laws))], -1).movedim(1, 0), weight
-
-
-def enumerated(estimator, sampler, problem, laws):
-    """Expected value, logits' and parameters' gradients when the method ``sampler`` draws from ``laws``."""
-    index, weight = outcomes(laws)
-    setattr(estimator, sampler, lambda logits: index)
-    try:
-        results = c.runner(estimator, problem)(index.shape[1])
-    finally:
-        delattr(estimator, sampler)
-    possible = weight > 0  # what is never drawn may be anything
-    return [(weight[possible].unsqueeze(-1) * r[possible]).sum(0) for r in results]
 
 
 def check_law(draw, law, draws=200_000):
@@ -80,11 +62,6 @@ def check_law(draw, law, draws=200_000):
 # ---------------------------------------------------------------- DisARM
 
 
-def comb(order):
-    """Sticks as a tree: a category, or else the later ones."""
-    return order[0] if len(order) == 1 else (comb(order[1:]), order[0])
-
-
 def balanced(lo, hi, C):
     """Blocks of powers of two, without what lies beyond C."""
     if hi - lo == 1:
@@ -99,32 +76,6 @@ def tree_of(estimator, logits):
     if isinstance(estimator, DisARMTree):
         return balanced(0, 2 ** (C - 1).bit_length(), C)
     return comb(logits.argsort().tolist() if isinstance(estimator, DisARMIW) else list(range(C)))
-
-
-def leaves(tree):
-    return [tree] if isinstance(tree, int) else leaves(tree[0]) + leaves(tree[1])
-
-
-def within(p, tree):
-    """The probabilities of the categories of a subtree, given that one of them is drawn."""
-    mask = torch.zeros_like(p)
-    mask[leaves(tree)] = 1
-    mass = (p * mask).sum()
-    return p * mask / mass if mass > 0 else torch.zeros_like(p)
-
-
-def antithetic_law(p, tree):
-    """Probabilities ``[C, C]`` of the pairs that come from u and 1 - u at every node."""
-    if isinstance(tree, int):
-        law = torch.zeros(len(p), len(p), dtype=p.dtype)
-        law[tree, tree] = 1
-        return law
-    left, right = tree
-    here = p[leaves(tree)].sum()
-    s = p[leaves(right)].sum() / here if here > 0 else torch.zeros(())
-    apart = torch.minimum(s, 1 - s) * torch.outer(within(p, left), within(p, right))
-    both = (2 * s - 1).clamp(min=0) * antithetic_law(p, right) + (1 - 2 * s).clamp(min=0) * antithetic_law(p, left)
-    return both + apart + apart.T
 
 
 DISARM = [DisARMIW(), DisARMSB(), DisARMTree()]
@@ -164,11 +115,6 @@ def test_disarm_is_exact_beside_categories_of_probability_zero(estimator, C, rul
     logits, parameters = problem.leaves(1)
     exact = problem.gradients(Exact()(logits, problem.objective(parameters)), logits, parameters)
     c.assert_close(results, [t[0] for t in exact], "all pairs")
-
-
-class Unsorted(DisARMIW):
-    def order(self, logits):
-        return torch.arange(logits.shape[-1]).expand(logits.shape)
 
 
 class AlwaysScore(DisARMTree):
@@ -287,28 +233,6 @@ def sticks_law(p, samples):
     return law
 
 
-def law_in_order(p, order, samples):
-    """Probabilities ``[C] * S`` of the tuples when the S uniforms are inverted in one order of the categories."""
-    edges = torch.cat([p.new_zeros(1), p[order].cumsum(0)]).clamp(max=1.0)
-    edges[-1] = 1.0
-    roots = edges ** (1 / (samples - 1))
-    total = sum(roots.reshape([-1 if d == s else 1 for d in range(samples)]) for s in range(samples))
-    law = (total - (samples - 1)).clamp(min=0) ** (samples - 1)
-    for dim in range(samples):
-        law = law.diff(dim=dim)
-    in_order = torch.zeros_like(law)
-    in_order[torch.meshgrid(*[torch.tensor(order)] * samples, indexing="ij")] = law
-    return in_order
-
-
-def orders(C):
-    return [[i, *[x for x in range(C) if x not in (i, j)], j] for i, j in itertools.combinations(range(C), 2)] or [[0]]
-
-
-def inverse_law(p, samples):
-    return sum(law_in_order(p, order, samples) for order in orders(len(p))) / len(orders(len(p)))
-
-
 def carms_law(estimator, p):
     law = inverse_law if isinstance(estimator.coupling, InverseCDF) else sticks_law
     return law(p, estimator.samples)
@@ -408,26 +332,6 @@ def test_ratios_of_inverse_cdf_are_large():
     torch.manual_seed(0)
     p = (0.5 * torch.randn(10, dtype=torch.float64)).softmax(-1)
     assert check_ratio(InverseCDF(2), p, pairs_of_inverse_cdf(p, 2)).max() > 5
-
-
-class FixedOrder(InverseCDF):
-    """One order of the categories, in which neighbours are never drawn together."""
-
-    def ratio(self, log_p, first, second):
-        p = log_p.reshape(-1, log_p.shape[-1])[0].exp()
-        law = law_in_order(p, list(range(len(p))), 2)
-        return torch.where(law > 1e-15, torch.outer(p, p) / law, 0.0)[first, second]
-
-
-class Clipped(InverseCDF):
-    """The released ratio: (p p' + 0.001) / (P + 0.001), between 0.01 and 10."""
-
-    def ratio(self, log_p, first, second):
-        p = log_p.exp()
-        of_pair = p.expand(*first.shape, -1).gather(-1, first.unsqueeze(-1)).squeeze(-1)
-        of_pair = of_pair * p.expand(*first.shape, -1).gather(-1, second.unsqueeze(-1)).squeeze(-1)
-        ratio = super().ratio(log_p, first, second)
-        return ((of_pair + 1e-3) / (of_pair / ratio + 1e-3)).clamp(0.01, 10)
 
 
 def test_one_fixed_order_is_rejected():

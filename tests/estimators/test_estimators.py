@@ -1,56 +1,19 @@
-"""The conformance suite: every YAML under configs/estimator, and wrong estimators that it must reject."""
+"""The conformance suite: every YAML under configs/estimator, held to what its class says."""
 
 import copy
 
-import certification as c
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hardmax.paths import CONFIGS
-
-FOLDER = CONFIGS / "estimator"
-# Settings beyond those of the YAML that are certified as estimators of their own.
-VARIANTS = {
-    "straight_through": [{"stochastic": True}, {"temperature": 0.5}],
-    "gumbel_softmax": [{"temperature": 0.5}, {"learned": True}],
-    "st_gumbel_softmax": [{"temperature": 0.5, "learned": True}],
-    "softmax": [{"temperature": 0.5}],
-    "gumbel_rao": [{"noises": 1, "temperature": 0.5}],
-    "gapped_straight_through": [{"temperature": 0.5, "gap": 2.0}],
-    "slope_annealed": [{"slope": 2.0}],
-    "decoupled_st_gumbel": [{"backward_temperature": 0.5}],
-    "darn": [{"baseline": "uniform"}],
-    "reinmax": [{"temperature": 0.5}],
-    "reinmax_rao": [{"temperature": 0.5}],
-    "reinmax_cv": [{"temperature": 2.0, "eta": 1.5, "relaxation_temperature": 0.5}],
-    "mve": [{"tau": 0}, {"tau": 1e6}],
-    "imle": [{"step": 0.1}],
-    "reinforce": [
-        {"baseline": "none", "samples": 2},
-        {"baseline": "leave_one_out", "samples": 2},
-        {"baseline": "leave_one_out", "samples": 3},
-        {"baseline": "batch"},
-        {"baseline": "batch", "samples": 2},
-        {"baseline": "greedy"},
-    ],
-    "nvil": [{"normalise": True}],
-    "vimco": [{"samples": 2}, {"samples": 3}],
-    "reweighted_wake_sleep": [{"samples": 2}],
-    "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
-    "sum_and_sample": [{"samples": 2}, {"samples": 6}],
-    "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],
-}
-CASES = [(path.stem, {}) for path in sorted(FOLDER.glob("*.yaml"))]
-CASES += [(name, options) for name, variants in VARIANTS.items() for options in variants]
-CASES = [pytest.param(case, id="-".join([case[0], *(f"{k}={v}" for k, v in case[1].items())])) for case in CASES]
+from hardmax import certification as c
+from helpers.cases import CASES, FOLDER, build
 
 
 @pytest.fixture
 def estimator(request):
-    name, options = request.param
-    return instantiate(OmegaConf.merge(OmegaConf.load(FOLDER / f"{name}.yaml"), options))
+    return build(request.param)
 
 
 def every_estimator(test):
@@ -82,9 +45,7 @@ def test_one_evaluation_without_gradients(estimator):
 @every_estimator
 @pytest.mark.parametrize("problem", [c.Problem(1, 5), c.Problem(2, 3)], ids=lambda p: f"K={p.K},C={p.C}")
 def test_evaluations_are_the_stated_ones(estimator, problem):
-    problem = c.fitting(estimator, problem)
-    names = {"K": problem.K, "C": problem.C, "S": getattr(estimator, "samples", 1)}
-    assert sum(c.evaluations(estimator, problem)) == eval(estimator.evaluations, {}, names)
+    c.check_evaluations(estimator, c.fitting(estimator, problem))
 
 
 @every_estimator
@@ -100,30 +61,22 @@ def test_a_call_moves_no_state(estimator):
 
 
 @every_estimator
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("logits", [(1.0, 2.0, 3.0), (1e3, 2e3, 3e3), (-1e3, 1.0, 1e4), (0.0, 0.0, -torch.inf)])
-def test_extreme_logits_stay_finite(estimator, dtype, logits):
-    leaf = torch.tensor(logits, dtype=dtype).expand(2, 1, 3).clone().requires_grad_()
-    weight = torch.tensor([1.0, -2.0, 0.5], dtype=dtype, requires_grad=True)
-    cost = estimator(leaf, lambda z: (z @ weight).sum(-1) ** 2, log_q=True)
-    cost.sum().backward()
-    assert cost.isfinite().all()
-    assert leaf.grad.isfinite().all()
-    assert weight.grad.isfinite().all()
-    assert (leaf.grad[leaf == -torch.inf] == 0).all(), "a category of probability 0 gets no gradient"
+@pytest.mark.parametrize("precision", c.PRECISIONS)
+@pytest.mark.parametrize("logits", c.EXTREME)
+def test_extreme_logits_stay_finite(estimator, precision, logits):
+    c.check_extreme_logits(estimator, logits, precision)
 
 
 @every_estimator
 @pytest.mark.parametrize(("K", "C"), [(1, 1), (3, 1), (1, 2)])
 def test_smallest_problems(estimator, K, C):
-    leaf = torch.zeros(2, K, C, requires_grad=True)
-    cost = estimator(leaf, lambda z: (z * z).sum((-2, -1)) + 1)
-    cost.sum().backward()
-    assert cost.isfinite().all()
-    assert leaf.grad.isfinite().all()
-    if C == 1:
-        assert torch.allclose(cost, torch.full_like(cost, K + 1.0))
-        assert (leaf.grad.abs() < 1e-6).all(), "a variable with one category has no gradient"
+    c.check_smallest_problem(estimator, K, C)
+
+
+@every_estimator
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_mean_gradients_are_those_of_float64(estimator, precision):
+    c.check_precision(estimator, c.fitting(estimator, c.SMALL), precision)
 
 
 @every_estimator

@@ -3,13 +3,21 @@
 import contextlib
 import copy
 
-import certification as c
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hardmax.estimators import NVIL, GumbelSoftmax, Reinforce, Softmax, StraightThrough, sampling
+from hardmax import certification as c
+from hardmax.estimators import (
+    NVIL,
+    GumbelSoftmax,
+    Reinforce,
+    Softmax,
+    StochasticStraightThrough,
+    StraightThrough,
+    sampling,
+)
 from hardmax.estimators.base import Estimator
 from hardmax.estimators.objectives import check_objective, depends_on
 from hardmax.paths import CONFIGS
@@ -208,8 +216,8 @@ def test_a_class_that_does_not_say_what_it_estimates_is_refused_at_once(declared
 
 
 def test_options_may_decide_what_is_estimated():
-    assert (StraightThrough().target, StraightThrough(stochastic=True).target) == ("mode", "expectation")
-    assert copy.deepcopy(StraightThrough(stochastic=True)).target == "expectation"
+    assert (StraightThrough().target, StochasticStraightThrough().target) == ("mode", "expectation")
+    assert copy.deepcopy(StochasticStraightThrough()).target == "expectation"
 
 
 def test_a_cost_of_another_shape_than_the_batch_is_refused():

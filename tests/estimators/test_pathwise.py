@@ -2,12 +2,19 @@
 
 import functools
 
-import certification as c
 import numpy as np
 import pytest
 import torch
 
-from hardmax.estimators import GumbelSoftmax, Softmax, StraightThrough, StraightThroughGumbelSoftmax, sampling
+from hardmax import certification as c
+from hardmax.estimators import (
+    GumbelSoftmax,
+    Softmax,
+    StochasticStraightThrough,
+    StraightThrough,
+    StraightThroughGumbelSoftmax,
+    sampling,
+)
 from hardmax.estimators.exact import Exact
 from hardmax.estimators.gumbel_softmax import log_concrete
 
@@ -19,7 +26,7 @@ def expected(estimator, problem):
 
 
 def test_straight_through_is_exact_for_a_linear_objective_only():
-    estimator = StraightThrough(stochastic=True)
+    estimator = StochasticStraightThrough()
     c.assert_close(expected(estimator, LINEAR), LINEAR.truth(), "linear")
     curved = c.Problem(2, 3)
     assert (expected(estimator, curved)[1] - curved.truth()[1]).abs().max() > 0.05, "exact for a curved objective?"
@@ -28,7 +35,7 @@ def test_straight_through_is_exact_for_a_linear_objective_only():
 def test_straight_through_adds_the_exact_kl_without_variance():
     """The gradient of a detached log q through a hard draw is that of the analytic negative entropy, in every draw."""
     logits = LINEAR.logits.expand(10, *LINEAR.logits.shape).clone().requires_grad_()
-    cost = StraightThrough(stochastic=True)(logits, lambda z: 0 * z.sum((-2, -1)), log_q=True)
+    cost = StochasticStraightThrough()(logits, lambda z: 0 * z.sum((-2, -1)), log_q=True)
     (found,) = torch.autograd.grad(cost.sum(), logits)
     entropy = (logits.softmax(-1) * logits.log_softmax(-1)).sum()
     (exact,) = torch.autograd.grad(entropy, logits)
@@ -36,11 +43,11 @@ def test_straight_through_adds_the_exact_kl_without_variance():
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("stochastic", [True, False])
-def test_straight_through_keeps_one_over_the_temperature(temperature, stochastic):
+@pytest.mark.parametrize("make", [StraightThrough, StochasticStraightThrough])
+def test_straight_through_keeps_one_over_the_temperature(temperature, make):
     logits = c.Problem(2, 3).logits.clone().requires_grad_()
     weight = c.Problem(2, 3).parameters[0]
-    cost = StraightThrough(temperature, stochastic)(logits, lambda z: (z * weight).sum((-2, -1)))
+    cost = make(temperature)(logits, lambda z: (z * weight).sum((-2, -1)))
     (found,) = torch.autograd.grad(cost, logits)
     p = (logits / temperature).softmax(-1)
     assert torch.allclose(found, p * (weight - (p * weight).sum(-1, keepdim=True)) / temperature)

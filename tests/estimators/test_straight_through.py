@@ -4,10 +4,10 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import certification as c
 import pytest
 import torch
 
+from hardmax import certification as c
 from hardmax.estimators import (
     DARN,
     IMLE,
@@ -20,6 +20,7 @@ from hardmax.estimators import (
     ReinMaxCV,
     ReinMaxRao,
     SlopeAnnealed,
+    StochasticStraightThrough,
     StraightThrough,
     StraightThroughGumbelSoftmax,
     gumbel_rao,
@@ -52,7 +53,7 @@ CURVED = c.Problem(2, 4, extreme=0.5)
 
 
 def stochastic(temperature=1.0):
-    return StraightThrough(temperature, stochastic=True)
+    return StochasticStraightThrough(temperature)
 
 
 FAMILY = [
@@ -139,7 +140,7 @@ def published(e, phi, x, g, noise):
         case SlopeAnnealed():
             return e.slope() * J(softmax(e.slope() * phi)) @ g
         case DecoupledSTGumbel():
-            return J(softmax(phi / e.backward_temperature + noise[0])) @ g / e.backward_temperature
+            return J(softmax((phi + noise[0]) / e.backward_temperature)) @ g / e.backward_temperature
         case GumbelRao():
             return conditional_jacobian(phi.exp(), x, noise[0], float(e.temperature())) @ g
         case DARN():
@@ -331,6 +332,7 @@ SAME_DRAWS = {
     "slope 1 is straight-through": (SlopeAnnealed(), stochastic()),
     "slope a is temperature 1 / a": (SlopeAnnealed(2.0), stochastic(0.5)),
     "decoupled with equal temperatures": (DecoupledSTGumbel(), StraightThroughGumbelSoftmax()),
+    "decoupled, draws as they are": (DecoupledSTGumbel(1.0, 3.0), StraightThroughGumbelSoftmax(3.0)),
     "no difference is ReinMax": (ReinMaxCV(0.7, 0.0), ReinMax(0.7)),
 }
 
@@ -618,7 +620,7 @@ class HalfGap(GappedStraightThrough):
 class OwnNoise(DecoupledSTGumbel):
     def draw(self, logits):
         hard = super().draw(logits).detach()
-        soft = (logits / self.backward_temperature + sampling.gumbel(logits, 1)).softmax(-1)
+        soft = ((logits + sampling.gumbel(logits, 1)) / self.backward_temperature).softmax(-1)
         return hard + (soft - soft.detach())
 
 

@@ -5,25 +5,15 @@ import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
-import certification as c
 import pytest
 import torch
 
+from hardmax import certification as c
 from hardmax.estimators import Exact, Reinforce, UnorderedSet, unordered_set
 from hardmax.estimators.unordered_set import beam_search, log1mexp, log_prob_of_members, set_weights
+from helpers.laws import configurations, enumerated_sets, probability_of_set
 
 # ---------------------------------------------------------------- sets, by their definition
-
-
-def probability_of_set(members, p, without=()):
-    """P(the first draws without replacement are ``members``, in any order), once ``without`` have been drawn."""
-    total = 0
-    for order in itertools.permutations(members):
-        left, product = 1 - sum(p[i] for i in without), 1
-        for i in order:
-            product, left = product * p[i] / left, left - p[i]
-        total += product
-    return total
 
 
 def weights_by_definition(members, p):
@@ -43,30 +33,6 @@ def weights_by_definition(members, p):
     return weight, mixing
 
 
-def configurations(log_p):
-    """All joint configurations ``[N, K]`` of ``[K, C]`` and their log-probabilities ``[N]``."""
-    K, C = log_p.shape
-    index = torch.tensor(list(itertools.product(range(C), repeat=K)))
-    return index, log_p.expand(len(index), K, C).gather(-1, index.unsqueeze(-1)).sum((-2, -1))
-
-
-def enumerated(estimator, problem):
-    """Expected value, logits' and parameters' gradients over the law of all sets; and the sets' own results."""
-    index, log_prob = configurations(problem.logits.log_softmax(-1))
-    p = log_prob.exp().tolist()
-    possible = [i for i, probability in enumerate(p) if probability > 0]
-    sets = list(itertools.combinations(possible, min(estimator.samples, len(possible))))
-    weight = torch.tensor([probability_of_set(members, p) for members in sets], dtype=torch.float64)
-    assert abs(weight.sum() - 1) < 1e-10
-    sets = torch.tensor([list(s) + [s[0]] * (estimator.samples - len(s)) for s in sets])
-    estimator.members = lambda log_p: index[sets].movedim(1, 0)  # [S, sets, K]
-    try:
-        results = c.runner(estimator, problem)(len(sets))
-    finally:
-        del estimator.members
-    return [(weight.unsqueeze(-1) * r).sum(0) for r in results], results
-
-
 def truth(problem):
     logits, parameters = problem.leaves(1)
     exact = problem.gradients(Exact()(logits, problem.objective(parameters)), logits, parameters)
@@ -79,7 +45,7 @@ SETTINGS = [(1, False), (2, False), (2, True), (3, True), (4, False), (4, True)]
 @pytest.mark.parametrize(("samples", "baseline"), SETTINGS)
 @pytest.mark.parametrize("problem", c.PROBLEMS, ids=lambda p: f"K={p.K},C={p.C}")
 def test_exact_over_the_law_of_all_sets(samples, baseline, problem):
-    expected, _ = enumerated(UnorderedSet(samples, baseline), problem)
+    expected, _ = enumerated_sets(UnorderedSet(samples, baseline), problem)
     c.assert_close(expected, problem.truth(), "all sets")
 
 
@@ -100,7 +66,7 @@ def test_exact_beside_categories_of_probability_zero(samples):
     for ruled_out in ([[0, 1]], [[0, 1], [1, 2]], [[0, 1], [1, 2], [1, 0]], [[0, 1], [0, 0], [1, 2], [1, 0]]):
         for k, category in ruled_out:
             problem.logits[k, category] = -torch.inf
-        expected, _ = enumerated(UnorderedSet(samples), problem)
+        expected, _ = enumerated_sets(UnorderedSet(samples), problem)
         c.assert_close(expected, truth(problem), "all sets")
         logits, parameters = problem.leaves(5)
         cost = UnorderedSet(samples)(logits, problem.objective(parameters))
@@ -210,7 +176,7 @@ def test_wrong_signs_in_the_weights_are_rejected(mutation, samples, baseline, mo
     right = unordered_set.log1mexp
     monkeypatch.setattr(unordered_set, "log1mexp", lambda x: MUTATIONS[mutation](x, right))
     problem = c.Problem(1, 5)
-    expected, _ = enumerated(UnorderedSet(samples, baseline), problem)
+    expected, _ = enumerated_sets(UnorderedSet(samples, baseline), problem)
     with pytest.raises(AssertionError, match="all sets: value is off"):
         c.assert_close(expected, problem.truth(), "all sets")
     if samples == 2:  # the suite sees it as well

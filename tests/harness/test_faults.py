@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
+from hardmax.harness import state as state_module
 from hardmax.harness import tracking
-from hardmax.harness import train as train_module
 from helpers.commands import ROOT, SMALL, folders, started
 from helpers.damage import TINY, cut
 from helpers.processes import JOBLIB
@@ -113,7 +113,7 @@ def test_no_room_on_the_disk(command, tmp_path, file, most, options):
 
 
 def test_a_checkpoint_without_room_leaves_the_one_before(command, tmp_path, monkeypatch):
-    write, written = train_module.write_whole, []
+    write, written = state_module.write_whole, []
 
     def full(path, content):
         if path.name == "state.pt":
@@ -123,7 +123,7 @@ def test_a_checkpoint_without_room_leaves_the_one_before(command, tmp_path, monk
         write(path, content)
 
     with monkeypatch.context() as broken:
-        broken.setattr(train_module, "write_whole", full)
+        broken.setattr(state_module, "write_whole", full)
         code, _, err = command(*TINY)
     assert code == 1
     assert "state.pt: No space left on device (at step 7); what was saved at step 6 is kept" in err

@@ -11,8 +11,9 @@ import pytest
 import torch
 from filelock import FileLock
 
-from hardmax.harness import options, pause, refusals, tracking
+from hardmax.harness import pause, refusals, tracking
 from hardmax.harness import run as run_module
+from hardmax.harness.config import key_of, plain
 from hardmax.harness.folders import OpenFolder
 from hardmax.harness.shared import NotWritten
 from hardmax.harness.sweep import Sweep
@@ -38,7 +39,7 @@ def other_is_quicker(monkeypatch):
 
     def after_the_other(cfg, *rest):
         if cfg.seed == 2:
-            name = f"{cfg.seed}-{options.key_of(options.plain(cfg))}"
+            name = f"{cfg.seed}-{key_of(plain(cfg))}"
             folder = Path(cfg.output) / "toy" / "reinforce" / name
             folder.mkdir(parents=True, exist_ok=True)
             locks.append(FileLock(folder / "lock"))
@@ -223,24 +224,25 @@ def test_a_folder_is_found_where_it_is(tmp_path):
 
 @pytest.mark.parametrize("output", ["o${optimizer.lr}", "a,b"])
 def test_a_sweep_whose_jobs_write_to_several_places_has_one_folder(command, tmp_path, output):
-    code, out, err = command("-m", *TINY, f"output={output}", "optimizer.lr=0.1,0.2", "hydra.sweep.dir='it\\'s'")
+    code, out, err = command("-m", *TINY, f"output={output}", "optimizer.lr=0.1,0.2")
     assert code == 0, err
     jobs = 4 if "," in output else 2
     assert f"sweep: {jobs} of {jobs} jobs ended ({jobs} done)" in out
     assert summaries(tmp_path) == jobs
-    assert len(list((tmp_path / "it's").glob("job-*.json"))) == jobs
-    assert len(list(tmp_path.rglob("sweep.json"))) == 1
+    (noted,) = tmp_path.rglob("sweep.json")
+    assert len(list(noted.parent.glob("job-*.json"))) == jobs
 
 
 def test_a_sweep_s_folder_begins_clean(command, tmp_path):
-    arguments = ["-m", *TINY, f"hydra.sweep.dir={tmp_path / 'mine'}"]
+    arguments = ["-m", *TINY, r"hydra.sweep.dir='it\'s mine'"]
     assert command(*arguments, "seed=1,2")[0] == 0
-    Sweep(tmp_path / "mine").stop(signal.SIGTERM)
-    (tmp_path / "mine/job-1.traceback.txt").write_text("of the sweep before")
+    folder = tmp_path / "it's mine"
+    Sweep(folder).stop(signal.SIGTERM)
+    (folder / "job-1.traceback.txt").write_text("of the sweep before")
     code, out, err = command(*arguments, "seed=3")
     assert code == 0, err
     assert "sweep: 1 of 1 jobs ended (1 done)" in out
-    left = {path.name for path in (tmp_path / "mine").iterdir()}
+    left = {path.name for path in folder.iterdir()}
     assert left == {"job-0.json", "lock", "multirun.yaml", "sweep.json"}
 
 
@@ -256,7 +258,10 @@ def test_two_sweeps_do_not_share_a_folder(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
-        ("hydra.job.chdir=true", "hydra.job.chdir=true: all jobs of a sweep run in the folder in which it is started"),
+        (
+            "hydra.job.chdir=true",
+            "hydra.job.chdir=true would change nothing: runs lie in output=FOLDER, a sweep in hydra.sweep.dir=FOLDER",
+        ),
         (
             "hydra.launcher.timeout=3",
             "hydra.launcher.timeout is not used: n_jobs alone says how many jobs run at once",
@@ -274,14 +279,18 @@ def test_what_a_sweep_does_not_honour_is_refused(command, tmp_path, argument, li
 
 def test_the_environment_of_a_run_is_that_of_its_code(tmp_path):
     """Not of a repository around the virtual environment in which the package is installed."""
+    (tmp_path / "theirs.py").touch()
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path]
-    for arguments in (["init"], ["add", "."], ["commit", "--allow-empty", "-m", "theirs"]):
+    for arguments in (["init"], ["add", "."], ["commit", "-m", "theirs"]):
         subprocess.run([*git, *arguments], check=True, capture_output=True)
     installed = tmp_path / "venv/site-packages/hardmax"
     installed.mkdir(parents=True)
     (installed / "own.py").touch()
     assert tracking.commit(installed) == {"commit": None, "changed_files": []}
+    os.utime(tmp_path / "theirs.py", (0, 0))
+    before = (tmp_path / ".git/index").read_bytes()
     found = tracking.commit(tmp_path)
+    assert (tmp_path / ".git/index").read_bytes() == before, "git is locked while it writes this"
     assert len(found["commit"]) == 40
     assert found["changed_files"] == ["?? venv/"]
     assert tracking.environment(torch.device("cpu"))["versions"]["hardmax"]

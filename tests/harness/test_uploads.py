@@ -10,6 +10,7 @@ import wandb
 
 import report
 from hardmax.harness import tracking
+from hardmax.harness.online import id_of
 from helpers.commands import SHORT, folders, rows_of
 from helpers.uploads import KEY, figures, logged, without_clock
 from helpers.wandb_server import Server
@@ -111,7 +112,7 @@ def test_a_run_online_that_goes_on_logs_no_row_twice(command, server, tmp_path, 
     """Its checkpoint is older than its last rows, which are made again and are there already."""
     with monkeypatch.context() as broken:
         end_at(broken, 7)
-        broken.setattr("hardmax.harness.train.State.save", lambda state, *to: None)
+        broken.setattr("hardmax.harness.state.State.save", lambda state, *to: None)
         assert command(*QUICK, "wandb.mode=online")[0] == 130
     (folder,) = folders(tmp_path)
     sent = [row["step"] for row in server.rows()]
@@ -124,7 +125,7 @@ def test_a_run_online_that_goes_on_logs_no_row_twice(command, server, tmp_path, 
 def test_a_run_that_begins_again_by_other_code_is_another_run_there(command, server, tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         end_at(broken, 3)
-        broken.setattr("hardmax.harness.train.State.save", lambda state, *to: None)
+        broken.setattr("hardmax.harness.state.State.save", lambda state, *to: None)
         assert command(*QUICK, "wandb.mode=online")[0] == 130
     (folder,) = folders(tmp_path)
     first, path = name_of(folder), folder / "environment.json"
@@ -170,6 +171,16 @@ def test_one_bad_folder_does_not_cost_the_others_their_upload(command, uploaded,
     assert figures(server.rows(name_of(good))) == logged(good)
     assert str(good.relative_to(tmp_path)) in out
     assert not any("secret" in row for row in server.rows(name_of(bad["0-linked"]))), "a link out of the folder"
+
+
+def test_an_id_is_kept_in_the_folder_and_made_anew_without_its_file(tmp_path):
+    first = id_of(tmp_path)
+    assert id_of(tmp_path) == first
+    (tmp_path / "wandb.id").unlink()
+    assert id_of(tmp_path) != first, "one that was deleted at W&B cannot be used again"
+    for content in ("", "a/b", "x" * 65):
+        (tmp_path / "wandb.id").write_text(content)
+        assert id_of(tmp_path) == name_of(tmp_path) != content
 
 
 def test_what_cannot_be_uploaded_is_said_in_one_line(uploaded, tmp_path, monkeypatch):

@@ -9,6 +9,11 @@ import yaml
 from PIL import Image
 
 STEPS = 100
+FIGURES = {
+    "elbo": {"title": "ELBO, discrete draws", "unit": "nats", "better": "higher"},
+    "bound": {"title": "importance-weighted bound", "unit": "nats", "better": "higher"},
+    "loss": {"title": "loss", "unit": "nats", "better": ""},
+}
 
 
 def run(
@@ -23,6 +28,7 @@ def run(
     rows: list[dict] | None = None,
     timings: list[dict] | None = None,
     name: str = "key",
+    figures: dict | None = None,
 ) -> Path:
     """Writes one run and gives its folder; without ``elbo`` it has no end.
 
@@ -30,6 +36,7 @@ def run(
         settings: Of its config, with dots.
         more: Final figures, or gradient statistics of its last row.
         rows, timings: Of its files, in place of five with a loss and an ELBO.
+        figures: What its task says of its figures, in place of ELBO, bound and loss.
     """
     place = folder / task / estimator / f"{seed}-{name}"
     place.mkdir(parents=True)
@@ -46,6 +53,7 @@ def run(
             node = node.setdefault(part, {})
         node[last] = value
     (place / "config.yaml").write_text(yaml.safe_dump(config))
+    (place / "figures.json").write_text(json.dumps(FIGURES if figures is None else figures))
     end = -25.0 if elbo is None else elbo
     of_gradients = {key: value for key, value in (more or {}).items() if not key.startswith("test/")}
     rows = rows or [

@@ -2,12 +2,12 @@ r"""Every estimator at hard logits, in every precision, beside float64 with the 
 
 import math
 
-import certification as c
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from hardmax import certification as c
 from helpers.commands import ROOT
 
 FOLDER = ROOT / "configs/estimator"

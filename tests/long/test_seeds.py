@@ -2,20 +2,22 @@
 
 import copy
 
-import certification as c
 import pytest
 from scipy.stats import binom
-from test_estimators import CASES, estimator  # noqa: F401
+
+from hardmax import certification as c
+from hardmax.certification import expectations
+from helpers.cases import CASES, build
 
 SEEDS = 200
 RARE = 1e-4  # probability that the number of alarms of right tests is found too high
 COUNTS = []
 
 
-@pytest.mark.parametrize("estimator", CASES, indirect=True)
-def test_one_estimator(estimator, monkeypatch, capsys, request):  # noqa: F811
+@pytest.mark.parametrize("case", CASES)
+def test_one_estimator(case, monkeypatch, capsys, request):
     """Its values and gradients on every problem; where they are enumerated there is nothing to repeat."""
-    test, tried, alarms = c.assert_mean, 0, 0
+    test, tried, alarms, estimator = c.assert_mean, 0, 0, build(case)
 
     def repeated(run, truths, what, against=None):
         nonlocal tried, alarms
@@ -27,7 +29,7 @@ def test_one_estimator(estimator, monkeypatch, capsys, request):  # noqa: F811
                 alarms += 1
                 test(run, truths, what, against, seed)  # with more draws it passes
 
-    monkeypatch.setattr(c, "assert_mean", repeated)
+    monkeypatch.setattr(expectations, "assert_mean", repeated)
     for problem in c.PROBLEMS:
         c.check_expectation(copy.deepcopy(estimator), c.fitting(estimator, problem))
     c.check_expectation(copy.deepcopy(estimator), c.fitting(estimator, c.SMALL), log_q=True)

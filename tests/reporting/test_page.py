@@ -5,6 +5,10 @@ import shutil
 
 import pytest
 
+from hardmax.reporting.charts import axis_limits, curve_rows, cut_rows
+from hardmax.reporting.curves import curve_of
+from hardmax.reporting.groups import grouped
+from hardmax.reporting.runs import find
 from hardmax.reporting.writing import write
 from helpers.made_up import run
 
@@ -26,7 +30,17 @@ def report(tmp_path_factory):
                 "gradient/logits/snr": 1.0 + n,
             }
             settings = {"estimator.mode": HOSTILE if seed == 1 else "plain"} if name == "arsm" else {}
-            place = run(folder, name, seed, -20.0 - n - seed / 10, more=more, settings=settings)
+            end = -20.0 - n - seed / 10
+            rows = [
+                {
+                    "step": step,
+                    "train/loss": 10 - end - step / 10,
+                    "valid/elbo": end - 10 + step / 10 - 1e4 * (not step),
+                }
+                | {"cost/evaluations": step}
+                for step in range(0, 101, 25)
+            ]
+            place = run(folder, name, seed, end, more=more, settings=settings, rows=rows)
             (place / "texts.csv").write_text(f"sentence,reconstruction\n{HOSTILE},{HOSTILE}\n")
     run(folder, "arsm", task="toy")
     run(folder, "reinforce", 2, None, task="toy")
@@ -57,7 +71,7 @@ def page(browser, report):
     yield page
     assert messages == []
     assert requests == [report.as_uri()]
-    assert page.title() == "hardmax report: dvae, toy"
+    assert page.title() == "hardmax report: dvae; toy"
     page.close()
 
 
@@ -83,6 +97,22 @@ def test_axes_are_switched(page):
     page.locator("#task-1").get_by_label("evaluations of the objective").check()
     loss.get_by_text("evaluations of the objective, per example").wait_for()
     assert page.locator("#task-2").get_by_text("optimiser steps").count() > 1, "the other task stays as it is"
+
+
+def test_axes_are_those_of_pictures(page, report):
+    """What the page's script computes is what Python does; the first row lies far off, and is marked."""
+    runs = find([report.parent.parent]).runs
+    (groups,) = (own for problem, own in grouped(runs, [], [], []).items() if problem == "dvae")
+    rows = curve_rows(filter(None, (curve_of(group, "valid/elbo", "steps", 200) for group in groups)))
+    low, high = axis_limits(rows, log=False)
+    plot = chart(page, "validation ELBO")
+    ticks = plot.locator(".mark-text.role-axis-label").last.locator("text").all_text_contents()
+    ticks = [float(text.replace("−", "-")) for text in ticks]
+    assert low <= min(ticks) < max(ticks) <= high
+    assert high - low < 2.5 * (max(ticks) - min(ticks))
+    cut = cut_rows(rows, [low, high])
+    assert {row["x"] for row in cut} == {0}
+    assert plot.locator("[aria-roledescription=point][aria-label*=cut]").count() == len(cut)
 
 
 def test_estimators_are_hidden_in_all_charts(page):

@@ -12,10 +12,13 @@ import pytest
 import yaml
 
 import report
-from hardmax.harness import options
+from hardmax.harness.config import plain
 from hardmax.harness.shared import Refused
 from hardmax.reporting import reproduction
-from hardmax.reporting.published import Value, compare, experiment, facts, judged
+from hardmax.reporting.published.experiments import experiment
+from hardmax.reporting.published.join import compare, judged
+from hardmax.reporting.published.texts import cells
+from hardmax.reporting.published.values import Value, config_keys, facts
 from hardmax.reporting.reproduction import circumstance
 from hardmax.reporting.runs import find, read
 from helpers.commands import composed
@@ -30,31 +33,81 @@ def value(**changes):
 @pytest.mark.parametrize(
     ("changes", "measured", "verdict"),
     [
-        ({}, [9.9, 10.1, 10.3], "agrees"),  # mean 10.1, error 0.115, half of the interval 0.497
-        ({}, [10.4, 10.6, 10.8], "differs"),  # the same spread, 0.6 away
-        ({"error": 0.1}, [10.4, 10.6, 10.8], "agrees"),
-        ({"std": 0.2, "seeds": 4}, [10.4, 10.6, 10.8], "agrees"),
-        ({"std": 0.2}, [10.4, 10.6, 10.8], "differs"),  # of an unknown number of seeds
-        ({"decimals": 0}, [10.4, 10.6, 10.8], "agrees"),  # anything from 9.5 to 10.5
+        ({}, [9.9, 10.1, 10.3], "agrees"),
+        ({"decimals": 2}, [10.8, 11.0, 11.2], "differs"),  # one more run: within 4.303 * 0.2 * (1 + 1 / 3)^0.5
+        ({"decimals": 2}, [10.79, 10.99, 11.19], "agrees"),
+        ({"seeds": 3, "decimals": 2}, [10.5, 10.7, 10.9], "agrees"),  # a mean of three within 0.703
+        ({"seeds": 3, "decimals": 2}, [10.51, 10.71, 10.91], "differs"),
+        ({"seeds": 3, "std": 0.2, "decimals": 3}, [10.25, 10.45, 10.65], "agrees"),  # pooled: 2.776 * 0.2 * (2 / 3)^0.5
+        ({"seeds": 3, "std": 0.2, "decimals": 3}, [10.26, 10.46, 10.66], "differs"),
+        ({"seeds": 3, "error": 0.2 / 3**0.5, "decimals": 3}, [10.26, 10.46, 10.66], "differs"),  # the same
+        ({"seeds": 3, "std": 0.2}, [10.9], "agrees"),  # one run of ours within 0.994 of theirs
+        ({"seeds": 3, "std": 0.2}, [11.1], "differs"),
+        ({"std": 0.2}, [10.3, 10.5, 10.7], "agrees"),  # of two runs at least: within 3.182 * 0.2 * (1 / 2 + 1 / 3)^0.5
+        ({"std": 0.2}, [10.5, 10.7, 10.9], "differs"),
+        ({"error": 0.1}, [10.4, 10.6, 10.8], "agrees"),  # within 4.303 * (0.2^2 / 3 + 0.1^2)^0.5
+        ({"error": 0.0}, [10.4, 10.6, 10.8], "differs"),  # exact, and the mean within 0.497 of it
+        ({"decimals": 0}, [11.2, 11.4, 11.6], "agrees"),  # anything from 9.5 to 10.5
         ({"open": ("batch size",)}, [9.9, 10.1, 10.3], "settings incomplete"),
         ({"open": ("batch size",)}, [90.0, 91.0], "settings incomplete"),
         ({"open": ("batch size",)}, [], "not run"),
         ({}, [], "not run"),
         ({"decimals": 1}, [10.04], "agrees"),
-        ({"decimals": 1}, [10.2], "differs"),
+        ({"decimals": 1}, [10.2], "undecided"),
+        ({"decimals": 1, "seeds": 5}, [90.0], "undecided"),
+        ({"error": 0.1}, [90.0], "undecided"),
+        ({}, [10.0, 10.0], "agrees"),
+        ({}, [10.2, 10.2], "differs"),
     ],
 )
 def test_verdicts(changes, measured, verdict):
-    assert judged(value(**changes), [None] * len(measured), measured, []).verdict == verdict
+    assert judged(value(**changes), of_runs(measured), []).verdict == verdict
 
 
-def test_the_difference_is_in_standard_errors_of_both():
-    found = judged(value(error=0.3), [None] * 4, [10.6, 11.0, 11.4, 11.0], [])
+def of_runs(figures):
+    return [(None, figure) for figure in figures]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "spread"),
+    [(2, 1, False), (3, 1, False), (10, 1, False), (5, 4, False), (3, 5, True), (1, 4, True), (5, 5, True)],
+)
+def test_one_in_twenty_figures_of_runs_like_ours_differs(ours, theirs, spread):
+    """A level of 5 %, whether theirs is one run or a mean; within four standard errors of the simulation."""
+    draws, trials = np.random.default_rng(0), 1500
+    differ = 0
+    for _ in range(trials):
+        figures = draws.normal(size=theirs)
+        std = figures.std(ddof=1) if spread else None
+        published = value(value=figures.mean(), seeds=theirs, std=std, decimals=12)
+        differ += judged(published, of_runs(draws.normal(size=ours)), []).verdict == "differs"
+    assert differ / trials == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / trials))
+
+
+def test_figures_of_other_runs_differ():
+    draws = np.random.default_rng(0)
+    found = [judged(value(value=draws.normal(8), seeds=1), of_runs(draws.normal(size=5)), []) for _ in range(200)]
+    assert sum(each.verdict == "differs" for each in found) > 190
+
+
+def test_a_published_run_that_is_like_ours_agrees_whatever_the_number_of_ours():
+    """One and a half standard deviations from our mean, which is known ever better, is where an ordinary run lies."""
+    for n in (3, 10, 100, 1000):
+        figures = np.linspace(-1, 1, n)
+        figures = figures / figures.std(ddof=1) + 11.5
+        assert judged(value(seeds=1), of_runs(figures), []).verdict == "agrees"
+
+
+def test_the_difference_is_in_standard_deviations_of_what_is_expected():
+    figures = [10.6, 11.0, 11.4, 11.0]
+    spread = np.std(figures, ddof=1)
+    found = judged(value(error=0.3), of_runs(figures), [])
     assert (found.mean, found.difference) == (pytest.approx(11), pytest.approx(1))
-    assert found.error == pytest.approx(np.std([10.6, 11.0, 11.4, 11.0], ddof=1) / 2)
+    assert found.error == pytest.approx(spread / 2)
     assert found.in_errors == pytest.approx(1 / math.hypot(found.error, 0.3))
-    assert judged(value(), [None], [11.0], []).in_errors is None
-    assert "one seed" in judged(value(), [None], [11.0], []).notes[0]
+    assert judged(value(seeds=1), of_runs(figures), []).in_errors == pytest.approx(1 / (spread * math.sqrt(5 / 4)))
+    assert judged(value(), of_runs([11.0]), []).in_errors is None
+    assert "one run" in judged(value(), of_runs([11.0]), []).notes[0]
 
 
 # ---------------------------------------------------------------- which runs count
@@ -68,7 +121,7 @@ def make_run(where, *overrides, rows=(), finished=True, seed=1):
     chosen = {key: re.search(rf"{key}=(\w+)", " ".join(overrides)) for key in ("task", "estimator")}
     experiment = {"task": cfg.task._target_.rpartition(".")[2].lower(), "estimator": "exact"}
     choices = {key: match[1] if match else experiment[key] for key, match in chosen.items()} | {"seed": seed}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **options.plain(cfg)}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **plain(cfg)}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     about = {"commit": "0123456789abcdef", "device": "a machine", "python": "3.11", "versions": {"torch": "2"}}
     (folder / "environment.json").write_text(json.dumps(about))
@@ -99,7 +152,6 @@ def test_finished_runs_with_all_settings_count(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "finished", "note"),
     [
-        (["budget=small"], True, "1 of a smaller budget"),
         (["steps=1000"], True, "1 with other settings"),
         (["optimizer.lr=0.01"], True, "1 with other settings"),
         (["batch_size=9"], True, "1 with other settings"),
@@ -113,6 +165,19 @@ def test_other_runs_do_not(tmp_path, changes, finished, note):
     make_run(tmp_path, *HOOPER, *changes, rows=losses(0.00427), finished=finished)
     found = beside(tmp_path)
     assert (found.verdict, found.mean, found.notes) == ("not run", None, (note,))
+
+
+def test_runs_of_the_small_budget_are_shown_and_do_not_count(tmp_path):
+    for seed, loss in ((1, 0.5), (2, 0.7)):
+        make_run(tmp_path, *HOOPER, "budget=small", rows=losses(loss), seed=seed)
+    make_run(tmp_path, *HOOPER, "budget=small", "optimizer.lr=0.01", rows=losses(9.0))
+    found = beside(tmp_path)
+    assert (found.verdict, found.mean, len(found.runs)) == ("smaller budget", pytest.approx(0.6), 2)
+    assert (found.in_errors, found.notes) == (None, ("3 of a smaller budget",))
+    assert cells(found)[2:7] == ["0.60 ± 0.10", "2", "+0.60", "", "smaller budget"]
+    make_run(tmp_path, *HOOPER, rows=losses(0.00427))
+    found = beside(tmp_path)
+    assert (found.verdict, found.mean) == ("agrees", 0.00427)
 
 
 def test_runs_of_another_experiment_do_not(tmp_path):
@@ -135,7 +200,7 @@ def test_runs_of_another_experiment_do_not(tmp_path):
 def test_the_first_steps_of_a_shorter_run_count_where_a_step_is_stated(tmp_path, changes, step, counts):
     run = read(make_run(tmp_path, *HOOPER, *changes, rows=losses(3.0, 2.0, 1.0)))
     found = compare(value(experiment="hooper2026_polynomial", metric="train/loss", step=step), [run])
-    assert found.mean == (2.0 if counts else None)
+    assert (found.mean == 2.0 and found.verdict != "smaller budget") == counts
 
 
 def test_a_seed_counts_once(tmp_path):
@@ -216,10 +281,10 @@ def descended(steps, rate=1.0, C=30):
 
 @pytest.mark.parametrize(
     ("mutation", "verdict"),
-    [([], "agrees"), (["estimator._target_=test_certification.MeanOverReferences"], "differs")],
+    [([], "agrees"), (["estimator._target_=helpers.wrong.MeanOverReferences"], "differs")],
 )
 def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdict):
-    mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"estimator": "arsm", "task": "toy"}}
+    mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"task": "toy"}}
     mine["values"] = [{"name": "ARSM", "value": descended(1000)}]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [mine]}))
     setting = ["estimator=arsm", "task=toy", "optimizer=sgd", "optimizer.lr=1", "batch_size=20", "steps=1000"]
@@ -238,16 +303,67 @@ def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdic
     [
         ({"metrik": "test/cost"}, "metrik is no key (did you mean metric?)"),
         ({"metric": None}, "metric is missing"),
+        ({"metric": 5}, "metric must be a text, got 5"),
         ({"value": "low"}, "value must be a number, got 'low'"),
+        ({"value": "1,6e-2"}, "value must be a number, got '1,6e-2'"),
+        ({"value": math.inf}, "value must be a number, got inf"),
+        ({"value": True}, "value must be a number, got True"),
         ({"best": "least"}, "best must be lowest or highest, got 'least'"),
+        ({"scale": "two"}, "scale must be a number other than 0, got 'two'"),
+        ({"scale": 0}, "scale must be a number other than 0, got 0"),
+        ({"step": "last"}, "step must be a whole number of at least 0, got 'last'"),
+        ({"step": 1.5}, "step must be a whole number of at least 0, got 1.5"),
+        ({"window": 0}, "window must be a whole number of at least 1, got 0"),
+        ({"seeds": "5"}, "seeds must be a whole number of at least 1, got '5'"),
+        ({"decimals": -1}, "decimals must be a whole number from 0 to 20, got -1"),
+        ({"decimals": 10**9}, "decimals must be a whole number from 0 to 20, got 1000000000"),
+        ({"std": "0,1"}, "std must be a number of at least 0, got '0,1'"),
+        ({"error": -1}, "error must be a number of at least 0, got -1"),
+        ({"open": "batch size"}, "open must be a list of texts, got 'batch size'"),
+        ({"choose": "lowest"}, "choose must be metric: ... and best: lowest or highest, got 'lowest'"),
+        ({"choose": {"best": 1}}, "choose must be metric: ... and best: lowest or highest, got {'best': 1}"),
+        ({"where": "task"}, "where must be settings of runs by their keys, got 'task'"),
+        ({"where": ["task"]}, "where must be settings of runs by their keys, got ['task']"),
+        ({"where": {"task.powr": 2}}, "where: no run and no config has task.powr (did you mean task.power?)"),
+        ({"where": {"zzz": 2}}, "where: no run and no config has zzz: keys of a run's config"),
     ],
 )
 def test_a_wrong_entry_is_refused(tmp_path, entry, line):
     good = {"name": "a", "value": 1.0, "metric": "test/cost"}
     entry = {key: content for key, content in {**good, **entry}.items() if content is not None}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [{"table": "T", "values": [entry]}]}))
-    with pytest.raises(Refused, match="mine.yaml: T, a: " + re.escape(line)):
+    with pytest.raises(Refused, match="mine.yaml: T, a: " + re.escape(line)) as refused:
         facts([tmp_path / "mine.yaml"])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("tables: [1, 2]", "tables must be a list of entries with table, metric and values, got 1"),
+        ("tables: {a: 1}", "tables must be a list, got {'a': 1}"),
+        ("tables: two", "tables must be a list, got 'two'"),
+        ("tables: [{table: T, values: [1]}]", "T: values must be a list of entries with name and value, got [1]"),
+        ("tables: [{table: T, values: {a: 1}}]", "T: values must be a list of entries with name and value, got {'a'"),
+        ("5", "no YAML"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(tmp_path, content, line):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(Refused, match="mine.yaml: " + re.escape(line)) as refused:
+        facts([tmp_path / "mine.yaml"])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_settings_of_runs_and_of_all_configs_can_be_asked_for(tmp_path):
+    """Also of a task of the user's own, if there is a run of it."""
+    assert {key for found in facts([]) for key in found.where} <= config_keys()
+    folder = make_run(tmp_path, "task=toy", "estimator=arsm", rows=losses(1.0))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "mine": {"own": 1}}))
+    mine = {"table": "T", "metric": "test/cost", "values": [{"name": "a", "value": 1, "where": {"mine.own": 1}}]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [mine]}))
+    assert facts([tmp_path / "mine.yaml"], find([tmp_path]).runs)[-1].where == {"mine.own": "1"}
 
 
 @pytest.mark.parametrize("content", ["", "tables: [", "values: []"])
@@ -267,8 +383,6 @@ def test_no_such_file(tmp_path, monkeypatch, capsys, content):
 
 def test_every_published_value_can_be_met():
     """Its experiment exists, and a row of it has the settings; but for what the experiment's file leaves out."""
-    from hardmax.reporting.published import experiment
-
     for found in facts([]):
         rows, params = experiment(found.experiment).rows, experiment(found.experiment).params
         keys = {k: v for k, v in found.where.items() if k not in params}
@@ -289,7 +403,7 @@ def test_results_hold_what_was_run_and_nothing_else(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", arguments)
     report.main()
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "| ReinMax | 0.00427 | 0.004280 ± 0.000012 | 3 | +0.000010 | +0.9 | **agrees** |" in text
+    assert "| ReinMax | 0.00427 | 0.004280 ± 0.000012 | 3 | +0.000010 | +0.4 | **agrees** |" in text
     assert "| [hooper2026_polynomial](#hooper2026_polynomial) | 3 | 2 | 1 | 9 |" in text
     assert "3 runs: 10,000 steps, on a machine, torch 2, Python 3.11, commit 0123456789." in text
     own = text[text.index("## hooper2026_polynomial") : text.index("## liu2023_polynomial")]

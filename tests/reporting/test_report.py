@@ -23,6 +23,7 @@ from hardmax.reporting.examples import exhibits
 from hardmax.reporting.groups import chosen, grouped
 from hardmax.reporting.leaderboard import edge_of, panel, write_leaderboard
 from hardmax.reporting.looks import DASHES, SHAPES, looks
+from hardmax.reporting.numbers import with_error
 from hardmax.reporting.provenance import provenance
 from hardmax.reporting.results import results_of
 from hardmax.reporting.runs import find
@@ -71,7 +72,7 @@ def brute_force(ours, theirs, paired):
     return [center + by * (end - center) for end in np.quantile(found, [0.025, 0.975])]
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 12])
+@pytest.mark.parametrize("seeds", [3, 5, 12])
 def test_marks_agree_with_a_brute_force_bootstrap(tmp_path, seeds):
     """Known differences from nothing to far beyond the noise, with seeds that all estimators share and feel."""
     dice = np.random.default_rng(seeds)
@@ -86,21 +87,21 @@ def test_marks_agree_with_a_brute_force_bootstrap(tmp_path, seeds):
     groups, _ = groups_of(tmp_path)
     found = results_of("dvae", list(groups.values())).verdicts["test/elbo"]
     best = max(values, key=lambda name: values[name].mean())
-    by_block = {name: groups[name].by_block("test/elbo") for name in values}
+    by_seed = {name: groups[name].by_seed("test/elbo") for name in values}
     assert found[best].word == BEST
     words = set()
     for name in values.keys() - {best}:
-        low, high = brute_force(by_block[name], by_block[best], paired="elsewhere" not in (name, best))
+        low, high = brute_force(by_seed[name], by_seed[best], paired="elsewhere" not in (name, best))
         assert found[name].word == (WORSE if high < 0 else AS_GOOD), (name, low, high)
         assert (found[name].difference.low, found[name].difference.high) == pytest.approx((low, high), rel=0.1, abs=0.1)
         words.add(found[name].word)
     assert words == {WORSE, AS_GOOD}, "both happen here"
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [3, 5])
 @pytest.mark.parametrize("paired", [True, False])
 def test_equal_estimators_are_rarely_called_worse(count, paired):
-    """A bare percentile interval would exclude 0 in half of all cases for two seeds, in a quarter for three."""
+    """A bare percentile interval would exclude 0 in a quarter of all cases for three seeds."""
     dice = np.random.default_rng(count)
     wrong = 0
     for _ in range(400):
@@ -112,16 +113,26 @@ def test_equal_estimators_are_rarely_called_worse(count, paired):
 
 
 def test_a_difference_without_noise_counts():
-    same = verdicts({"a": {1: 1.0, 2: 2.0}, "b": {1: 0.5, 2: 1.5}, "c": {1: 1.0, 2: 2.0}}, better=1)
-    assert same["b"].word == WORSE
-    assert {same["a"].word, same["c"].word} == {BEST, AS_GOOD}
-    lower = verdicts({"a": {1: 1.0, 2: 2.0}, "b": {1: 0.5, 2: 1.5}}, better=-1)
-    assert (lower["b"].word, lower["a"].word) == (BEST, WORSE)
+    high, low = {1: 1.0, 2: 2.0, 3: 4.0}, {1: 0.5, 2: 1.5, 3: 3.5}
+    higher = verdicts({"a": high, "b": low, "c": dict(high)}, better=1)
+    assert [higher[name].word for name in "abc"] == [BEST, WORSE, AS_GOOD]
+    lower = verdicts({"a": high, "b": low, "c": dict(low)}, better=-1)
+    assert [lower[name].word for name in "abc"] == [WORSE, BEST, AS_GOOD]
+    apart = {seed + 10: value for seed, value in {1: 3.0, 2: 3.0, 3: 3.0}.items()}
+    for better in (1, -1):
+        equal = verdicts({"a": {1: 3.0, 2: 3.0, 3: 3.0}, "b": apart}, better)
+        assert [equal[name].word for name in "ab"] == [BEST, AS_GOOD], "seeds that are not shared"
 
 
-def test_a_single_run_says_nothing():
-    found = verdicts({"a": {1: 1.0}, "b": {1: 0.0, 2: 0.1}, "c": {}}, better=1)
+@pytest.mark.parametrize("few", [1, 2])
+def test_below_three_runs_nothing_is_said(few):
+    """Of two runs each, the worst may differ least significantly."""
+    many = {1: 0.0, 2: 0.1, 3: 0.2}
+    best = {seed: 1.0 + seed / 100 for seed in range(1, few + 1)}
+    found = verdicts({"a": best, "b": many, "c": {}}, better=1)
     assert {name: verdict.word for name, verdict in found.items()} == {"a": BEST, "b": UNTESTED}
+    found = verdicts({"a": best, "b": many}, better=-1)
+    assert {name: verdict.word for name, verdict in found.items()} == {"a": UNTESTED, "b": BEST}
 
 
 # ---------------------------------------------------------------- what is never averaged away
@@ -160,7 +171,7 @@ def test_figures_that_some_runs_lack_say_so(tmp_path):
     run(tmp_path, "arsm", 2, more={"gradient/logits/variance": None})
     cells = table_of(tmp_path)["arsm"]
     assert cells["gradient variance to the logits"].text == "2 (1 of 2)"
-    assert cells["test importance-weighted bound (nats)"].text == "−20 (1 of 2)"
+    assert cells["test importance-weighted bound (nats)"].text == "−20 (1 of 2) ?"
 
 
 def test_the_last_measurement_counts_even_if_undefined(tmp_path):
@@ -269,9 +280,7 @@ def test_grouping_and_filtering_by_any_key(tmp_path):
             run(tmp_path, "nvil", seed, -20 * rate, settings={"optimizer.lr": rate}, name=str(rate))
     groups, _ = groups_of(tmp_path, by=["estimator"])
     assert sorted(groups) == ["arsm", "nvil"]
-    assert sorted(groups["arsm"].by_block("test/elbo").values()) == [-2, -2, -1, -1]
-    results = results_of("dvae", list(groups.values()))
-    assert results.verdicts["test/elbo"]["nvil"].difference.paired, "by seed and rate"
+    assert sorted(groups["arsm"].by_seed("test/elbo").values()) == [-2, -2, -1, -1]
     assert sorted(groups_of(tmp_path, by=["optimizer.lr"])[0]) == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
     assert sorted(groups_of(tmp_path, only=["optimizer.lr=1e-1"])[0]) == ["arsm", "nvil"]
     groups, _ = groups_of(tmp_path, only=["estimator=arsm", "estimator=nvil", "seed=2", "optimizer.lr=0.2"])
@@ -405,21 +414,21 @@ def test_looks_can_be_told_apart_and_stay():
     ],
 )
 def test_figures_are_written_to_their_precision(value, error, text):
-    assert tables.with_error(value, error) == text
+    assert with_error(value, error) == text
 
 
 def test_tables_for_papers(tmp_path):
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         run(tmp_path, "my_own|100%", seed, -20 - seed, settings={"estimator.a_b": "<x&y>"})
         run(tmp_path, "my_own|100%", seed, -80 - seed, settings={"estimator.a_b": "z"}, name="z")
     groups, _ = groups_of(tmp_path)
     table = tables.final_table(results_of("dvae", list(groups.values())))
     markdown = tables.as_markdown(table).splitlines()
     assert len(markdown) == 4
-    assert markdown[2].startswith(r"| my\_own\|100% | \<x&y\> | 2 of 2 | **−21.50 ± 0.50** |")
+    assert markdown[2].startswith(r"| my\_own\|100% | \<x&y\> | 3 of 3 | **−22.00 ± 0.58** |")
     assert "**" not in markdown[3]
     latex = tables.as_latex(table)
-    assert r"my\_own\textbar{}100\% & \textless{}x\&y\textgreater{} & 2 of 2 & \textbf{$-$21.50 $\pm$ 0.50}" in latex
+    assert r"my\_own\textbar{}100\% & \textless{}x\&y\textgreater{} & 3 of 3 & \textbf{$-$22.00 $\pm$ 0.58}" in latex
     assert latex.count(r" \\") == 3
     assert tables.latex("(2.50 ± 0.10) × 10⁻⁷") == r"(2.50 $\pm$ 0.10) $\times$ $10^{-7}$"
 

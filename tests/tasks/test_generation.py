@@ -6,7 +6,15 @@ import math
 import pytest
 import torch
 
-from hardmax.estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThrough, StraightThroughGumbelSoftmax
+from hardmax.estimators import (
+    ARSM,
+    Exact,
+    GumbelSoftmax,
+    Reinforce,
+    StochasticStraightThrough,
+    StraightThrough,
+    StraightThroughGumbelSoftmax,
+)
 from hardmax.gradients import forked_random, measure
 from hardmax.tasks.generation import Generation
 
@@ -112,7 +120,7 @@ LONG = [
     StraightThroughGumbelSoftmax(),
     Reinforce(1, "batch"),
     StraightThrough(),
-    StraightThrough(stochastic=True),
+    StochasticStraightThrough(),
 ]
 
 

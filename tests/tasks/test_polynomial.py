@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from hardmax.estimators import Exact, StraightThrough
+from hardmax.estimators import Exact, StochasticStraightThrough
 from hardmax.gradients import measure
 from hardmax.tasks.polynomial import QUADRATICS, Polynomial, Quadratic
 
@@ -83,7 +83,7 @@ def test_relaxed_costs_are_not_linear():
     assert float(task.objective(middle)) == pytest.approx(0.05**3)
     problem = task.problem(torch.zeros(100_000))
     torch.manual_seed(0)
-    g = torch.autograd.grad(StraightThrough(stochastic=True)(problem.logits, problem.objective).mean(), task.free)[0]
+    g = torch.autograd.grad(StochasticStraightThrough()(problem.logits, problem.objective).mean(), task.free)[0]
     exact = torch.autograd.grad(task.expected_cost(task.logits()), task.free)[0]
     assert not torch.allclose(g, exact, rtol=0.1)
 

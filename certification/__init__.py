@@ -1,0 +1,94 @@
+r"""The conformance suite: whether any estimator, anybody's, is what it claims to be, and what its gradients are worth.
+
+``hardmax certify`` prints a :class:`Certificate`; :func:`failures` gives what fails to a test of one's own:
+
+>>> from hardmax.certification import failures
+>>> from hardmax.estimators import Exact
+>>> assert failures(Exact()) == []
+
+Exact enumeration where the randomness is finite, seeded z-tests elsewhere. torch and numpy are all that it needs.
+"""
+
+from .behaviour import (
+    check_constants,
+    check_evaluations,
+    check_independent_draws,
+    check_leading_dimensions,
+    check_nested,
+    check_rsample,
+    check_shapes,
+    check_state,
+    check_sum_over_categories,
+    check_without_gradients,
+    evaluations,
+    gradient_draws,
+)
+from .certificate import Certificate, Outcome, certify, failures
+from .checks import OF_DRAWS, check_claims, check_expectation, runner, truths_of
+from .enumeration import ContinuousNoise, Failed, all_outcomes, enumerate_draws, patched
+from .expectations import DRAWS, FALSE_ALARM, Moments, assert_close, assert_mean, z_scores
+from .limits import EXTREME, PRECISIONS, check_compiles, check_extreme_logits, check_precision, check_smallest_problem
+from .measurement import Measurement, measure
+from .problems import PROBLEMS, SMALL, Nested, Problem, fitting
+from .samplers import (
+    Sampler,
+    check_gradient_reaches_logits,
+    check_independent_samples,
+    check_law,
+    check_many_draws_are_finite,
+    check_simplex,
+)
+
+__all__ = [
+    "DRAWS",
+    "EXTREME",
+    "FALSE_ALARM",
+    "OF_DRAWS",
+    "PRECISIONS",
+    "PROBLEMS",
+    "SMALL",
+    "Certificate",
+    "ContinuousNoise",
+    "Failed",
+    "Measurement",
+    "Moments",
+    "Nested",
+    "Outcome",
+    "Problem",
+    "Sampler",
+    "all_outcomes",
+    "assert_close",
+    "assert_mean",
+    "certify",
+    "check_claims",
+    "check_compiles",
+    "check_constants",
+    "check_evaluations",
+    "check_expectation",
+    "check_extreme_logits",
+    "check_gradient_reaches_logits",
+    "check_independent_draws",
+    "check_independent_samples",
+    "check_law",
+    "check_leading_dimensions",
+    "check_many_draws_are_finite",
+    "check_nested",
+    "check_precision",
+    "check_rsample",
+    "check_shapes",
+    "check_simplex",
+    "check_smallest_problem",
+    "check_state",
+    "check_sum_over_categories",
+    "check_without_gradients",
+    "enumerate_draws",
+    "evaluations",
+    "failures",
+    "fitting",
+    "gradient_draws",
+    "measure",
+    "patched",
+    "runner",
+    "truths_of",
+    "z_scores",
+]

@@ -1,0 +1,104 @@
+r"""Whether expectations are those that they should be: to rounding where enumerated, in standard errors elsewhere."""
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from .enumeration import Failed, Run
+
+FALSE_ALARM = 1e-3  # probability that a z-test of a right estimator asks for more draws
+DRAWS = 50_000  # of a z-test's first round; the second takes ten times as many
+EXACT = 1e-10  # error of an enumerated expectation that is rounding
+PARTS = ("value", "logits' gradient", "parameters' gradient")
+
+Truths = Sequence[Tensor | float | None]
+
+
+class Moments:
+    r"""Mean and standard error of the mean, over draws ``[M, *shape]`` that come in parts."""
+
+    def __init__(self):
+        self.n, self.mean, self.m2 = 0, 0.0, 0.0
+
+    def add(self, draws: Tensor) -> None:
+        r"""Takes in more draws."""
+        n, mean = len(draws), draws.mean(0)
+        delta, total = mean - self.mean, self.n + n
+        self.m2 = self.m2 + ((draws - mean) ** 2).sum(0) + delta**2 * self.n * n / total
+        self.mean, self.n = self.mean + delta * n / total, total
+
+    def error(self) -> Tensor:
+        r"""Standard error of the mean, ``[*shape]``."""
+        return (self.m2 / (self.n - 1) / self.n).sqrt()
+
+
+def z_scores(moments: Moments, truth: Moments | Tensor | float) -> Tensor:
+    r"""Deviations in standard errors; a coordinate without variance must be right to 1e-9."""
+    true_mean, true_error = (truth.mean, truth.error()) if isinstance(truth, Moments) else (truth, 0.0)
+    error = (moments.error() ** 2 + true_error**2) ** 0.5
+    deviation = (moments.mean - true_mean).abs()
+    score = torch.where(deviation < 1e-9, 0.0, deviation / error.clamp(min=1e-300))
+    return score.nan_to_num(nan=torch.inf)
+
+
+def z_bound(coordinates: int) -> float:
+    r"""What the largest of so many z-scores exceeds with probability :data:`FALSE_ALARM`."""
+    return -NormalDist().inv_cdf(FALSE_ALARM / 2 / coordinates)
+
+
+def assert_mean(
+    run: Run, truths: Truths, what: str, against: Run | None = None, seed: int = 0, rounds=(DRAWS, 10 * DRAWS)
+) -> None:
+    r"""z-tests the mean of ``run(M) -> list of [M, coordinates]`` against ``truths`` in every coordinate.
+
+    On a failure ten times more draws are added, never a new seed. ``against(M)`` is another random way to the
+    truth, in the place of exact ones. Comparisons whose truth is None are left out.
+    """
+    torch.manual_seed(seed)
+    ours = [Moments() for _ in run(1)]
+    theirs = [Moments() for _ in ours] if against else truths
+    for draws in rounds:
+        for _ in range(draws // DRAWS):
+            for m, r in zip(ours, run(DRAWS), strict=True):
+                m.add(r)
+            if against:
+                for m, r in zip(theirs, against(DRAWS), strict=True):
+                    m.add(r)
+        scores = [None if t is None else z_scores(m, t) for m, t in zip(ours, theirs, strict=True)]
+        bound = z_bound(sum(len(s) for s in scores if s is not None))
+        worst = [0.0 if s is None else float(s.max()) for s in scores]
+        if max(worst) < bound:
+            return
+    i = worst.index(max(worst))
+    truth = theirs[i].mean if against else theirs[i]
+    name = f"{PARTS[i]} is " if len(ours) == len(PARTS) else ""
+    said = multiple(ours[i].mean, truth, bound * ours[i].error())
+    raise Failed(f"{what}: {name}off by {worst[i]:.1f} standard errors (bound {bound:.1f}){said}")
+
+
+def assert_close(results: Sequence[Tensor], truths: Truths, what: str) -> None:
+    r"""Compares enumerated value, logits' and parameters' gradients with the truths that are not None."""
+    for name, result, truth in zip(PARTS, results, truths, strict=True):
+        if truth is not None:
+            error = (result - truth).abs().max()
+            if not error < EXACT:  # NaN is not
+                raise Failed(f"{what}: {name} is off by {error:.2e}{multiple(result, truth, EXACT)}")
+
+
+def multiple(found: Tensor, truth: Tensor | float, tolerance: Tensor | float) -> str:
+    r"""By what the truth was multiplied, if it was, in words: a wrong sign or scale, or a missing gradient."""
+    if not isinstance(truth, Tensor):
+        return ""
+    if found.isfinite().all() and len(truth) > 1 and (truth != 0).any():
+        factor = float(found @ truth / (truth @ truth))
+        if (found - factor * truth).abs().le(torch.as_tensor(tolerance) + 1e-9).all():
+            sign = ", its sign is flipped" if abs(factor + 1) < 0.05 else ""
+            return f": it is {factor:.3g} times what it should be{sign}"
+    return f": {list_of(found)}, not {list_of(truth)}"
+
+
+def list_of(x: Tensor, most: int = 6) -> str:
+    r"""The first numbers of a vector."""
+    return "[" + ", ".join(f"{v:.3g}" for v in x[:most].tolist()) + (", ...]" if len(x) > most else "]")

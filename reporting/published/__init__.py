@@ -1,0 +1,1 @@
+r"""Published figures, and those of runs beside them."""

@@ -1,0 +1,209 @@
+r"""Published figures beside those of runs that were made under the published settings, with a verdict."""
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.stats
+
+from hardmax.harness.shared import NOT_RESULTS
+from hardmax.paths import CONFIGS
+
+from ..contents import is_figure, lines
+from ..groups import WATCHING
+from ..runs import Run
+from .experiments import counts, fits, group_settings, in_full, in_small
+from .values import Value
+
+LEVEL = 0.95  # of intervals
+AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
+INCOMPLETE, SMALLER, NOT_RUN = "settings incomplete", "smaller budget", "not run"
+
+
+@dataclass(frozen=True)
+class Beside:
+    r"""A published value and what was measured.
+
+    Attributes:
+        published: The value.
+        runs: Under the published settings, finished, in full; without any, those of the small budget.
+        mean, error: Of the measured figures, and its standard error; None without, or with a single run.
+        difference: Measured less published.
+        in_errors: The difference over its standard deviation among runs like ours; None where that is not known.
+        verdict: ``agrees``, ``differs``, ``undecided``, ``settings incomplete``, ``smaller budget`` or ``not run``.
+        notes: What a reader should know: of runs with smaller budgets or other settings, for one.
+    """
+
+    published: Value
+    runs: tuple[Run, ...]
+    mean: float | None
+    error: float | None
+    difference: float | None
+    in_errors: float | None
+    verdict: str
+    notes: tuple[str, ...]
+
+
+def compare(value: Value, runs: list[Run]) -> Beside:
+    r"""A published value beside the runs that have its settings."""
+    fitting = [run for run in runs if fits(run, value.where)]
+    if value.experiment:
+        fitting = [run for run in fitting if run.config.get("experiment") == value.experiment]
+    finished = [run for run in fitting if run.finished]
+    full = [run for run in finished if counts(run, value)]
+    notes = other_runs(fitting, full)
+    taken, note = one_setting(value, full)
+    measured = with_figures(value, taken)
+    if len(measured) < len([run for run in taken if in_full(run)]):
+        notes.append(f"{len(taken) - len(measured)} without {value.metric}" + at_step(value))
+    notes = [*note, *notes]
+    if not measured:
+        taken, note = one_setting(value, [run for run in finished if in_small(run)])
+        if smaller := with_figures(value, taken):
+            return replace(judged(value, smaller, [*note, *notes]), verdict=SMALLER, in_errors=None)
+    return judged(value, measured, notes)
+
+
+def with_figures(value: Value, runs: list[Run]) -> list[tuple[Run, float]]:
+    r"""The runs that have a figure in the place of a published value, and that."""
+    return [(run, found) for run in runs if (found := figure(value, run)) is not None]
+
+
+def other_runs(fitting: list[Run], full: list[Run]) -> list[str]:
+    r"""Words about runs that do not count."""
+    counts = defaultdict(int)
+    for run in fitting:
+        if not run.finished:
+            counts[run.status] += 1
+        elif run not in full:
+            counts["of a smaller budget" if run.config.get("budget") == "small" else "with other settings"] += 1
+    return [f"{count} {what}" for what, count in counts.items()]
+
+
+def at_step(value: Value) -> str:
+    return "" if value.step is None else f" at step {value.step:,}"
+
+
+def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
+    r"""Of runs that differ in more than seeds, those of one setting, and words about the choice."""
+    keys, groups = varied(value, runs), defaultdict(list)
+    for run in once_a_seed(keys, runs):
+        groups[identity(keys, run)].append(run)
+    if len(groups) <= 1:
+        return [run for group in groups.values() for run in group], []
+    if not value.choose:
+        return [], [f"several settings fit, which differ in {', '.join(keys)}"]
+    key = lambda group: mean_of([f for run in group if (f := last(run, value.choose["metric"])) is not None])
+    sign = 1 if value.choose["best"] == "lowest" else -1
+    best = min(groups.values(), key=lambda group: sign * (key(group) if key(group) is not None else math.inf * sign))
+    chosen = ", ".join(f"{k}={setting(best[0], k)}" for k in keys)
+    return best, [f"{chosen}, best of {len(groups)} by {value.choose['metric']}"]
+
+
+def once_a_seed(keys: list[str], runs: list[Run]) -> list[Run]:
+    r"""Of runs that differ in nothing, the longest one, and of those the last."""
+    kept = {(identity(keys, run), run.seed): run for run in sorted(runs, key=lambda run: (run.steps, run.made))}
+    return list(kept.values())
+
+
+def identity(keys: list[str], run: Run) -> tuple:
+    r"""What the runs that are averaged share."""
+    return tuple(setting(run, key) for key in keys)
+
+
+def varied(value: Value, runs: list[Run]) -> list[str]:
+    r"""Keys of which runs have several values; for a value at a stated step, they may have gone on for longer or not.
+
+    A run that lacks an option is older than it, and counts as having its default.
+    """
+    free = ("seed", "steps") if value.step is not None else ("seed",)
+    keys = {key for run in runs for key in run.config}
+    keys = {k for k in keys if k not in free and k.split(".")[0] not in NOT_RESULTS and not k.startswith(WATCHING)}
+    return sorted(key for key in keys if len({setting(run, key) for run in runs}) > 1)
+
+
+def setting(run: Run, key: str) -> str | None:
+    r"""A value of a run's config; where it has none, that of the project's config of its task or estimator."""
+    group = key.partition(".")[0]
+    if key in run.config or group not in ("task", "estimator"):
+        return run.config.get(key)
+    choice = run.config[group]
+    known = re.fullmatch(r"\w{1,99}", choice) and (CONFIGS / group / f"{choice}.yaml").is_file()
+    return dict(group_settings(group, choice)).get(key) if known else None
+
+
+def mean_of(numbers: list[float]) -> float | None:
+    return float(np.mean(numbers)) if numbers else None
+
+
+def course(run: Run, metric: str) -> list[tuple[int, float]]:
+    r"""Steps and values of a metric, as the run has them."""
+    rows = lines(run.folder / "metrics.jsonl", [])
+    return [(row["step"], row[metric]) for row in rows if is_figure(row.get(metric))]
+
+
+def last(run: Run, metric: str) -> float | None:
+    found = course(run, metric)
+    return found[-1][1] if found else None
+
+
+def figure(value: Value, run: Run) -> float | None:
+    r"""What a run has in the place of a published value; None if it has none."""
+    found = course(run, value.metric)
+    if value.step is not None:
+        found = [(step, content) for step, content in found if step == value.step]
+    if len(found) < value.window:
+        return None
+    series = np.array([content for _, content in found]) * value.scale
+    if value.window > 1:
+        series = np.convolve(series, np.full(value.window, 1 / value.window), "valid")
+    pick = {"lowest": np.min, "highest": np.max, "": lambda s: s[-1]}[value.best]
+    return float(pick(series))
+
+
+def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) -> Beside:
+    r"""The comparison of a published value with figures of runs."""
+    if not measured:
+        return Beside(value, (), None, None, None, None, NOT_RUN, tuple(notes))
+    found = np.array([figure for _, figure in measured])
+    n, mean = len(found), float(found.mean())
+    error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 else None
+    difference = mean - value.value
+    deviation, freedom = expected_deviation(value, found)
+    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation if freedom else 0.0
+    beyond = DIFFERS if freedom else UNDECIDED
+    verdict = AGREES if abs(difference) <= half + value.rounding else beyond
+    if not freedom:
+        notes = [*notes, "one run: how much others would differ is not known"]
+    return Beside(
+        value,
+        tuple(run for run, _ in measured),
+        mean,
+        error,
+        difference,
+        difference / deviation if deviation else None,
+        INCOMPLETE if value.open else verdict,
+        tuple(notes),
+    )
+
+
+def expected_deviation(value: Value, found: np.ndarray) -> tuple[float, int]:
+    r"""How far a published value would be from the mean of ours, were it made of runs like ours: a standard deviation.
+
+    A value is the mean of m runs, ours of n, all of one variance: that of the difference is (1 / m + 1 / n) times it,
+    pooled over both where the spread of theirs is published. Of a standard error without a number of runs, the square
+    takes the place of theirs; then the degrees of freedom are at least those of ours.
+
+    Returns:
+        The deviation, and its degrees of freedom; 0 and 0 where nothing is known of any spread.
+    """
+    n, m = len(found), value.runs
+    squares, freedom = float(np.square(found - found.mean()).sum()), n - 1
+    if value.error is not None and not value.seeds:
+        return (math.hypot(math.sqrt(squares / freedom / n), value.error), freedom) if freedom else (0.0, 0)
+    theirs = value.std if value.error is None else value.error * math.sqrt(m)
+    if theirs is not None:
+        squares, freedom = squares + (m - 1) * theirs**2, freedom + m - 1
+    return (math.sqrt(squares / freedom * (1 / m + 1 / n)), freedom) if freedom else (0.0, 0)

@@ -1,0 +1,194 @@
+r"""Published figures as files list them: the project's own, and a user's."""
+
+import functools
+import io
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from hardmax.files import read_text
+from hardmax.harness.shared import Refused, nearest
+from hardmax.paths import CONFIGS
+
+from ..contents import LAST_STEP, flat, is_figure, text
+from ..runs import Run
+
+FACTS = Path(__file__).parent / "published.yaml"
+
+
+@dataclass(frozen=True)
+class Value:
+    r"""A published figure.
+
+    Attributes:
+        table, name: Where it stands, for people.
+        value: As published.
+        metric: Of a run, what corresponds to it once multiplied by ``scale``.
+        where: Settings that runs must have, as text by dotted key.
+        experiment: Whose runs count; empty: any.
+        quantity, source: For people.
+        scale: See ``metric``.
+        step: At which the metric is taken; None: the last one that has it.
+        window: Number of values in a row that are averaged first.
+        best: ``lowest`` or ``highest`` over the run; empty: not over the run.
+        choose: ``metric`` and ``best``, which one of several settings that fit is taken; empty: there must be one.
+        decimals: To which the value is rounded; None: those it is written with.
+        std, error: Over seeds, and of the mean, if published.
+        seeds: Behind the value, if published; with a ``std`` it is taken for the mean of two, otherwise for one run.
+        open: Settings that are not published.
+        remark: What became of a difference.
+    """
+
+    table: str
+    name: str
+    value: float
+    metric: str
+    where: dict[str, str]
+    experiment: str = ""
+    quantity: str = ""
+    source: str = ""
+    scale: float = 1.0
+    step: int | None = None
+    window: int = 1
+    best: str = ""
+    choose: dict[str, str] = field(default_factory=dict)
+    decimals: int | None = None
+    std: float | None = None
+    error: float | None = None
+    seeds: int | None = None
+    open: tuple[str, ...] = ()
+    remark: str = ""
+
+    @property
+    def rounding(self) -> float:
+        r"""By how much the value may be off because it was rounded."""
+        written = len(repr(float(self.value)).partition(".")[2])
+        return 0.5 * 10.0 ** -(written if self.decimals is None else self.decimals)
+
+    @property
+    def runs(self) -> int:
+        r"""Of how many runs it is the mean; the fewest there can be, if that is not published."""
+        return self.seeds or (1 if self.std is None else 2)
+
+    @property
+    def standard_error(self) -> float | None:
+        r"""Of the value, if it is published or follows from what is."""
+        if self.error is None and self.std is not None and self.seeds:
+            return self.std / math.sqrt(self.seeds)
+        return self.error
+
+
+def facts(paths: list[Path], runs: list[Run] = ()) -> list[Value]:
+    r"""The published values of this project and of a user's files, which are about these runs, among others.
+
+    Raises:
+        Refused: In one line, if a file cannot be read, or an entry is wrong, or names a setting that there is not.
+    """
+    found = [value for table in entries(FACTS, "tables") for value in values(FACTS, table)]
+    known = {key for run in runs for key in run.config} | config_keys() if paths else set()
+    for path in paths:
+        for value in (value for table in entries(path, "tables") for value in values(path, table)):
+            for key in value.where.keys() - known:
+                near = nearest(key, sorted(known)) or ": keys of a run's config, such as optimizer.lr, are expected"
+                raise Refused(f"{path}: {value.table}, {value.name}: where: no run and no config has {key}{near}")
+            found.append(value)
+    return found
+
+
+@functools.cache
+def config_keys() -> set[str]:
+    r"""Keys of all settings that the project's configs name."""
+    found = set(flat(OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"))))
+    for path in CONFIGS.glob("*/*.yaml"):
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        found |= {path.parent.name, *flat(content if path.parent.name == "experiment" else {path.parent.name: content})}
+    return found
+
+
+def entries(path: Path, part: str):
+    try:
+        content = read_text(path.resolve())  # which the user has named, link or not
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        found = parsed(content)
+    except Exception as error:  # YAML's own, of many kinds
+        raise Refused(f"{path}: no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or part not in found:
+        raise Refused(f"{path}: {part} is missing: a list of tables with their values is expected")
+    if not isinstance(found[part] or [], dict if part == "experiments" else list):
+        raise Refused(f"{path}: {part} must be a list, got {found[part]!r}")
+    return found[part] or []
+
+
+@functools.cache
+def parsed(content: str) -> object:
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(content)), resolve=True)
+
+
+def values(path: Path, table: object) -> list[Value]:
+    r"""The values of a table, each with what they share.
+
+    Raises:
+        Refused: If an entry has an unknown key, lacks one, or has one of the wrong kind.
+    """
+    if not isinstance(table, dict):
+        raise Refused(f"{path}: tables must be a list of entries with table, metric and values, got {table!r}")
+    name = f"{path}: {table.get('table', 'a table')}"
+    listed = table.get("values") or []
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise Refused(f"{name}: values must be a list of entries with name and value, got {listed!r}")
+    shared = {key: content for key, content in table.items() if key != "values"}
+    return [one_value(f"{name}, {entry.get('name', 'a value')}", shared, entry) for entry in listed]
+
+
+def one_value(name: str, shared: dict, entry: dict) -> Value:
+    known, merged = [f.name for f in fields(Value)], {**shared, **entry}
+    for key in merged:
+        if key not in known:
+            raise Refused(f"{name}: {key} is no key{nearest(str(key), known)}; there are: values, {', '.join(known)}")
+    for key in REQUIRED:
+        if key not in merged:
+            raise Refused(f"{name}: {key} is missing")
+    merged = {key: content for key, content in merged.items() if content is not None or key in REQUIRED}
+    for part in (shared, entry):
+        for key, content in part.items():
+            what, fits = KINDS[key]
+            if (content is not None or key in REQUIRED) and not fits(content):
+                raise Refused(f"{name}: {key} must be {what}, got {content!r}")
+    where = {**(shared.get("where") or {}), **(entry.get("where") or {})}
+    merged["where"] = {str(key): text(content) for key, content in where.items()}
+    return Value(**{**merged, "open": tuple(merged.get("open", ()))})
+
+
+def is_text(content: object) -> bool:
+    return isinstance(content, str)
+
+
+def is_count(content: object) -> bool:
+    return type(content) is int and 0 < content <= LAST_STEP
+
+
+def is_choice(content: object) -> bool:
+    return isinstance(content, dict) and content.keys() == {"metric", "best"} and content["best"] in BEST
+
+
+REQUIRED = ("table", "name", "value", "metric")
+BEST = ("lowest", "highest")
+KINDS = {  # of what every key is to be, in words and as a check
+    **dict.fromkeys(("table", "name", "metric", "experiment", "quantity", "source", "remark"), ("a text", is_text)),
+    "value": ("a number", is_figure),
+    "scale": ("a number other than 0", lambda content: is_figure(content) and content != 0),
+    "std": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),
+    "error": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),
+    "step": ("a whole number of at least 0", lambda content: content == 0 or is_count(content)),
+    "window": ("a whole number of at least 1", is_count),
+    "seeds": ("a whole number of at least 1", is_count),
+    "decimals": ("a whole number from 0 to 20", lambda content: type(content) is int and 0 <= content <= 20),
+    "best": ("lowest or highest", lambda content: content in BEST),
+    "choose": ("metric: ... and best: lowest or highest", is_choice),
+    "where": ("settings of runs by their keys", lambda content: isinstance(content, dict)),
+    "open": ("a list of texts", lambda content: isinstance(content, list) and all(map(is_text, content))),
+}

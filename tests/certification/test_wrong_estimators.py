@@ -1,0 +1,93 @@
+"""Estimators and samplers that are wrong on purpose fail, each with a message that names what is wrong."""
+
+import re
+
+import pytest
+
+from hardmax import certification as c
+from hardmax.estimators import GumbelSoftmax, Reinforce
+from helpers import wrong
+
+NONE = {"baseline": "none"}
+WRONG = {
+    "flipped sign": (lambda: wrong.FlippedSign(**NONE), "logits' gradient is off .* its sign is flipped"),
+    "own cost in the baseline": (
+        lambda: wrong.OwnCostInBaseline(samples=2, **NONE),
+        "logits' gradient is off .* it is 0.5 times",
+    ),
+    "missing probabilities": (wrong.MissingProbabilities, "logits' gradient is off"),
+    "gradient through the baseline": (wrong.GradientThroughBaseline, "parameters' gradient is off"),
+    "baseline over everything": (lambda: wrong.BaselineOverEverything(**NONE), "depend on each other's costs"),
+    "state moves in a call": (wrong.StateInACall, "a call moved the state running"),
+    "two evaluations without gradients": (wrong.TwoEvaluations, "2 evaluations with gradients disabled"),
+    "log q left out": (wrong.NoLogQ, "log q in the objective: .*, log_q: value is off"),
+    "log q detached in a relaxation": (
+        lambda: wrong.HalfOfLogQ(temperature=0.5),
+        "log q in the objective: .*, log_q: logits' gradient is off",
+    ),
+    "one leading dimension": (wrong.OneLeadingDimension, "one cost for each example: RuntimeError"),
+    "soft value": (wrong.SoftValue, "target is the mode, but z is not one-hot"),
+    "mean over references": (wrong.MeanOverReferences, "logits' gradient is off .* it is 0.2.* times"),
+    "swaps with gradients": (wrong.SwapsWithGradients, "parameters' gradient is off"),
+    "noise not centred": (wrong.UncenteredNoise, "logits' gradient is off"),
+    "another reference": (wrong.NextReference, "logits' gradient is off"),
+    "no 1 / temperature": (
+        lambda: wrong.NoReciprocalTemperature(temperature=0.5),
+        "logits' gradient is off .* it is 0.[45].* times",
+    ),
+    "half the noise": (wrong.TemperatureFromNoise, "logits' gradient is off"),
+    "probabilities half detached": (wrong.ProbabilitiesDetached, "logits' gradient is off .* it is 0.5 times"),
+    "auxiliary loss reaches the model": (
+        wrong.AuxiliaryLossReachesModel,
+        "training and evaluation mode, or two calls, have different gradients",
+    ),
+    "no gradient to the parameters": (
+        lambda: wrong.MissingDecoderGradient(**NONE),
+        "parameters' gradient .* it is 0 times",
+    ),
+    "draws shared": (lambda: wrong.SharedDraw(**NONE), "draws are shared along a leading dimension"),
+    "noise shared": (wrong.SharedNoise, "draws are shared along a leading dimension"),
+    "more evaluations than claimed": (lambda: wrong.MoreEvaluations(**NONE), "2 evaluations, 1 are claimed"),
+    "NaN at minus infinity": (lambda: wrong.OwnLogits(**NONE), r"logits \[0.0, 0.0, -inf\] .* is \[.*nan"),
+    "one cost for the batch": (lambda: wrong.MeanCost(**NONE), r"one cost per example, got shape \[\]"),
+    "wrong value": (lambda: wrong.WrongValue(**NONE), r"value is off by .*\[2.44\], not \[1.22\]"),
+    "an unbiased relaxation": (wrong.UnbiasedRelaxation, "unbiased is claimed with target=relaxed"),
+    "another rsample": (wrong.AnotherSample, "rsample has another value or gradient"),
+}
+SAMPLERS = {
+    "uniform draws": (wrong.uniform_draws, "the law of z is not the softmax"),
+    "noise shared": (wrong.shared_noise, "draws are shared along a leading dimension"),
+    "no gradient": (wrong.hard_without_gradient, "no gradient of the cost reaches the logits"),
+    "sigmoids": (wrong.sigmoids, "z is neither one-hot nor on the simplex"),
+    "log of softmax": (wrong.log_of_softmax, "the logits' gradient is .*nan"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_estimators_fail_and_the_message_names_what_is_wrong(name):
+    make, message = WRONG[name]
+    (found,) = c.failures(make(), first=True)
+    assert re.search(message, found), found
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_wrong_samplers_fail_and_the_message_names_what_is_wrong(name):
+    function, message = SAMPLERS[name]
+    (found,) = c.failures(c.Sampler(function), first=True)
+    assert re.search(message, found), found
+
+
+def test_what_cannot_be_traced_does_not_compile():
+    with pytest.raises(c.Failed, match=r"torch\.compile: "):
+        c.check_compiles(wrong.NotCompiled(**NONE), c.SMALL)
+
+
+def test_probabilities_rounded_before_the_draw_show_in_bfloat16():
+    c.check_precision(wrong.RoundedDraws(**NONE), c.SMALL, "float32")
+    with pytest.raises(c.Failed, match="bfloat16: a mean over"):
+        c.check_precision(wrong.RoundedDraws(**NONE), c.SMALL, "bfloat16")
+
+
+@pytest.mark.parametrize("make", [lambda: Reinforce(**NONE), GumbelSoftmax], ids=["enumerated", "drawn"])
+def test_right_estimators_do_not_fail(make):
+    assert c.failures(make()) == []

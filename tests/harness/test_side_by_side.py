@@ -1,0 +1,78 @@
+"""measure.py takes what run.py takes, in any order."""
+
+import pandas as pd
+import pytest
+
+from hardmax.harness.refusals import with_flags_first
+
+TOY = ["task=toy", "measure.draws=4", "measure.reference_draws=0"]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """An estimator, an experiment and a config of the user's own, in ``conf``."""
+    (tmp_path / "conf/estimator").mkdir(parents=True)
+    (tmp_path / "conf/estimator/mine.yaml").write_text("_target_: own_estimator.Mine\nsamples: 2\n")
+    config = "defaults: [config, _self_]\nmeasure: {draws: 3}\n"
+    (tmp_path / "conf/short.yaml").write_text(config)
+    (tmp_path / "own_estimator.py").write_text(
+        "from hardmax.estimators import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n"
+    )
+
+
+def names(tmp_path):
+    return list(pd.read_csv(tmp_path / "output/measured/toy/measured.csv").estimator.unique())
+
+
+def test_an_estimator_of_one_s_own_is_measured_and_a_rival(own, measured, tmp_path):
+    arguments = ["estimator=mine", "--config-dir", "conf", "measure.rivals=[mine,{mine:{samples:1}}]"]
+    code, _, err = measured(*TOY, *arguments, "estimator=reinforce")
+    assert code == 0, err
+    assert [name.partition("(")[0].strip() for name in names(tmp_path)][:2] == ["reinforce", "mine"]
+    code, _, err = measured(*TOY, "estimator=mine", "--config-dir", "conf", "measure.rivals=[]")
+    assert code == 0, err
+    assert names(tmp_path) == ["mine"]
+
+
+def test_a_config_of_one_s_own_is_taken(own, measured, tmp_path):
+    code, _, err = measured("task=toy", "--config-dir=conf", "--config-name=short", "measure.rivals=[]")
+    assert code == 0, err
+    assert set(pd.read_csv(tmp_path / "output/measured/toy/measured.csv").draws) == {3}
+
+
+def test_flags_that_show_something_measure_nothing(own, measured, tmp_path):
+    code, out, _ = measured("--cfg", "job", "task=toy", "--config-dir", "conf", "estimator=mine")
+    assert code == 0
+    assert "_target_: own_estimator.Mine" in out
+    assert not (tmp_path / "output").exists()
+    code, out, _ = measured("--help")
+    assert code == 0
+    assert "--config-dir" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-m", "task=toy"], "-m: measure.py puts estimators side by side by itself: measure.rivals=[NAME,NAME]"),
+        (["a", "b"], "b: one run's folder is measured at a time, and a is given"),
+        (["a", "--config-dir", "conf"], "a: no folder of a finished run"),
+        (["--config-dir", "nowhere"], "nowhere' not found"),
+        (["--unknown", "task=toy"], "unrecognized arguments: --unknown"),
+        (["task=toy", "--config-dir", "conf", "estimator=min"], "estimator=min does not exist (did you mean mine?"),
+    ],
+)
+def test_what_it_does_not_take_is_refused_in_one_line(own, measured, arguments, line):
+    code, _, err = measured(*arguments)
+    assert code == 2
+    assert line in err
+    assert err.count("\n") == 1, err
+
+
+def test_flags_and_overrides_may_come_in_any_order(own, command):
+    """Of run.py, too."""
+    assert with_flags_first(["-m", "a=1", "--config-dir", "x"]) == ["-m", "a=1", "--config-dir", "x"], "as it was"
+    mixed = with_flags_first(["a=1", "--config-dir", "x", "b=2", "-m"])
+    assert mixed == ["--multirun", "--config-dir=x", "a=1", "b=2"]
+    code, out, err = command("task=toy", "--config-dir", "conf", "estimator=mine", "--cfg", "job")
+    assert code == 0, err
+    assert "own_estimator" in out

@@ -1,0 +1,50 @@
+"""Every YAML under configs/estimator, and the settings that are certified as estimators of their own."""
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from hardmax.paths import CONFIGS
+
+FOLDER = CONFIGS / "estimator"
+# Settings beyond those of the YAML that are certified as estimators of their own.
+VARIANTS = {
+    "straight_through": [{"temperature": 0.5}],
+    "stochastic_straight_through": [{"temperature": 0.5}],
+    "gumbel_softmax": [{"temperature": 0.5}, {"learned": True}],
+    "st_gumbel_softmax": [{"temperature": 0.5, "learned": True}],
+    "softmax": [{"temperature": 0.5}],
+    "gumbel_rao": [{"noises": 1, "temperature": 0.5}],
+    "gapped_straight_through": [{"temperature": 0.5, "gap": 2.0}],
+    "slope_annealed": [{"slope": 2.0}],
+    "decoupled_st_gumbel": [{"backward_temperature": 0.5}],
+    "darn": [{"baseline": "uniform"}],
+    "reinmax": [{"temperature": 0.5}],
+    "reinmax_rao": [{"temperature": 0.5}],
+    "reinmax_cv": [{"temperature": 2.0, "eta": 1.5, "relaxation_temperature": 0.5}],
+    "mve": [{"tau": 0}, {"tau": 1e6}],
+    "imle": [{"step": 0.1}],
+    "reinforce": [
+        {"baseline": "none", "samples": 2},
+        {"baseline": "leave_one_out", "samples": 2},
+        {"baseline": "leave_one_out", "samples": 3},
+        {"baseline": "batch"},
+        {"baseline": "batch", "samples": 2},
+        {"baseline": "greedy"},
+    ],
+    "nvil": [{"normalise": True}],
+    "vimco": [{"samples": 2}, {"samples": 3}],
+    "reweighted_wake_sleep": [{"samples": 2}],
+    "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
+    "sum_and_sample": [{"samples": 2}, {"samples": 6}],
+    "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],
+}
+CASES = [(path.stem, {}) for path in sorted(FOLDER.glob("*.yaml"))]
+CASES += [(name, options) for name, variants in VARIANTS.items() for options in variants]
+CASES = [pytest.param(case, id="-".join([case[0], *(f"{k}={v}" for k, v in case[1].items())])) for case in CASES]
+
+
+def build(case):
+    """The estimator of a case: the name of a YAML, and settings beyond it."""
+    name, options = case
+    return instantiate(OmegaConf.merge(OmegaConf.load(FOLDER / f"{name}.yaml"), options))
