@@ -78,7 +78,8 @@ class Rebar(Estimator):
         does, and the gradient of its expectation would be missing from the estimate.
         """
         cost = objective(y.to(dtype))
-        return self.scale * cost if depends_on(cost, y) else torch.zeros_like(cost)
+        without = y.requires_grad and not depends_on(cost, y)
+        return torch.zeros_like(cost) if without else self.scale * cost
 
 
 class Relax(Rebar):
