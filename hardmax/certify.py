@@ -13,6 +13,7 @@ import torch
 from hardmax.certification.certificate import certify, one_line
 from hardmax.certification.samplers import Sampler
 from hardmax.estimators import Estimator
+from hardmax.harness.config import build
 
 USAGE = """\
   hardmax certify estimator=arsm estimator.limit=64          of the configs; --config-dir conf adds one's own
@@ -176,7 +177,7 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = hydra.compose("config", overrides)
-        estimator = harness_options.build(cfg, "estimator", choice)
+        estimator = build(cfg, "estimator", choice)
         arguments = OmegaConf.to_container(cfg.estimator, resolve=True)
         importing, call = call_of(get_class(arguments.pop("_target_")), arguments)
     except Exception as error:

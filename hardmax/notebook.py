@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 import pandas as pd
 import torch
+from hydra.core.config_search_path import SearchPathElement
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -17,8 +18,9 @@ from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from hardmax.harness import options
-from hardmax.harness.refusals import refusal
+from hardmax.harness.refusals import check_own_configs, refusal
 from hardmax.harness.run import run as run_config
+from hardmax.harness.shared import Refused, one_line
 from hardmax.paths import CONFIGS
 from hardmax.reporting.contents import lines
 from hardmax.reporting.runs import find
@@ -111,16 +113,32 @@ def composed(overrides: list[str], config_dir: str | Path | None) -> Iterator[Di
     r"""Within it Hydra is at the config's disposal, as in a run from the command line."""
     options.register()
     GlobalHydra.instance().clear()
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir is not None else []
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        if config_dir is not None:
+            add_to_search_path(Path(config_dir))
         try:
-            cfg = hydra.compose("config", [*overrides, *search], return_hydra_config=True)
+            cfg = hydra.compose("config", overrides, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise options.Refused(refusal(error, overrides) or options.one_line(error)) from error
+            raise Refused(refusal(error, overrides) or one_line(error)) from error
         with flag_override(cfg, ["struct", "readonly"], False):
             del cfg["hydra"]  # as for a job
         yield cfg
+
+
+def add_to_search_path(config_dir: Path) -> None:
+    r"""Lets Hydra look for configs in a folder too, as ``--config-dir`` does on the command line.
+
+    Raises:
+        Refused: If there is no such folder, or a config in it would not be found, as the project has one of its name.
+    """
+    if not config_dir.is_dir():
+        raise options.Refused(f"config_dir={config_dir}: there is no such folder")
+    check_own_configs(config_dir)
+    loader = GlobalHydra.instance().config_loader()
+    path = loader.get_search_path()
+    path.get_path().insert(-1, SearchPathElement("config_dir", f"file://{config_dir.resolve()}"))  # the schema is last
+    loader.repository.initialize_sources(path)
 
 
 def written(value: object) -> str:

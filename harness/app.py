@@ -17,7 +17,7 @@ from .output import drop_what_cannot_be_written
 from .pause import Stopped
 from .refusals import FULL_ERROR, check_arguments, debugging, fail, is_of_a_run, with_flags_first
 from .run import run
-from .shared import Refused
+from .shared import Refused, one_line
 
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
@@ -60,7 +60,7 @@ def ends_sweep(error: BaseException) -> bool:
         return sweep is not None
     if FULL_ERROR or not isinstance(error, Exception):
         return False
-    print(f"error: {type(error).__name__}: {options.one_line(error)[:500]}", file=sys.stderr)
+    print(f"error: {type(error).__name__}: {one_line(error)[:500]}", file=sys.stderr)
     if not sweep.outcomes():
         sys.exit(2)  # the launcher began nothing
     return True

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .options import one_line
-from .shared import Refused
+from .shared import Refused, one_line
 
 # All that is called when a checkpoint is read: anything else that torch admits could take memory without having it.
 REBUILT = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}

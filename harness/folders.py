@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .options import key_of
+from .config import key_of
 from .shared import NOT_RESULTS, NotWritten, Refused
 
 LONGEST = 128  # letters of a name at W&B

@@ -19,14 +19,13 @@ from tqdm import tqdm
 
 from hydra_plugins.hardmax_rows import Composed, jobs
 
-from . import options
+from .config import check
 from .folders import RunIsLocked
-from .options import Refused
 from .output import drop_what_cannot_be_written
 from .pause import REQUEUE, Stopped, end_with_parent
 from .refusals import fail, refusal
 from .run import command_line_overrides, run
-from .shared import FIGURES, NotWritten
+from .shared import FIGURES, NotWritten, Refused, one_line
 from .sweep import THIS_PROCESS, Sweep
 
 
@@ -53,7 +52,7 @@ class CheckSweep(Callback):
             composed, params = Composed(loader, config), None if trials else sweeper.get("params")
             batch = jobs(sweeper.get("rows"), params, asked, parser, sweeper.get("optional", ()), composed.has)
             for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
-                options.check(composed.config(arguments))
+                check(composed.config(arguments))
             varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
             sweep.begin(trials or len(batch), varied, searching=bool(trials))
         except Exception as error:  # Hydra would only warn
@@ -130,11 +129,11 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
             try:
                 signal.raise_signal(error.number)  # the queue starts the job again, and ends this process
             except Exception as why:  # it does not
-                outcome["reason"] = options.one_line(why)
+                outcome["reason"] = one_line(why)
     except RunIsLocked as error:
         outcome = {"status": "running elsewhere", "reason": str(error)}
     except Exception as error:
-        outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {options.one_line(error)}"}
+        outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {one_line(error)}"}
         if not isinstance(error, Refused | NotWritten):
             path = sweep.folder / f"job-{number}.traceback.txt"
             path.write_text(traceback.format_exc())

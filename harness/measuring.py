@@ -16,7 +16,8 @@ from hardmax.estimators.base import Estimator
 from hardmax.gradients import RunningVariance, Stream, Truth, forked_random, frozen, measure, noises, truth_of
 from hardmax.tasks.base import Problem, Task
 
-from .options import Refused, build, estimators_known, innermost, one_line, plain_value
+from .config import build, estimators_known, plain_value
+from .shared import Refused, innermost, one_line
 
 
 def configured(entry: str | dict) -> tuple[str, Estimator]:

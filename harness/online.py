@@ -19,11 +19,12 @@ from pathlib import Path
 
 from hardmax.files import open_regular, read_text, write_whole
 
-from .options import wandb_mode
+from .shared import Refused
 
 PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
 OWN_ID = "wandb.id"  # a file in the run's folder
 ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
 LONGEST_ROW = 10_000_000  # bytes
 
 
@@ -150,6 +151,18 @@ def examples_of(folder: Path) -> dict:
             elif path.suffix == ".csv" and (rows := list(csv.reader(read_text(path).splitlines()))):
                 found[path.stem] = wandb.Table(columns=rows[0], data=rows[1:])
     return found
+
+
+def wandb_mode(asked: str | None) -> str | None:
+    r"""``asked``, the option's, or else what ``WANDB_MODE`` says in the option's words; None if neither does.
+
+    Raises:
+        Refused: If ``WANDB_MODE`` is no mode, whatever is asked for: W&B looks at it as well.
+    """
+    given = os.environ.get("WANDB_MODE")
+    if given and given not in MODES:
+        raise Refused(f"WANDB_MODE={given}: one of online, offline, disabled is expected")
+    return asked or MODES.get(given)
 
 
 def start_wandb(folder: Path, config: dict) -> tuple[WandbRun | None, str]:

@@ -21,8 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hardmax.paths import CONFIGS
 
 from . import options
-from .options import Refused
-from .shared import NotWritten
+from .shared import NotWritten, Refused, innermost, nearest, one_line
 from .train import NotFinite
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -67,7 +66,7 @@ def check_arguments(arguments: list[str]) -> None:
             override = reader.parse_override(text)
             value = override.value()
         except HydraException as error:
-            raise Refused(unreadable(text, options.one_line(error))) from error
+            raise Refused(unreadable(text, one_line(error))) from error
         group = override.key_or_group
         if not group:
             raise Refused(f"{text}: the name of the option is missing: NAME{text}")
@@ -115,9 +114,9 @@ def refusal(error: BaseException, arguments: list[str] | None = None) -> str | N
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
-        return f"{group}={choice} does not exist{options.nearest(choice, known)}; there are: {', '.join(known)}"
+        return f"{group}={choice} does not exist{nearest(choice, known)}; there are: {', '.join(known)}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
-        found = options.one_line(error), options.one_line(options.innermost(error))
+        found = one_line(error), one_line(innermost(error))
         return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
     return None
 
@@ -127,7 +126,7 @@ def fault(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     notes = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return f"{type(error).__name__}: {options.one_line(error)[:300]} ({where}); {notes[-1]}"
+    return f"{type(error).__name__}: {one_line(error)[:300]} ({where}); {notes[-1]}"
 
 
 @contextlib.contextmanager
@@ -154,7 +153,7 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
         group = key.split(".")[0]
         takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
         hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
-        choice = next((a for a in reversed(arguments) if a.startswith(f"{group}=")), None)
+        choice = next((a for a in reversed(arguments) if "." in key and a.startswith(f"{group}=")), None)
         if choice and choice not in sys.argv:
             hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it, "
             hint += f"hydra.sweeper.optional=[{key}] passes the others over"
@@ -165,7 +164,7 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
             hint += f"; {more}"
         alike = takes or [k for k in known if ("." in k) >= ("." in key) and not k.endswith("_target_")]
         tail = key.removeprefix(f"{group}.")
-        meant = options.nearest(tail, alike, f"{group}.", 0.55) if takes else options.nearest(key, alike)
+        meant = nearest(tail, alike, f"{group}.", 0.55) if takes else nearest(key, alike)
         return f"{key} is no option{meant}; {hint}"
     if match := re.match(r"Could not append to config\. An item is already at '[^']*'.*?: '(.*?)' Or add", text):
         return f"+{match[1]}: the option is there already, and is set without the +"

@@ -13,15 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from hardmax.gradients import Stream, forked_random
 from hardmax.tasks.base import Task
 
-from . import memory, options
+from . import memory
 from .checkpoints import Unreadable
+from .config import build, check, device_of, key_of, label_of, plain
 from .folders import claimed, fill_in_names, new_folder, runs_of
 from .measuring import asked_for
 from .online import upload_command
-from .options import Refused
 from .pause import Pause, Stopped
 from .refusals import of_a_run
-from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, writing
+from .shared import CHECKPOINT, CHECKPOINT_BEFORE, FAILED, FINISHED, NotWritten, Refused, one_line, writing
 from .sources import Opened, changed_since, code_of, hash_data, versions_since
 from .state import State
 from .sweep import Sweep
@@ -34,25 +34,25 @@ PATIENCE = {"run": 10, "sweep": 1}  # seconds that one waits for another process
 @of_a_run()
 def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     r"""One run: from a composed config to a folder with its figures; ``done`` or ``finished before``, and folder."""
-    options.check(cfg)
+    check(cfg)
     torch.set_num_threads(cfg.threads)
     memory.keep_freed_memory()
     chosen = HydraConfig.get().runtime.choices
-    labels = {group: options.label_of(cfg, group, chosen[group]) for group in ("task", "estimator")}
+    labels = {group: label_of(cfg, group, chosen[group]) for group in ("task", "estimator")}
     labels["seed"] = cfg.seed
-    config, code = options.plain(cfg), code_of(cfg)
+    config, code = plain(cfg), code_of(cfg)
     fill_in_names(config, labels, command_line_overrides(HydraConfig.get()), sweep.about() if sweep else None)
     groups = {group.partition("@")[0]: name for group, name in chosen.items()}
     labels |= {group: Path(groups[group]).name for group in ("data", "optimizer", "schedule") if groups.get(group)}
-    place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, options.key_of(config))
+    place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, key_of(config))
     before = [] if cfg.fresh else runs_of(*place)
     if before and (summary := summary_of(before[-1])):
         return finished_before(before[-1], code, labels, summary)
-    device = options.device_of(cfg)
+    device = device_of(cfg)
     torch.manual_seed(cfg.seed)
     with Opened() as opened:
-        task = options.build(cfg, "task", labels["task"])
-        estimator = options.build(cfg, "estimator", labels["estimator"])
+        task = build(cfg, "task", labels["task"])
+        estimator = build(cfg, "estimator", labels["estimator"])
     state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     folder = before[-1] if before else new_folder(*place, cfg.fresh)
     with claimed(folder, PATIENCE["sweep" if sweep else "run"]):
@@ -116,7 +116,7 @@ def show(task: Task, tracker: Tracker) -> None:
     except NotWritten:
         raise
     except Exception as error:
-        print(f"what the model does is not shown: {type(error).__name__}: {options.one_line(error)}", file=sys.stderr)
+        print(f"what the model does is not shown: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
 
 
 def summary_of(folder: Path) -> dict | None:

@@ -52,3 +52,16 @@ def nearest(word: str, known: list[str], prefix: str = "", alike: float = 0.6) -
     r"""A suggestion in parentheses, or nothing if none is as much ``alike``, from 0 to 1."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def innermost(error: BaseException) -> BaseException:
+    r"""The exception at the bottom of a chain of causes."""
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = cause
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    r"""The first paragraph of an exception's text in one line."""
+    paragraph = str(error).strip().split("\n\n")[0].split("\n    full_key: ")[0]  # the rest is OmegaConf's internals
+    return " ".join(paragraph.split()) or type(error).__name__

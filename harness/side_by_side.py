@@ -17,11 +17,11 @@ from hardmax.paths import CONFIGS
 from hardmax.reporting.contents import saved_config
 
 from . import memory, options
+from .config import build, check, device_of
 from .measuring import asked_for
-from .options import Refused
 from .refusals import FULL_ERROR, check_arguments, fail, flags_parser, with_flags_first
 from .run import command_line_overrides
-from .shared import CHECKPOINT
+from .shared import CHECKPOINT, Refused
 from .train import prepare
 
 RIVALS = [
@@ -108,7 +108,7 @@ def config_of(cfg: DictConfig, folder: Path | None) -> tuple[DictConfig, dict[st
         sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
     else:
         chosen = use_saved(cfg, folder, overrides)
-    options.check(cfg)
+    check(cfg)
     return cfg, chosen
 
 
@@ -192,10 +192,10 @@ def holds(folder: Path, chosen: dict[str, str], place: Path) -> bool:
 
 def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> list[dict]:
     r"""Statistics of the config's estimator and of its rivals: a row for each, and for logits and encoder."""
-    device = options.device_of(cfg)
+    device = device_of(cfg)
     torch.manual_seed(cfg.seed)
-    task = options.build(cfg, "task", chosen["task"])
-    estimator = options.build(cfg, "estimator", chosen["estimator"])
+    task = build(cfg, "task", chosen["task"])
+    estimator = build(cfg, "estimator", chosen["estimator"])
     state = prepare(cfg, task, estimator, device, *asked_for(cfg))
     if folder is not None:
         state.load_parameters(folder / CHECKPOINT)

@@ -15,8 +15,7 @@ from hardmax.tasks.base import Task
 
 from .checkpoints import check_form, check_optimizer, contents, reading
 from .measuring import Measuring
-from .options import Refused
-from .shared import CHECKPOINT, CHECKPOINT_BEFORE, write_whole
+from .shared import CHECKPOINT, CHECKPOINT_BEFORE, Refused, write_whole
 
 
 class Batches:

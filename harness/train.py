@@ -15,8 +15,9 @@ from hardmax.estimators.base import Estimator
 from hardmax.gradients import Evaluations, Stream, forked_random
 from hardmax.tasks.base import Task
 
+from .config import build
 from .measuring import Measuring, fit
-from .options import Refused, build, innermost, one_line
+from .shared import Refused, innermost, one_line
 from .state import Batches, State
 
 

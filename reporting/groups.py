@@ -195,6 +195,7 @@ def labels_of(keys: list[tuple], names: dict[str, str]) -> dict[tuple, str]:
 
 def unused(text: str, used: set[str]) -> str:
     r"""A text from anyone, told apart from those that were used before; it is used then."""
+    text = shortened(text, MOST_LETTERS)
     while text in used:
         text += " (another)"
     used.add(text)
@@ -204,5 +205,4 @@ def unused(text: str, used: set[str]) -> str:
 def label(key: dict[str, str], names: dict[str, str]) -> str:
     settings = listed({names[k]: text for k, text in key.items() if k != "estimator"})
     estimator = key.get("estimator")
-    whole = settings if estimator is None else f"{estimator} ({settings})" if settings else estimator
-    return shortened(whole, MOST_LETTERS)
+    return settings if estimator is None else f"{estimator} ({settings})" if settings else estimator

@@ -101,7 +101,7 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
     drawn = Charts()
     parts = [(on, [section(on, drawn, notes) for section in SECTIONS]) for on in tasks]
     parts = [(on, [section for section in sections if section]) for on, sections in parts]
-    names = ", ".join(on.results.task for on in tasks)
+    names = "; ".join(on.results.task for on in tasks)
     return rendered(
         "page.html",
         title=f"hardmax report: {names}",

@@ -8,7 +8,7 @@ import numpy as np
 from .curves import with_limits
 from .groups import Group
 from .rounding import relative_square
-from .runs import WHERE, over_square, said_by
+from .runs import WHERE, said_by
 from .statistics import UNTESTED, Mean, Verdict, mean_of, verdicts
 from .words import Words, by_importance, words
 
@@ -61,12 +61,11 @@ class Results:
 def relative_bias(figures: list[dict], prefix: str) -> tuple[float, float, bool] | None:
     r"""The bias over several runs as in :meth:`Results.bias`; None if it is not known in all of them."""
     found = [[f.get(f"{prefix}/{k}") for k in ("bias2", "true_norm")] for f in figures]
-    square = [over_square(bias2, norm) for bias2, norm in found]
-    if not square or None in square:
-        return None
-    errors = [f.get(f"{prefix}/bias2_error") or 0.0 for f in figures]
+    errors = [f.get(f"{prefix}/bias2_error") for f in figures]
     costs = [f.get("train/loss") for f in figures]
     relative = [relative_square(b, e, n, cost) for (b, n), e, cost in zip(found, errors, costs, strict=True)]
+    if not relative or None in relative:
+        return None
     square, errors = map(list, zip(*relative, strict=True))
     mean = mean_of(square)
     error = max(np.nan_to_num(mean.error), float(np.sqrt(np.square(errors).sum())) / len(errors))

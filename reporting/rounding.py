@@ -2,24 +2,37 @@ r"""Which biases and deviations are none, as they are rounding in single precisi
 
 import numpy as np
 
+from .contents import is_figure
+
 ROUNDING = 1e-4  # of the true gradient's norm
 EPSILON = float(np.finfo(np.float32).eps)
 
 
-def relative_square(bias2: float, error: float, norm: float, cost: float | None) -> tuple[float, float]:
+def relative_square(bias2: object, error: object, norm: object, cost: float | None) -> tuple[float, float] | None:
     r"""A debiased squared bias and its standard error over the true gradient's squared norm; both 0 if it is rounding.
 
     A gradient is a difference of costs: its last digit is that of the cost, however short the gradient has become.
+    None if there is no bias or no norm, or what comes out is no number.
 
     Arguments:
-        bias2, error: As measured.
+        bias2, error: As measured; an error that is none counts as 0.
         norm: Of the true gradient.
         cost: Of an example, as large as it is in training; None: not known.
     """
+    square = over_square(bias2, norm)
+    if square is None:
+        return None
     digit = 2 * EPSILON * abs(cost or 0.0)
-    if max(bias2, error) <= digit**2:
-        return 0.0, 0.0
-    return bias2 / norm**2, error / norm**2
+    error = error if is_figure(error) else 0.0
+    return (0.0, 0.0) if max(bias2, error) <= digit**2 else (square, over_square(error, norm) or 0.0)
+
+
+def over_square(square: object, norm: object) -> float | None:
+    r"""A squared distance over a squared norm; None if either is no number, or what comes out is none."""
+    if not (is_figure(square) and is_figure(norm) and norm):
+        return None
+    quotient = square / norm**2
+    return quotient if is_figure(quotient) else None
 
 
 def without_rounding(relative: np.ndarray) -> np.ndarray:

@@ -274,13 +274,13 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
 def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
     found = {metric: column(rows, metric) for metric in metrics}
-    cost = max((abs(row["train/loss"]) for row in rows if type(row.get("train/loss")) in NUMBERS), default=None)
+    cost = max((abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))), default=None)
     for where in WHERE:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
-        known = [row for row in rows if over_square(row.get(bias2), row.get(norm)) is not None]
-        both = [relative_square(row[bias2], row.get(error) or 0.0, row[norm], cost) for row in known]
-        for key, values in ((bias2, [square for square, _ in both]), (error, [error for _, error in both])):
-            points = [(row["step"], value) for row, value in zip(known, values, strict=True)]
+        both = [(row["step"], relative_square(*(row.get(key) for key in (bias2, error, norm)), cost)) for row in rows]
+        both = [(step, *relative) for step, relative in both if relative]
+        for key, place in ((bias2, 1), (error, 2)):
+            points = [(entry[0], entry[place]) for entry in both]
             found[key] = np.array(points, float).reshape(-1, 2)
     spent = [np.insert(column(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}
@@ -290,14 +290,6 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
             at = [np.interp(step, *known.T, right=np.nan) for known in spent]
             curves[metric] = thinned(np.stack([step, *at, value], 1))
     return curves
-
-
-def over_square(square: object, norm: object) -> float | None:
-    r"""A squared distance over a squared norm; None if either is no number, or what comes out is none."""
-    if not (is_figure(square) and is_figure(norm) and norm):
-        return None
-    quotient = square / norm**2
-    return quotient if is_figure(quotient) else None
 
 
 def column(rows: list[dict], key: str) -> np.ndarray:

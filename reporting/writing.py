@@ -17,7 +17,7 @@ from .biases import by_problem, comparisons
 from .curves import Curve, curves_of, drawn
 from .groups import Group, chosen, grouped
 from .page import OnTask, facts, page
-from .published.join import compare
+from .published.join import Beside, compare
 from .published.values import Value
 from .published.values import facts as facts_of
 from .results import results_of
@@ -55,7 +55,8 @@ def write(
         raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
     groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
     measured = by_problem(found, groups)
-    tasks = [on_task(task, of_task, measured, found.notes, values) for task, of_task in groups.items()]
+    beside = published_beside(values, groups)
+    tasks = [on_task(task, own, measured, found.notes, beside[task]) for task, own in groups.items()]
     about = facts(folders, conditions, by, len(runs))
     if to.is_symlink():
         raise Refused(f"--to {to}: is a link; name the folder that it leads to, {to.resolve()}")
@@ -80,15 +81,27 @@ def about_lost(run: Run) -> str:
 
 
 def on_task(
-    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], values: list[Value]
+    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], beside: list[Beside]
 ) -> OnTask:
     results = results_of(task, groups)
     first, others = drawn(groups)
     shown = [group for group in results.groups if group.finished][:MOST_DRAWN]
     compared = comparisons(task, shown, measured, notes)
-    beside = [compare(value, [run for group in groups for run in group.runs]) for value in values]
-    beside = [comparison for comparison in beside if comparison.runs or comparison.notes]
     return OnTask(results, first, others, curves_of(shown, first + others), shown, compared, beside)
+
+
+def published_beside(values: list[Value], groups: dict[str, list[Group]]) -> dict[str, list[Beside]]:
+    r"""Published values by problem, each beside the runs of a whole task, whose best setting may be what counts."""
+    found = {problem: [] for problem in groups}
+    runs = {problem: [run for group in own for run in group.runs] for problem, own in groups.items()}
+    for task in dict.fromkeys(run.task for own in runs.values() for run in own):
+        problems = [problem for problem, own in runs.items() if own[0].task == task]
+        for value in values:
+            comparison = compare(value, [run for problem in problems for run in runs[problem]])
+            taken = {run.folder for run in comparison.runs}
+            place = next((p for p in problems if any(run.folder in taken for run in runs[p])), problems[0])
+            found[place] += [comparison] if comparison.runs or comparison.notes else []
+    return found
 
 
 def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hardmax.checks import at_least
 
-from .data import load
+from .data.files import load
 from .language import NOTHING, corpus, language
 
 HELD_OUT = 20  # one in so many characters is for validation, as many are for the test, at the end of a text

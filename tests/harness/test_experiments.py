@@ -9,8 +9,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hardmax.harness import options
-from hardmax.tasks import data
+from hardmax.harness.config import build, check, key_of, plain
+from hardmax.tasks.data import sets
 from helpers.commands import ROOT, composed, folders, rows_of
 from hydra_plugins.hardmax_rows import jobs
 
@@ -31,7 +31,7 @@ def little(name, folder=None):
 
 @pytest.fixture(autouse=True)
 def little_data(monkeypatch):
-    monkeypatch.setattr(data, "load", little)
+    monkeypatch.setattr(sets, "load", little)
 
 
 def rows_in(experiment):
@@ -56,15 +56,15 @@ def test_every_row_can_be_built(experiment):
     """Composition refuses unknown options, the classes wrong values."""
     for job in telling(rows_in(experiment)):
         cfg = composed(f"experiment={experiment}", *job)
-        options.check(cfg)
+        check(cfg)
         assert cfg.experiment == experiment
         assert cfg.output == f"output/{experiment}"
-        options.build(cfg, "estimator", "estimator")
+        build(cfg, "estimator", "estimator")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_small_is_a_smaller_part(experiment):
-    full, small = (options.plain(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
+    full, small = (plain(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
     changed = {key for key in full if full[key] != small[key]}
     assert "budget" in changed
     if experiment == "kool2020_bernoulli":  # trains nothing
@@ -72,7 +72,7 @@ def test_small_is_a_smaller_part(experiment):
     else:
         assert small["steps"] <= full["steps"] / 5
     assert changed <= {"budget", "steps", "task", "valid", "measure"}
-    assert options.key_of(full) != options.key_of(small)
+    assert key_of(full) != key_of(small)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

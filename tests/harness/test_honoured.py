@@ -2,7 +2,7 @@
 
 import pytest
 
-from hardmax.harness import options
+from hardmax.harness.online import wandb_mode
 from helpers.commands import ROOT, folders
 
 QUICK = ["task=toy", "steps=2", "batch_size=4", "measure.every=0", "valid.every=0", "wandb.mode=disabled"]
@@ -99,10 +99,10 @@ def test_modes_of_wandb_that_there_are(command, monkeypatch, given, option, mode
 
 def test_an_empty_mode_of_wandb_is_none(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "")
-    assert options.wandb_mode(None) is None
+    assert wandb_mode(None) is None
     monkeypatch.setenv("WANDB_MODE", "run")
-    assert options.wandb_mode(None) == "online"
-    assert options.wandb_mode(options.WandbMode.disabled) == "disabled"
+    assert wandb_mode(None) == "online"
+    assert wandb_mode("disabled") == "disabled"
 
 
 # ---------------------------------------------------------------- options that not all jobs have

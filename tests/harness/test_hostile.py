@@ -17,11 +17,11 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from hardmax.harness.options import Refused
+from hardmax.harness.shared import Refused
 from hardmax.harness.train import train
 from hardmax.reporting.runs import find
-from hardmax.tasks import data
-from hardmax.tasks.data import Malformed
+from hardmax.tasks.data import formats
+from hardmax.tasks.data.formats import Malformed
 from helpers.commands import ROOT, SHORT, folders, started
 
 PRODUCT = [
@@ -344,7 +344,7 @@ def test_a_crafted_matlab_file_is_refused(case):
     content, line = FILES[case]
     before = peak()
     with pytest.raises(Malformed, match=line) as raised:
-        data.bits(content)
+        formats.bits(content)
     assert "\n" not in str(raised.value)
     assert peak() - before < 100
 
@@ -353,16 +353,16 @@ def test_good_matlab_files_are_read():
     for compressed in (False, True):
         file = io.BytesIO()
         savemat(file, {"X": BITS, "other": "text"}, do_compression=compressed)
-        assert np.array_equal(data.bits(file.getvalue()), BITS)
+        assert np.array_equal(formats.bits(file.getvalue()), BITS)
     old = io.BytesIO()
     savemat(old, {"X": BITS.astype(float)}, format="4")
-    assert np.array_equal(data.matlab(old.getvalue(), "X")[0], BITS)
-    assert np.array_equal(data.bits(HEAD + packed(variable(BYTES, (3, 3), element(UINT8, BITS.tobytes())))), BITS)
+    assert np.array_equal(formats.matlab(old.getvalue(), "X")[0], BITS)
+    assert np.array_equal(formats.bits(HEAD + packed(variable(BYTES, (3, 3), element(UINT8, BITS.tobytes())))), BITS)
 
 
 def test_bombs_are_unpacked_no_further_than_a_bound(tmp_path, monkeypatch):
     """A packed variable of 500 MB, in several parts as well, and in a gzip file."""
-    monkeypatch.setattr(data, "MOST", 10**7)
+    monkeypatch.setattr(formats, "MOST", 10**7)
     part = variable(BYTES, (1, 6 * 10**6), element(UINT8, bytes(6 * 10**6)))
     whole = variable(BYTES, (1, 5 * 10**8), element(UINT8, bytes(5 * 10**8)))
     bombs = [HEAD + packed(whole), HEAD + packed(part) * 2]
@@ -372,9 +372,9 @@ def test_bombs_are_unpacked_no_further_than_a_bound(tmp_path, monkeypatch):
     for bomb in bombs:
         assert len(bomb) < 10**6
         with pytest.raises(Malformed, match="more than 10000000 bytes"):
-            data.bits(bomb)
+            formats.bits(bomb)
     with pytest.raises(Malformed, match="more than 10000000 bytes"):
-        data.unpacked(tmp_path / "bomb.gz")
+        formats.unpacked(tmp_path / "bomb.gz")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 50_000_000
@@ -391,12 +391,12 @@ def test_bombs_are_unpacked_no_further_than_a_bound(tmp_path, monkeypatch):
 )
 def test_parts_that_do_not_go_together_are_refused(variables):
     with pytest.raises(Malformed, match="no images of 784 pixels"):
-        data.chardata(mat(**variables))
+        formats.chardata(mat(**variables))
 
 
 @pytest.mark.parametrize("rank", [1, 3, 255])
 def test_an_idx_file_that_declares_too_much_is_refused(rank):
     before = peak()
     with pytest.raises(Malformed, match="cut off"):
-        data.idx(b"\0\0\x08" + bytes([rank]) + b"\x80\0\0\0" * rank + bytes(100))
+        formats.idx(b"\0\0\x08" + bytes([rank]) + b"\x80\0\0\0" * rank + bytes(100))
     assert peak() - before < 50

@@ -2,8 +2,8 @@
 
 import yaml
 
+from hardmax.harness.config import key_of
 from hardmax.harness.folders import fill_in_names
-from hardmax.harness.options import key_of
 from helpers.commands import folders
 
 QUIET = ["task=toy", "steps=2", "measure.every=0", "valid.every=0", "wandb.mode=disabled"]

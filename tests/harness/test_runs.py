@@ -17,7 +17,9 @@ import torch
 import wandb
 from omegaconf import OmegaConf
 
-from hardmax.harness import app, options, refusals, tracking
+from hardmax.harness import app, refusals, tracking
+from hardmax.harness.config import check
+from hardmax.harness.shared import Refused
 from hardmax.harness.state import State
 from hardmax.harness.train import train
 from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, folders, rows_of, sampled_kl, started
@@ -193,7 +195,7 @@ def test_rivals_that_do_not_fit_are_left_out_of_all(capsys):
     assert "exact" not in state.measuring.rivals.estimators
     assert "reinmax" in state.measuring.rivals.estimators
     assert "left out of the rivals: exact" in capsys.readouterr().err
-    with pytest.raises(options.Refused, match=r"measure: Exact: limit is 4096"):
+    with pytest.raises(Refused, match=r"measure: Exact: limit is 4096"):
         started("estimator=arsm", *SHORT, "measure.rivals=[exact]", "task.variables=8")
 
 
@@ -210,7 +212,7 @@ def test_a_reference_stands_in_where_nothing_is_exact():
     found, _ = state.measuring.take(0)
     same_draws = -2 * found["logits/variance"] / 4
     assert found["logits/bias2"] != pytest.approx(same_draws, rel=1e-3), "the reference has draws of its own"
-    with pytest.raises(options.Refused, match=r"measure\.reference must be an unbiased estimator, got reinmax"):
+    with pytest.raises(Refused, match=r"measure\.reference must be an unbiased estimator, got reinmax"):
         started("measure.reference=reinmax", "measure.reference_draws=20", *SHORT)
 
 
@@ -642,14 +644,14 @@ def test_project_names_are_judged_as_by_wandb(project):
     try:
         wandb.Settings(project=project)
     except Exception:
-        with pytest.raises(options.Refused, match=r"wandb\.project must be"):
-            options.check(cfg)
+        with pytest.raises(Refused, match=r"wandb\.project must be"):
+            check(cfg)
     else:
-        options.check(cfg)
+        check(cfg)
 
 
 def test_tracebacks_on_request(command):
-    with pytest.raises(options.Refused):
+    with pytest.raises(Refused):
         command("debug=fast", "estimator.temperature=0")
 
 

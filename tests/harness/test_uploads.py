@@ -10,6 +10,7 @@ import wandb
 
 import report
 from hardmax.harness import tracking
+from hardmax.harness.online import id_of
 from helpers.commands import SHORT, folders, rows_of
 from helpers.uploads import KEY, figures, logged, without_clock
 from helpers.wandb_server import Server
@@ -170,6 +171,16 @@ def test_one_bad_folder_does_not_cost_the_others_their_upload(command, uploaded,
     assert figures(server.rows(name_of(good))) == logged(good)
     assert str(good.relative_to(tmp_path)) in out
     assert not any("secret" in row for row in server.rows(name_of(bad["0-linked"]))), "a link out of the folder"
+
+
+def test_an_id_is_kept_in_the_folder_and_made_anew_without_its_file(tmp_path):
+    first = id_of(tmp_path)
+    assert id_of(tmp_path) == first
+    (tmp_path / "wandb.id").unlink()
+    assert id_of(tmp_path) != first, "one that was deleted at W&B cannot be used again"
+    for content in ("", "a/b", "x" * 65):
+        (tmp_path / "wandb.id").write_text(content)
+        assert id_of(tmp_path) == name_of(tmp_path) != content
 
 
 def test_what_cannot_be_uploaded_is_said_in_one_line(uploaded, tmp_path, monkeypatch):

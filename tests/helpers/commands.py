@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hardmax.harness import app, options
+from hardmax.harness.config import build
 from hardmax.harness.measuring import asked_for
 from hardmax.harness.train import prepare
 
@@ -31,7 +32,7 @@ def started(*overrides):
     with hydra.initialize_config_dir(str(app.CONFIGS), version_base="1.3"):
         cfg = hydra.compose("config", [*overrides])
         torch.manual_seed(cfg.seed)
-        task, estimator = options.build(cfg, "task", "task"), options.build(cfg, "estimator", "estimator")
+        task, estimator = build(cfg, "task", "task"), build(cfg, "estimator", "estimator")
         return prepare(cfg, task, estimator, torch.device("cpu"), *asked_for(cfg)), cfg
 
 

@@ -4,15 +4,17 @@ import math
 
 import pandas as pd
 import pytest
+import yaml
 
 from hardmax.reporting import tables
 from hardmax.reporting.groups import grouped
 from hardmax.reporting.page import answer
+from hardmax.reporting.published.values import facts
 from hardmax.reporting.results import results_of
 from hardmax.reporting.runs import find
 from hardmax.reporting.settings import canonical, texts
 from hardmax.reporting.statistics import AS_GOOD, BEST
-from hardmax.reporting.writing import write
+from hardmax.reporting.writing import published_beside, write
 from helpers.made_up import run
 
 
@@ -196,8 +198,8 @@ def test_what_was_measured_is_shown_with_its_own_problem(tmp_path):
     elsewhere.mkdir(parents=True)
     rows.to_csv(elsewhere / "measured.csv")
     _, _, notes = write([tmp_path], tmp_path / "to", [], [])
-    assert (tmp_path / "to/dvae__power_2_bias_variance.png").exists()
-    assert not (tmp_path / "to/dvae__power_1_5_bias_variance.png").exists()
+    (picture,) = (tmp_path / "to").glob("*_bias_variance.png")
+    assert picture.name.startswith("dvae__power_2-")
     assert f"not shown, as it is of none of the problems here: {elsewhere / 'measured.csv'}" in notes
 
 
@@ -218,3 +220,17 @@ def test_a_figure_that_is_not_finite_is_never_the_best(tmp_path, value):
     assert table["mixed"][column].text.endswith("(2 of 3) ?")
     assert results.verdicts["test/elbo"]["arsm"].word in (BEST, AS_GOOD)
     assert "nan" not in tables.as_text(tables.final_table(results))
+
+
+def test_a_published_value_is_joined_with_all_problems_of_a_task(tmp_path):
+    """What is best of a searched option of the task is chosen among all, and shown where it lies."""
+    for n, alpha in enumerate((0.1, 0.3, 1.0)):
+        run(tmp_path, "arsm", 1, -10.0 - n % 2, settings={"task.alpha": alpha}, name=str(alpha))
+    value = {"name": "v", "value": -10.0, "metric": "valid/elbo", "choose": {"metric": "valid/elbo", "best": "highest"}}
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"tables": [{"table": "t", "where": {"task": "dvae"}, "values": [value]}]}))
+    groups = grouped(find([tmp_path]).runs, [], [], [])
+    found = published_beside([v for v in facts([file], find([tmp_path]).runs) if v.table == "t"], groups)
+    assert {problem: [len(c.runs) for c in own] for problem, own in found.items()} == {
+        "dvae, alpha=0.1": [1], "dvae, alpha=0.3": [], "dvae, alpha=1": [],
+    }  # fmt: skip

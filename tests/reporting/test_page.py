@@ -71,7 +71,7 @@ def page(browser, report):
     yield page
     assert messages == []
     assert requests == [report.as_uri()]
-    assert page.title() == "hardmax report: dvae, toy"
+    assert page.title() == "hardmax report: dvae; toy"
     page.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import report
-from hardmax.harness import options
+from hardmax.harness.config import plain
 from hardmax.harness.shared import Refused
 from hardmax.reporting import reproduction
 from hardmax.reporting.published.experiments import experiment
@@ -121,7 +121,7 @@ def make_run(where, *overrides, rows=(), finished=True, seed=1):
     chosen = {key: re.search(rf"{key}=(\w+)", " ".join(overrides)) for key in ("task", "estimator")}
     experiment = {"task": cfg.task._target_.rpartition(".")[2].lower(), "estimator": "exact"}
     choices = {key: match[1] if match else experiment[key] for key, match in chosen.items()} | {"seed": seed}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **options.plain(cfg)}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **plain(cfg)}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     about = {"commit": "0123456789abcdef", "device": "a machine", "python": "3.11", "versions": {"torch": "2"}}
     (folder / "environment.json").write_text(json.dumps(about))
@@ -174,7 +174,7 @@ def test_runs_of_the_small_budget_are_shown_and_do_not_count(tmp_path):
     found = beside(tmp_path)
     assert (found.verdict, found.mean, len(found.runs)) == ("smaller budget", pytest.approx(0.6), 2)
     assert (found.in_errors, found.notes) == (None, ("3 of a smaller budget",))
-    assert cells(found)[2:7] == ["0.600 ± 0.100", "2", "+0.596", "", "smaller budget"]
+    assert cells(found)[2:7] == ["0.60 ± 0.10", "2", "+0.60", "", "smaller budget"]
     make_run(tmp_path, *HOOPER, rows=losses(0.00427))
     found = beside(tmp_path)
     assert (found.verdict, found.mean) == ("agrees", 0.00427)
@@ -284,7 +284,7 @@ def descended(steps, rate=1.0, C=30):
     [([], "agrees"), (["estimator._target_=helpers.wrong.MeanOverReferences"], "differs")],
 )
 def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdict):
-    mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"estimator": "arsm", "task": "toy"}}
+    mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"task": "toy"}}
     mine["values"] = [{"name": "ARSM", "value": descended(1000)}]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [mine]}))
     setting = ["estimator=arsm", "task=toy", "optimizer=sgd", "optimizer.lr=1", "batch_size=20", "steps=1000"]

@@ -83,7 +83,8 @@ def test_figures_that_nothing_is_said_of_have_no_direction(tmp_path, content):
 
 def test_what_is_said_is_text_of_bounded_length():
     said = said_in(json.loads(json.dumps({"x": {"title": "\x1b" + "t" * 9999, "unit": "u", "better": "up"}})))
-    assert words("valid/x", said).title == "validation ?" + "t" * 99
+    assert len(words("valid/x", said).title) <= 160
+    assert words("valid/x", said).title.isprintable()
     assert words("valid/x", said).better == 0
 
 

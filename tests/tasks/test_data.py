@@ -13,7 +13,10 @@ import torch
 from scipy.io import savemat
 
 from hardmax.tasks import data
-from hardmax.tasks.data import File, Images, Malformed
+from hardmax.tasks.data import Images, files, formats, sets
+from hardmax.tasks.data.files import File
+from hardmax.tasks.data.formats import Malformed
+from hardmax.tasks.data.images import BINARISATIONS
 from hardmax.tasks.dvae import DiscreteVAE
 from hardmax.tasks.sentences import tiny_shakespeare
 from helpers.commands import SHORT, folders
@@ -46,7 +49,7 @@ GREY = GENERATOR.random((784, 30))
 
 def test_idx_files_read_back():
     for array in (IMAGES, IMAGES[:, 0, 0], IMAGES[:0]):
-        assert np.array_equal(data.idx(as_idx(array)), array)
+        assert np.array_equal(formats.idx(as_idx(array)), array)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_idx_files_read_back():
 )
 def test_what_is_no_idx_file_is_refused(content, line):
     with pytest.raises(Malformed, match=line):
-        data.idx(content)
+        formats.idx(content)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def test_what_is_no_idx_file_is_refused(content, line):
     ],
 )
 def test_binary_pixels_read_back_from_text_and_matlab(content):
-    assert np.array_equal(data.bits(content), BITS)
+    assert np.array_equal(formats.bits(content), BITS)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +98,12 @@ def test_binary_pixels_read_back_from_text_and_matlab(content):
 )
 def test_what_is_no_file_of_binary_pixels_is_refused(content, line):
     with pytest.raises(Malformed, match=line):
-        data.bits(content)
+        formats.bits(content)
 
 
 def test_omniglot_s_images_stand_upright():
     train, test = GREY[:, :20], GREY[:, 20:]
-    found = data.chardata(as_mat(data=train, testdata=test))
+    found = formats.chardata(as_mat(data=train, testdata=test))
     assert found.shape == (30, 28, 28)
     assert np.allclose(found[25], test[:, 5].reshape(28, 28, order="F"))
 
@@ -116,7 +119,7 @@ def test_omniglot_s_images_stand_upright():
 )
 def test_what_is_not_omniglot_is_refused(content, line):
     with pytest.raises(Malformed, match=line):
-        data.chardata(content)
+        formats.chardata(content)
 
 
 # ---------------------------------------------------------------- folders and downloads
@@ -158,7 +161,7 @@ def small(monkeypatch, tmp_path, server):
     """Small data sets in the place of the real ones, on the server; gives the files' content by path."""
     monkeypatch.delenv("HARDMAX_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    published, files = {}, {}
+    published, small_files = {}, {}
 
     def publish(name, path, read, plain, verified=True):
         content = gzip.compress(plain) if path.endswith(".gz") else plain
@@ -166,20 +169,22 @@ def small(monkeypatch, tmp_path, server):
         server.content[f"/b/{path}"] = content
         sums = [hashlib.sha256(c).hexdigest() if verified else None for c in (content, plain)]
         mirrors = (f"{server.address}/a/{path}", f"{server.address}/b/{path}")
-        files[name] = File(path, read, read(plain).shape, mirrors, *sums)
+        small_files[name] = File(path, read, read(plain).shape, mirrors, *sums)
 
     for split, count in COUNTS.items():
         images, labels = GENERATOR.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count, dtype=np.uint8)
         for what, array, rank in (("images", images, 3), ("labels", labels, 1)):
             for folder in ("mnist", "fashion_mnist"):
                 path = f"{folder}/{split}-{what}-idx{rank}-ubyte.gz"
-                publish(f"{folder}/{split}-{what}", path, data.idx, as_idx(array))
+                publish(f"{folder}/{split}-{what}", path, formats.idx, as_idx(array))
     for split in ("train", "valid", "test"):
-        publish(f"binarized_mnist/{split}", f"mnist/binarized_mnist_{split}.amat", data.bits, as_mat(X=BITS), False)
-    publish("omniglot", "omniglot/chardata.mat", data.chardata, as_mat(data=GREY[:, :20], testdata=GREY[:, 20:]), False)
-    publish("tiny_shakespeare", "tinyshakespeare/input.txt", data.characters, b"To be, or not to be.\n" * 100)
-    monkeypatch.setattr(data, "FILES", files)
-    monkeypatch.setattr(data, "OMNIGLOT_TEST", 10)
+        publish(f"binarized_mnist/{split}", f"mnist/binarized_mnist_{split}.amat", formats.bits, as_mat(X=BITS), False)
+    publish(
+        "omniglot", "omniglot/chardata.mat", formats.chardata, as_mat(data=GREY[:, :20], testdata=GREY[:, 20:]), False
+    )
+    publish("tiny_shakespeare", "tinyshakespeare/input.txt", formats.characters, b"To be, or not to be.\n" * 100)
+    monkeypatch.setattr(files, "FILES", small_files)
+    monkeypatch.setattr(sets, "OMNIGLOT_TEST", 10)
     return published
 
 
@@ -191,7 +196,7 @@ def put(folder, published, *names):
 
 
 IMAGE = "mnist/train-images-idx3-ubyte.gz"
-LOAD = partial(data.load, "mnist/train-images")
+LOAD = partial(files.load, "mnist/train-images")
 
 
 def test_folders_are_searched_in_their_order(small, tmp_path, server, monkeypatch):
@@ -220,7 +225,7 @@ def test_files_may_be_packed_or_not(small, tmp_path, server):
     (tmp_path / "tinyshakespeare").mkdir()
     (tmp_path / "tinyshakespeare/input.txt.gz").write_bytes(gzip.compress(small["tinyshakespeare/input.txt"]))
     assert np.array_equal(LOAD(str(tmp_path)), expected)
-    assert data.load("tiny_shakespeare", str(tmp_path)).tobytes() == small["tinyshakespeare/input.txt"]
+    assert files.load("tiny_shakespeare", str(tmp_path)).tobytes() == small["tinyshakespeare/input.txt"]
     assert not server.asked
 
 
@@ -231,7 +236,7 @@ def test_a_missing_file_is_downloaded_once_from_the_first_mirror_that_has_it(sma
     assert np.array_equal(LOAD(None), first)
     assert len(server.asked) == 2
     monkeypatch.setenv("HARDMAX_DATA", str(tmp_path / "elsewhere"))
-    data.load("mnist/t10k-images")
+    files.load("mnist/t10k-images")
     assert (tmp_path / "elsewhere/mnist/t10k-images-idx3-ubyte.gz").is_file(), "into the first folder that is named"
 
 
@@ -253,7 +258,7 @@ def test_a_download_with_another_checksum_is_not_kept(small, tmp_path, server):
 def test_a_download_that_is_something_else_is_not_kept(small, tmp_path, server):
     server.content["/a/omniglot/chardata.mat"] = b"<html>moved</html>"
     with pytest.raises(ValueError, match=r"chardata.mat: no MATLAB file.*; the download was removed"):
-        data.load("omniglot")
+        files.load("omniglot")
     assert not list((tmp_path / "cache/hardmax/omniglot").iterdir())
 
 
@@ -301,11 +306,11 @@ def test_a_wrong_file_is_never_used(command, small, tmp_path, spoil, line):
 def test_files_of_the_right_format_and_other_sizes_are_refused(small, tmp_path):
     put(tmp_path, {"mnist/binarized_mnist_valid.amat": as_text(BITS[:9])})
     with pytest.raises(ValueError, match=r"\[9, 12\] entries, where \[10, 12\] are expected"):
-        data.load("binarized_mnist/valid", str(tmp_path))
+        files.load("binarized_mnist/valid", str(tmp_path))
 
 
 def test_no_file_is_unpacked_without_bounds(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MOST", 10_000)
+    monkeypatch.setattr(formats, "MOST", 10_000)
     put(tmp_path, small, IMAGE)
     with pytest.raises(ValueError, match="more than 10000 bytes"):
         LOAD(str(tmp_path))
@@ -350,14 +355,14 @@ def test_wrong_options_of_data_are_refused(command, small, tmp_path, arguments, 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "omniglot"])
 @pytest.mark.parametrize("option", [{"binarisation": "sometimes"}, {"valid": 0}])
 def test_wrong_options_are_refused_before_anything_is_downloaded(tmp_path, monkeypatch, name, option):
-    monkeypatch.setattr(data, "download", lambda *_: pytest.fail("downloaded"))
+    monkeypatch.setattr(files, "download", lambda *_: pytest.fail("downloaded"))
     with pytest.raises(ValueError, match=next(iter(option))):
         getattr(data, name)(str(tmp_path), **option)
 
 
 def test_splits_and_labels_belong_together(small, tmp_path):
     images = data.mnist(valid=10)
-    raw = data.load("mnist/train-images")
+    raw = files.load("mnist/train-images")
     assert torch.equal(images.train_images, torch.tensor(raw[10:]).flatten(1).float() / 255)
     labels = images.labels()
     assert labels["valid"].tolist() == list(range(10))
@@ -370,7 +375,7 @@ def test_splits_and_labels_belong_together(small, tmp_path):
     assert len(kept.unique(dim=0)) == 20
 
 
-@pytest.mark.parametrize("binarisation", data.BINARISATIONS)
+@pytest.mark.parametrize("binarisation", BINARISATIONS)
 def test_binarisation(binarisation):
     grey = torch.rand(500, 6, generator=torch.Generator().manual_seed(0))
     images = Images(grey, grey, grey, binarisation)

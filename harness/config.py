@@ -1,0 +1,235 @@
+r"""What is done with a composed config: it is checked, identified and built from."""
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from hardmax.paths import CONFIGS
+
+from .online import wandb_mode
+from .options import Budget, Device, Options
+from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
+from .sources import GROUPS, config_of, located, targets_in
+
+MOST = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
+
+
+def check(cfg: DictConfig) -> None:
+    r"""Refuses unknown options, missing values, and numbers out of range, by the name of the option.
+
+    Raises:
+        Refused: With the option, its value and what is accepted.
+    """
+    check_interpolations(cfg)
+    check_names(cfg)
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
+    lowest = {"seed": 0, "steps": 1, "batch_size": 1, "threads": 1, "log_every": 1}
+    lowest |= {"checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
+    lowest |= {"measure.reference_draws": 0, "measure.batches": 0, "measure.rival_steps": 0}
+    for key, low in lowest.items():
+        if not low <= (value := OmegaConf.select(cfg, key)):
+            kind = "a number" if isinstance(value, float) else "an integer"
+            raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
+        if isinstance(value, int) and value > (most := MOST.get(key, sys.maxsize)):
+            raise Refused(f"{key} must be at most {most}, got {value}")
+    if cfg.budget == Budget.small and cfg.experiment is None:
+        raise Refused("budget=small is for experiments: choose one with experiment=NAME")
+    check_measure(cfg.measure)
+    check_targets(cfg)
+    wandb_mode(cfg.wandb.mode and cfg.wandb.mode.value)
+    place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
+    if not place.is_dir():
+        raise Refused(f"output={cfg.output}: {place} is a file, where a folder is needed")
+    if not os.access(place, os.W_OK):
+        raise Refused(f"output={cfg.output}: {place} cannot be written to")
+    project = cfg.wandb.project
+    if not 1 <= len(project) <= 128 or set(project) & set("/\\#?%:"):
+        raise Refused(
+            f"wandb.project must be 1 to 128 characters long and have none of / \\ # ? % : in it, got {project!r}"
+        )
+    for tag in cfg.wandb.tags:
+        if not 1 <= len(tag) <= 64:
+            raise Refused(f"wandb.tags must be 1 to 64 characters long each, got {tag!r}")
+    if cfg.device == Device.cuda and not torch.cuda.is_available():
+        raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+
+
+def check_targets(cfg: DictConfig) -> None:
+    r"""Refuses a ``_target_`` that is no class or function, and a choice without one."""
+    for group in GROUPS:
+        node = plain_value(cfg[group])
+        if not isinstance(node, dict):
+            if group != "data" or node is not None:
+                raise Refused(f"{group}={node}: the name of one choice is expected")
+            continue
+        if "_target_" not in node:
+            raise Refused(f"{group}._target_ must be given: {group}._target_=CLASS")
+        for key, target in targets_in(node, group):
+            if isinstance(target, str) and "${" in target:
+                continue  # it stands for one that is looked at elsewhere
+            if not isinstance(target, str) or not target:
+                raise Refused(f"{key} must be the name of a class, such as module.Class, got {target!r}")
+            try:
+                found = located(target)
+            except Exception as error:
+                raise Refused(f"{key}={target}: {one_line(innermost(error))}") from error
+            if not callable(found):
+                raise Refused(f"{key}={target}: it is no class or function")
+
+
+def check_interpolations(cfg: DictConfig) -> None:
+    r"""Refuses ``${...}`` that stands for nothing, or for itself."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise Refused(f"{error.full_key or 'an option'}: {one_line(error)}") from error
+    except RecursionError as error:
+        raise Refused("an option stands for something that it is itself a part of: ${...}") from error
+
+
+def check_measure(cfg: DictConfig) -> None:
+    r"""Refuses what :func:`check` does, among the options of gradient statistics."""
+    for key in ("batches", "reference_draws"):
+        if cfg[key] == 1:
+            raise Refused(f"measure.{key} must be 0 or at least 2, got 1")
+    if cfg.precision is not None and not 0 < cfg.precision < float("inf"):
+        raise Refused(f"measure.precision must be a number above 0, or null, got {cfg.precision}")
+    if not 0 <= cfg.running_decay < 1:
+        raise Refused(f"measure.running_decay must be from 0 up to but not including 1, got {cfg.running_decay}")
+    rivals = [] if cfg.rivals == "all" else plain_value(cfg.rivals)
+    names = [name_of_rival(rival) for rival in rivals] if isinstance(rivals, list) else [None]
+    if None in names:
+        raise Refused(f"measure.rivals must be all, or a list such as [arsm,{{reinforce:{{samples:4}}}}], got {rivals}")
+    for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
+        if name not in estimators_of_ours() and name not in (known := estimators_known()):
+            hint = f"{nearest(name, known)}; there are: {', '.join(known)}"
+            raise Refused(f"measure.{key}: {name} does not exist{hint}")
+
+
+def name_of_rival(entry: Any) -> str | None:
+    r"""The estimator's name in an entry of ``measure.rivals``, ``NAME`` or ``{NAME: {option: value}}``; else None."""
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((name, settings),) = entry.items()
+        return name if isinstance(settings, dict) else None
+    return entry if isinstance(entry, str) else None
+
+
+def plain_value(value: Any) -> Any:
+    r"""A part of a config as plain lists and dictionaries."""
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def estimators_known() -> list[str]:
+    r"""Names of all estimators that have a config, the user's own included."""
+    if GlobalHydra.instance().is_initialized():
+        return sorted(GlobalHydra.instance().config_loader().get_group_options("estimator"))
+    return estimators_of_ours()
+
+
+@cache
+def estimators_of_ours() -> list[str]:
+    r"""Names of the project's own estimators that have a config."""
+    return sorted(p.stem for p in (CONFIGS / "estimator").glob("*.yaml"))
+
+
+def check_names(cfg: DictConfig, schema: type = Options, prefix: str = "") -> None:
+    r"""Refuses options that the schema does not have, and the absence of one that it has."""
+    known = {f.name: f.type for f in fields(schema)}
+    for key in known.keys() - cfg.keys():
+        raise Refused(f"{prefix}{key} must be given: {prefix}{key}=VALUE")
+    for key in cfg.keys() - known.keys():
+        raise Refused(f"{prefix}{key} is no option{nearest(key, list(known), prefix)}")
+    for key, kind in known.items():
+        if is_dataclass(kind):
+            check_names(cfg[key], kind, f"{prefix}{key}.")
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    r"""The device that ``device`` stands for on this machine."""
+    if cfg.device == Device.auto:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(cfg.device.value)
+
+
+def label_of(cfg: DictConfig, group: str, choice: str) -> str:
+    r"""What the estimator or task of a run is called: what its config file is, and no two are the same.
+
+    Of a file of the user's own in a folder, the folder is part of it; where something else than what the file names is
+    the ``_target_``, that is.
+    """
+    ours = (CONFIGS / group / f"{choice}.yaml").is_file()
+    label = Path(choice).name if ours else choice.replace("/", ".")
+    loader = GlobalHydra.instance().config_loader()
+    named = loader.repository.load_config(f"{group}/{choice}").config.get("_target_")  # with no other's to compose
+    target = named or config_of(loader, group, choice).get("_target_")
+    if (given := cfg[group].get("_target_")) == target:
+        return label
+    return f"{label}-{str(given).removeprefix(f'hardmax.{group}s.')}"
+
+
+def plain(cfg: DictConfig) -> dict:
+    r"""The resolved config as plain dictionaries, lists, strings and numbers, from which the run's parts can be built.
+
+    The folder in which the files of one of the project's own data sets were found is left out: they are the same
+    wherever they lie.
+    """
+    config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
+    for data in (config["data"], config["task"].get("data")):
+        if isinstance(data, dict) and str(data.get("_target_")).startswith("hardmax.tasks."):
+            data.pop("folder", None)
+    return config
+
+
+def key_of(config: dict) -> str:
+    r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
+    identity = {k: as_numbers(v) for k, v in said_once(config).items() if k not in NOT_RESULTS}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def as_numbers(value: Any) -> Any:
+    r"""A part of a plain config in which whole numbers are integers: 1.0 is 1."""
+    match value:
+        case dict():
+            return {key: as_numbers(part) for key, part in value.items()}
+        case list():
+            return [as_numbers(part) for part in value]
+        case float() if value.is_integer():
+            return int(value)
+    return value
+
+
+def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
+    r"""The estimator or task that a config node describes.
+
+    Raises:
+        Refused: In one line, if the class is not there or does not accept the arguments.
+    """
+    try:
+        return instantiate(cfg[group], _convert_="all")
+    except Exception as error:
+        cause = innermost(error)
+        arguments = arguments_of(cfg[group])
+        hint = f"; it takes: {arguments}" if isinstance(cause, TypeError) else ""
+        raise Refused(f"{group}={choice}: {one_line(cause)}{hint}") from error
+
+
+def arguments_of(node: DictConfig) -> str:
+    r"""The arguments that the class behind a config node takes, as a list in words."""
+    try:
+        return ", ".join(inspect.signature(located(node._target_)).parameters) or "no arguments"
+    except Exception:
+        return "what its class takes"

@@ -1,0 +1,6 @@
+r"""Real data sets in their standard file formats, and the images that tasks are given."""
+
+from .images import Images
+from .sets import binarized_mnist, embedded_digits, fashion_mnist, images_only, mnist, omniglot
+
+__all__ = ["Images", "binarized_mnist", "embedded_digits", "fashion_mnist", "images_only", "mnist", "omniglot"]

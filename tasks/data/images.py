@@ -1,0 +1,91 @@
+r"""Images by split, and how grey levels become binary pixels."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hardmax.checks import one_of
+
+BINARISATIONS = ("dynamic", "static", "threshold", "none")
+
+
+class Images(nn.Module):
+    r"""Images by split, as grey levels in [0, 1], and how they become binary.
+
+    Arguments:
+        train, valid, test: Grey levels, ``[N, D]``.
+        binarisation: ``dynamic``: a pixel is 1 with its grey level as probability, drawn anew each time a training
+            image is seen, and once and for all for held-out images; ``static``: drawn once and for all;
+            ``threshold``: 1 from a grey level of one half on; ``none``: grey levels as they are, whose
+            cross-entropy is no likelihood, so that such figures compare with no others.
+        labels: Reads the classes ``[N]`` by split; None if there are none.
+
+    Raises:
+        ValueError: If images or labels are of another shape, or have other values.
+    """
+
+    def __init__(
+        self,
+        train: Tensor,
+        valid: Tensor,
+        test: Tensor,
+        binarisation: str = "dynamic",
+        labels: Callable[[], dict[str, Tensor]] | None = None,
+    ):
+        super().__init__()
+        self.binarisation = one_of(BINARISATIONS, binarisation=binarisation)
+        self.dynamic = binarisation == "dynamic"
+        images = {"train": train, "valid": valid, "test": test}
+        check_grey(images)
+        sizes = {split: len(grey) for split, grey in images.items()}
+        self.labels = labels and (lambda: checked_labels(labels(), sizes))
+        for split, grey in images.items():
+            kept = grey if self.dynamic and split == "train" else self.fixed(grey)
+            self.register_buffer(f"{split}_images", kept, persistent=False)
+
+    def fixed(self, grey: Tensor) -> Tensor:
+        r"""Grey levels ``[N, D]`` as pixels that stay the same."""
+        match self.binarisation:
+            case "none":
+                return grey
+            case "threshold":
+                return (grey >= 0.5).to(grey.dtype)
+        return grey.bernoulli(generator=torch.Generator().manual_seed(1))
+
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Training images of the indices ``[B]``: ``[B, D]``."""
+        images = self.train_images.index_select(0, index)
+        if not self.dynamic:
+            return images
+        noise = torch.rand(images.shape, dtype=images.dtype, device=images.device, generator=generator)
+        return (noise < images).to(images.dtype)  # twice as fast as bernoulli
+
+    def held_out(self, split: str) -> Tensor:
+        r"""Images of the ``valid`` or ``test`` split, ``[N, D]``."""
+        return self.get_buffer(f"{split}_images")
+
+
+def check_grey(images: dict[str, Tensor]) -> None:
+    r"""Refuses what are no grey levels in [0, 1], ``[N, D]`` with the same D in every split."""
+    for split, grey in images.items():
+        if grey.ndim != 2 or not grey.numel():
+            more = ": flatten(1) makes them so" * (grey.ndim > 2)
+            raise ValueError(f"{split} images must be [N, D] with at least one pixel, got {list(grey.shape)}{more}")
+        if grey.shape[1] != images["train"].shape[1]:
+            raise ValueError(f"{split} images have {grey.shape[1]} pixels, training images {images['train'].shape[1]}")
+        low, high = grey.min().item(), grey.max().item()
+        if not grey.is_floating_point() or not (low >= 0 and high <= 1):
+            kind = str(grey.dtype).removeprefix("torch.")
+            more = ": divide them by 255" * (1 < high <= 255)
+            raise ValueError(f"{split} images must be floats from 0 to 1, got {kind} from {low:g} to {high:g}{more}")
+
+
+def checked_labels(labels: dict[str, Tensor], images_of: dict[str, int]) -> dict[str, Tensor]:
+    r"""The labels, if there is a class for every image of each split; else ValueError."""
+    for split, images in images_of.items():
+        found = labels[split]
+        if found.shape != (images,) or found.is_floating_point() or found.min() < 0:
+            kind = f"{str(found.dtype).removeprefix('torch.')} {list(found.shape)}"
+            raise ValueError(f"{split} labels must be {images} classes, counted from 0, got {kind}")
+    return {split: found.long() for split, found in labels.items()}

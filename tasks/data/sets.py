@@ -1,0 +1,102 @@
+r"""The data sets of images, each a function of where its files lie, of the split and of the binarisation."""
+
+import torch
+from torch import Tensor
+
+from hardmax.checks import at_least, one_of
+
+from ..digits import digits
+from .files import OMNIGLOT_TEST, load
+from .images import BINARISATIONS, Images
+
+
+def images_only(data: Images | None) -> Images:
+    r"""The data of a task about images: embedded ones if None; TypeError for anything else."""
+    data = embedded_digits() if data is None else data
+    if not isinstance(data, Images):
+        raise TypeError(f"data must be images, got {type(data).__name__}")
+    return data
+
+
+def embedded_digits(binarisation: str = "dynamic") -> Images:
+    r"""The digits that come with scikit-learn: see :func:`hardmax.tasks.digits.digits`."""
+    return Images(**digits(), binarisation=binarisation, labels=lambda: digits(labels=True))
+
+
+def like_mnist(name: str, folder: str | None, valid: int, binarisation: str) -> Images:
+    r"""MNIST, or a data set of its format and sizes; the first ``valid`` training images are for validation."""
+
+    refuse_early(valid, binarisation)
+
+    def grey(split):
+        return torch.tensor(load(f"{name}/{split}-images", folder)).flatten(1).float().div_(255)
+
+    def labels():
+        train, test = (torch.tensor(load(f"{name}/{s}-labels", folder)).long() for s in ("train", "t10k"))
+        return {"train": train[valid:], "valid": train[:valid], "test": test}
+
+    train = grey("train")
+    held_back(valid, train)
+    return Images(train[valid:], train[:valid], grey("t10k"), binarisation, labels)
+
+
+def mnist(folder: str | None = None, valid: int = 5_000, binarisation: str = "dynamic") -> Images:
+    r"""Handwritten digits of 28 by 28 pixels: 60,000 for training and validation, 10,000 for the test.
+
+    References:
+        | Gradient-based learning applied to document recognition (LeCun et al., 1998)
+        | https://doi.org/10.1109/5.726791
+    """
+    return like_mnist("mnist", folder, valid, binarisation)
+
+
+def fashion_mnist(folder: str | None = None, valid: int = 5_000, binarisation: str = "dynamic") -> Images:
+    r"""Pieces of clothing, in the format and numbers of MNIST.
+
+    References:
+        | Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms (Xiao et al., 2017)
+        | https://arxiv.org/abs/1708.07747
+    """
+    return like_mnist("fashion_mnist", folder, valid, binarisation)
+
+
+def binarized_mnist(folder: str | None = None) -> Images:
+    r"""MNIST as it was binarised once and for all, 50,000 / 10,000 / 10,000, without labels.
+
+    References:
+        | The Neural Autoregressive Distribution Estimator (Larochelle and Murray, 2011)
+        | https://proceedings.mlr.press/v15/larochelle11a.html
+    """
+    splits = ("train", "valid", "test")
+    return Images(*(torch.tensor(load(f"binarized_mnist/{s}", folder)).float() for s in splits), "none")
+
+
+def omniglot(folder: str | None = None, valid: int = 1_345, binarisation: str = "dynamic") -> Images:
+    r"""Handwritten characters of 28 by 28 pixels: 24,345 for training and validation, 8,070 for the test.
+
+    Training images lie in the order of their characters, so those for validation are chosen by a fixed permutation.
+
+    References:
+        | Human-level concept learning through probabilistic program induction (Lake et al., 2015)
+        | https://doi.org/10.1126/science.aab3050
+        | Importance Weighted Autoencoders (Burda et al., 2016), whose images and split these are
+        | https://arxiv.org/abs/1509.00519
+    """
+    refuse_early(valid, binarisation)
+    images = torch.tensor(load("omniglot", folder)).flatten(1)
+    train, test = images.split([len(images) - OMNIGLOT_TEST, OMNIGLOT_TEST])
+    held_back(valid, train)
+    train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
+    return Images(train[valid:], train[:valid], test, binarisation)
+
+
+def refuse_early(valid: int, binarisation: str) -> None:
+    r"""Refuses what is wrong whatever the data, before anything is downloaded."""
+    at_least(1, valid=valid)
+    one_of(BINARISATIONS, binarisation=binarisation)
+
+
+def held_back(valid: int, train: Tensor) -> None:
+    r"""Refuses a number of validation images that leaves none for either use."""
+    if valid >= len(train):
+        raise ValueError(f"valid must be below the {len(train)} training images, got {valid}")

@@ -1,0 +1,80 @@
+"""Runs from Python: the same as from the command line, and a table of what there is."""
+
+import pytest
+import torch
+
+import hardmax
+from hardmax.harness.shared import Refused
+
+TOY = ["estimator=arsm", "task=toy", "wandb.mode=disabled", "measure.every=0"]
+
+
+def test_a_run_is_the_command_line_s(tmp_path, command):
+    threads = torch.get_num_threads()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run = hardmax.run(*TOY, steps=20, output=str(tmp_path / "a b"), log_every=10)
+    assert torch.equal(torch.rand(2), expected), "the process's own random numbers go on"
+    assert torch.get_num_threads() == threads
+    assert command(*TOY, "steps=20", "log_every=10", f"output={tmp_path / 'c'}")[0] == 0
+    (other,) = (tmp_path / "c").rglob("metrics.jsonl")
+    assert other.read_bytes() == (run.folder / "metrics.jsonl").read_bytes()
+    assert run.figures["test/gap"] == run.figures["test/cost"] - run.figures["test/optimum"]
+    assert run.rows["train/loss"].count() == 2
+    again = hardmax.run(*TOY, steps=20, output=str(tmp_path / "a b"), log_every=10)
+    assert again.folder == run.folder, "finished already"
+
+
+def test_runs_and_rows_of_a_folder(tmp_path):
+    for seed in (1, 2):
+        hardmax.run(*TOY, steps=10, seed=seed, output=str(tmp_path))
+    runs = hardmax.runs(tmp_path)
+    assert sorted(runs.seed) == ["1", "2"]
+    assert set(runs.status) == {"finished"}
+    assert runs["test/cost"].notna().all()
+    rows = hardmax.rows(tmp_path)
+    assert set(rows.estimator) == {"arsm"}
+    assert rows.groupby("seed").step.max().tolist() == [10, 10]
+    assert hardmax.rows(tmp_path / "nothing here").empty
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"stepz": 3}, "stepz is no option (did you mean steps?); python run.py --help lists them"),
+        ({"steps": "abc"}, "steps=abc: an integer is expected"),
+        ({"estimator": "armm"}, "estimator=armm does not exist (did you mean arsm?)"),
+        ({"steps": -1}, "steps must be an integer of at least 1, got -1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, settings, text):
+    with pytest.raises(Refused) as refused:
+        hardmax.run("task=toy", output=str(tmp_path), **settings)
+    assert str(refused.value).startswith(text)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config():
+    cfg = hardmax.compose(["estimator=reinforce", "estimator.samples=4"])
+    assert (cfg.estimator.samples, cfg.task.variables) == (4, 20)
+
+
+def test_values_of_any_type(tmp_path):
+    cfg = hardmax.run(*TOY, steps=1, output=str(tmp_path), notes='a "b", {c}: $', fresh=False, name=None)
+    assert cfg.folder.is_dir()
+    assert 'a "b", {c}: $' in (cfg.folder / "config.yaml").read_text()
+
+
+def test_a_class_of_the_notebook_s_own(tmp_path, monkeypatch):
+    import __main__
+
+    class Mine(hardmax.Reinforce):
+        pass
+
+    monkeypatch.setattr(__main__, "Mine", Mine, raising=False)
+    (tmp_path / "conf/estimator").mkdir(parents=True)
+    (tmp_path / "conf/estimator/mine.yaml").write_text("_target_: __main__.Mine\n")
+    run = hardmax.run(*TOY[1:], "estimator=mine", config_dir=tmp_path / "conf", steps=5, output=str(tmp_path / "out"))
+    assert run.folder.parent.name == "mine"
