@@ -73,8 +73,6 @@ def check_simplex(sampler: Sampler, problem: Problem) -> None:
 
 def check_law(sampler: Sampler, problem: Problem) -> None:
     r"""One-hot z, all variables together, have the softmax's probabilities, or are the most probable categories."""
-    if sampler.target == "relaxed":
-        return
     z = lambda draws: sampler.draw(problem.logits.repeat(draws, 1, 1))[0].detach()
     if sampler.target == "mode":
         expected = problem.logits.argmax(-1)

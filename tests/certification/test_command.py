@@ -107,6 +107,7 @@ def test_a_sampler_of_anybodys(certified):
     code, out, _ = certified("--sampler", "mine:soft", "temperature=0.5")
     assert code == 0, out
     assert "a sampler, which claims nothing; gives points of the simplex" in out
+    assert "law" not in out, "points of the simplex have none to be held to"
     assert "certified: all that every sampler must do holds" in out
 
 
