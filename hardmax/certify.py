@@ -13,7 +13,6 @@ import torch
 from hardmax.certification.certificate import certify, one_line
 from hardmax.certification.samplers import Sampler
 from hardmax.estimators import Estimator
-from hardmax.harness.config import build
 
 USAGE = """\
   hardmax certify estimator=arsm estimator.limit=64          of the configs; --config-dir conf adds one's own
@@ -167,6 +166,7 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
     except ImportError as error:
         raise WrongRequest(f"estimator=NAME needs hardmax[harness]; without it, name a class ({error})") from error
     from hardmax.harness import options as harness_options
+    from hardmax.harness.config import build
     from hardmax.paths import CONFIGS
 
     harness_options.register()
