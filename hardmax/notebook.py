@@ -133,7 +133,7 @@ def add_to_search_path(config_dir: Path) -> None:
         Refused: If there is no such folder, or a config in it would not be found, as the project has one of its name.
     """
     if not config_dir.is_dir():
-        raise options.Refused(f"config_dir={config_dir}: there is no such folder")
+        raise Refused(f"config_dir={config_dir}: there is no such folder")
     check_own_configs(config_dir)
     loader = GlobalHydra.instance().config_loader()
     path = loader.get_search_path()
