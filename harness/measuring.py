@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hardmax.estimators.base import Estimator
+from hardmax.estimators.objectives import check_objective
 from hardmax.gradients import RunningVariance, Stream, Truth, forked_random, frozen, measure, noises, truth_of
 from hardmax.tasks.base import Problem, Task
 
@@ -51,7 +52,7 @@ def fit(task: Task, estimator: Estimator, batch: Tensor) -> None:
     r"""Nests an estimator in a task, and makes one forward pass, in which learned parts take their sizes.
 
     Raises:
-        Refused: If estimator and task do not fit together.
+        Refused: If estimator and task do not fit together, or the task's objective closes over its logits.
     """
     try:
         task.nest(estimator)
@@ -65,6 +66,7 @@ def fit(task: Task, estimator: Estimator, batch: Tensor) -> None:
         )
     try:
         estimator.eval()(problem.logits, problem.objective, problem.context, problem.log_q)
+        check_objective(problem.logits, problem.objective)
     except (ValueError, TypeError) as error:
         raise Refused(f"{name}: {error}") from error
     estimator.train()

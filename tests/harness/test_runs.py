@@ -408,8 +408,9 @@ def test_measuring_a_config(measured, tmp_path):
     assert code == 0, err
     lines = out.split("gradient to the encoder")[0].splitlines()[4:-1]
     names = [line.split()[0] for line in lines if line]
-    assert len(names) == len(set(names)) == 10, names
+    assert len(names) == len(set(names)) == 11, names
     assert names[0] == "reinmax"
+    assert {"straight_through", "stochastic_straight_through"} < set(names)
     assert (tmp_path / "output/measured/dvae/measured_logits.png").is_file()
     code, out, err = measured("task=dvae", *sizes, "task.variables=8", "measure.reference_draws=0", "measure.rivals=[]")
     assert code == 0, err
