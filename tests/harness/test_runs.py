@@ -751,7 +751,9 @@ def test_wandb_that_breaks_in_the_middle_does_not_stop_the_run(tmp_path, monkeyp
 
     monkeypatch.setattr(tracking, "start_wandb", lambda *_: (Broken(), "online"))
     config = OmegaConf.to_container(OmegaConf.create({"name": None}))
-    tracker = tracking.Tracker(tmp_path, config, {"task": "t", "estimator": "e", "seed": 0}, torch.device("cpu"), {})
+    tracker = tracking.Tracker(
+        tmp_path, config, {"task": "t", "estimator": "e", "seed": 0}, torch.device("cpu"), {"code": {}}
+    )
     tracker.log(1, {"train/loss": 1.0}, {"cost/seconds": 0.1})
     tracker.log(2, {"train/loss": 2.0}, {"cost/seconds": 0.2})
     tracker.finish({})

@@ -24,9 +24,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from hardmax.harness import contents
 from hardmax.harness.contents import is_figure, shortened
 from hardmax.harness.shared import Refused
-from hardmax.reporting import contents, examples, leaderboard, page, writing
+from hardmax.reporting import examples, leaderboard, page, writing
 from hardmax.reporting.runs import find
 from hardmax.reporting.spreadsheets import as_csv
 from helpers.made_up import picture, run
