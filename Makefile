@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results test test-long browser lint bench certification certificates bias table
+.PHONY: help install demo compare leaderboard results test quick test-long browser lint bench certification certificates bias table
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -39,6 +39,12 @@ results: .venv/installed  ## write RESULTS.md from the runs of published experim
 
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+QUICK := estimators/test_estimators.py estimators/test_options.py estimators/test_sampling.py tasks/test_images.py \
+    reporting/test_published.py test_map.py
+
+quick: lint  ## lint and half of the tests, in a minute and a half: every estimator, published figures, the map of imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(addprefix tests/,$(QUICK))
 
 test-long: .venv/installed  ## run the long tests, some of which need root, and Slurm: apt-get install slurm-wlm munge
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/long
