@@ -114,9 +114,12 @@ class ARS(AR):
         costs = cost.unsqueeze(-1).repeat_interleave(C, -1)
         if C > 1:
             costs.scatter_(-1, m, race.costs_of_swaps(objective, m, j.expand_as(m)))
-        pi_j = race.pi().gather(-1, j.unsqueeze(-2).expand(*race.logits.shape[:-1], 1))  # [*batch, K, 1]
         advantage = (costs - costs.mean(-1, keepdim=True)).unsqueeze(-2)  # [*batch, 1, C]
-        return advantage * (1 - C * pi_j)
+        return advantage * (1 - C * self.reference_noise(race, j))
+
+    def reference_noise(self, race: Race, j: Tensor) -> Tensor:
+        r"""Noise ``[*batch, K, 1]`` of the reference category ``j`` ``[*batch, 1]`` of every variable."""
+        return race.pi().gather(-1, j.unsqueeze(-2).expand(*race.logits.shape[:-1], 1))
 
 
 class ARSM(AR):
@@ -191,6 +194,10 @@ class ARSPlus(ARS):
 
     The mean over that noise, given the pseudo-actions, is 0. Evaluations are those of :class:`ARS`, the variance
     is lower with more than one variable, and the same with one.
+
+    The authors' code also puts a mean in the place of the noise of the other variables. It is left out here: that
+    mean is not the one given the pseudo-actions, and biases the gradient (``ARSPlusAsReleased`` in
+    :mod:`hardmax.estimators.released` has it; docs/certification.md says by how much).
 
     References:
         | Coupled Gradient Estimators for Discrete Latent Variables (Dong, Mnih and Tucker, 2021)

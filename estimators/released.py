@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import sampling
+from .arsm import ARSPlus, Race
 from .gumbel_rao import behind, mean_jacobian
 from .rebar import Relax
 from .reinmax import ReinMax, ReinMaxCV, log_midpoint
@@ -79,3 +80,41 @@ class ReinMaxCVAsReleased(ReinMaxCV):
         y = sampling.softmax(behind(log_p, hard, 1).movedim(1, -1) / tau)
         released = sampling.softmax(theta + y)
         return lambda g: reinmax(g) + self.eta * (given_draw(g) - through_softmax(released, g) / tau)
+
+
+class ARSPlusAsReleased(ARSPlus):
+    r""":class:`hardmax.estimators.ARSPlus` with the mean that the authors' code puts for the noise; biased.
+
+    With a second category l, the sum of pi_j and pi_l and all other noise fixed, pi_j is uniform. Whether category m
+    wins after its swap with j holds for pi_j below a threshold, for every m, so that pi_j lies in an interval, whose
+    middle is taken. But a pseudo-action also says *which* other category wins, which narrows the interval: the costs
+    that the middle is multiplied by know more than the middle does.
+
+    References:
+        | get_arsplus_swapped_vector in disarm/categorical/networks.py of
+          https://github.com/google-research/google-research
+    """
+
+    unbiased = False
+
+    def reference_noise(self, race: Race, j: Tensor) -> Tensor:
+        phi, log_pi = race.logits, race.pi().log()
+        *batch, K, C = phi.shape
+        if C == 1:
+            return super().reference_noise(race, j)
+        other = (j + 1 + sampling.categorical(phi.new_zeros(*batch, 1, C - 1), 1)[0]) % C  # [*batch, 1]
+        j, other = (index.unsqueeze(-1).expand(*batch, K, 1) for index in (j, other))
+        m = torch.arange(C, device=phi.device).expand_as(phi)
+        rival = torch.where(m == other, j, other)  # has pi_l where m has pi_j
+        log_sum = torch.logaddexp(log_pi.gather(-1, j), log_pi.gather(-1, other))
+        reached = phi + log_sum - torch.logaddexp(phi, phi.gather(-1, rival))  # where m and its rival tie
+        # Times of the others after the swap of m and j, [*batch, K, m, C]: the place of j has the noise of m.
+        after = torch.where(m.unsqueeze(-2) == j.unsqueeze(-1), log_pi.unsqueeze(-1), log_pi.unsqueeze(-2))
+        times = after - phi.unsqueeze(-2)
+        contending = (m.unsqueeze(-2) != m.unsqueeze(-1)) & (m.unsqueeze(-2) != rival.unsqueeze(-1))
+        first = times.masked_fill(~contending, torch.inf).amin(-1)
+        threshold = torch.minimum(reached, phi + first)
+        wins = log_pi.gather(-1, j) < threshold
+        upper = threshold.masked_fill(~wins, torch.inf).amin(-1, keepdim=True)
+        lower = threshold.masked_fill(wins, -torch.inf).amax(-1, keepdim=True)
+        return (torch.minimum(upper, log_sum).exp() + lower.exp()) / 2

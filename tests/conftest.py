@@ -4,6 +4,7 @@ import shutil
 import sys
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import measure
@@ -14,7 +15,8 @@ from helpers.commands import folders
 from helpers.damage import DIES_AFTER, LAST_SAVED, TINY
 from helpers.uploads import KEY, OTHER
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+torch.set_num_threads(1)  # more of them, beside a second process of tests, take a hundred times as long
 os.environ["WANDB_MODE"] = "offline"
 
 
@@ -30,8 +32,6 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(autouse=True)
 def seeded(request):
     """Every test begins with the same random numbers, whatever ran before it in its process."""
-    import torch
-
     torch.manual_seed(getattr(request, "param", 0))
 
 

@@ -14,12 +14,14 @@ from hardmax.estimators import (
     ARSM,
     CARMS,
     VIMCO,
+    ARSPlus,
     DisARMIW,
     Rebar,
     StochasticStraightThrough,
     UnorderedSet,
     unordered_set,
 )
+from hardmax.estimators.released import ARSPlusAsReleased
 from hardmax.paths import ROOT
 from helpers.laws import antithetic_law, comb, enumerated, enumerated_sets, inverse_law, law_in_order, orders
 from helpers.wrong import ByDefinition, Clipped, DetachedLogQ, FixedOrder, MeanOverReferences, Unsorted
@@ -139,6 +141,10 @@ MISTAKES = {
     "ARSM: mean over the reference category in place of the sum": (
         "a published re-implementation: every gradient is 1/C of what it should be",
         lambda: by_draws(MeanOverReferences(), ARSM(), c.Problem(1, 4, extreme=0.5)),
+    ),
+    "ARS+: for the noise its mean given whether each swapped category wins, and not which other one does": (
+        "the released code",
+        lambda: by_draws(ARSPlusAsReleased(), ARSPlus(), c.Problem(3, 3)),
     ),
     "Unordered set: a flipped sign in the logarithm of 1 - p": ("a widely used library", unordered),
     "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),

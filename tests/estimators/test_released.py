@@ -2,8 +2,9 @@
 
 import torch
 
-from hardmax import Exact, ReinMax, ReinMaxCV
-from hardmax.estimators.released import ReinMaxCVAsReleased
+from hardmax import Exact, ReinMax, ReinMaxCV, certification
+from hardmax.estimators.arsm import Race
+from hardmax.estimators.released import ARSPlusAsReleased, ReinMaxCVAsReleased
 
 DRAWS = 20_000
 
@@ -32,3 +33,43 @@ def test_the_control_variate_of_reinmax_raises_the_variance_and_the_released_one
     plain, ours, released = map(bias_and_variance, (ReinMax(), ReinMaxCV(eta=0.7), ReinMaxCVAsReleased(eta=0.7)))
     assert released[1] < 0.97 * plain[1] < plain[1] < ours[1]
     assert released[0] > 1.5 * plain[0]
+
+
+def swap_winners(phi, pi, j):
+    """Whether category m wins after its swap with j, for every m, ``[C, *batch, K]``."""
+    wins = []
+    for m in range(phi.shape[-1]):
+        swapped = pi.clone()
+        swapped[..., [m, j]] = swapped[..., [j, m]]
+        wins.append((swapped.log() - phi).argmin(-1) == m)
+    return torch.stack(wins)
+
+
+def test_the_released_noise_of_ars_plus_is_its_mean_given_which_swapped_categories_win():
+    """By moving the noise of the reference, 2, against that of category 3, in 2,000 steps."""
+    torch.manual_seed(0)
+    race, steps = Race(torch.randn(50, 3, 4, dtype=torch.float64)), 2000
+    pi, total, count = race.pi(), torch.zeros(50, 3), torch.zeros(50, 3)
+    observed = swap_winners(race.logits, pi, 2)
+    for part in (torch.arange(steps) + 0.5) / steps:
+        moved = pi.clone()
+        moved[..., 2], moved[..., 3] = part * pi[..., 2:].sum(-1), (1 - part) * pi[..., 2:].sum(-1)
+        same = (swap_winners(race.logits, moved, 2) == observed).all(0)
+        total, count = total + same * moved[..., 2], count + same
+    first = {"categorical": lambda logits, samples: torch.zeros((samples, *logits.shape[:-1]), dtype=torch.long)}
+    with certification.patched(**first):
+        found = ARSPlusAsReleased().reference_noise(race, torch.full((50, 1), 2))
+    assert torch.allclose(found[..., 0], (total / count).double(), rtol=0, atol=1 / steps)
+
+
+def test_ars_plus_as_released_is_biased():
+    """By 2.6 % of the gradient's norm on three choices among three; the errors of this mean have a norm of 0.5 %."""
+    problem = certification.Problem(3, 3)
+    run, moments = certification.runner(ARSPlusAsReleased(), problem), certification.Moments()
+    torch.manual_seed(0)
+    for _ in range(20):
+        moments.add(run(40_000)[1])
+    truth = problem.truth()[1]
+    error = (moments.mean - truth).norm()
+    assert error > 4 * moments.error().norm()
+    assert 0.02 < error / truth.norm() < 0.035
