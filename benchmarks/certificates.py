@@ -17,7 +17,7 @@ import torch
 
 from hardmax import certify as command
 from hardmax import markdown
-from hardmax.certification.text import share
+from hardmax.certification.text import percentage
 from hardmax.paths import CONFIGS
 
 OWN = [f"estimator={p.stem}" for p in sorted((CONFIGS / "estimator").glob("*.yaml"))]
@@ -80,10 +80,10 @@ def row(name: str, found: dict) -> list[str]:
     return [
         name,
         claims(found),
-        share(worst["bias"], worst["bias_error"]),
+        percentage(worst["bias"], worst["bias_error"]),
         *("" if r is None else f"{r:.2g}" for r in ratios),
         ", ".join(str(m["evaluations"]) for m in measured),
-        "; ".join(f"fails: {markdown.plain(o['claim'] + ': ' + o['message'])}" for o in failed) or "yes",
+        "; ".join(f"fails: {markdown.plain_text(o['claim'] + ': ' + o['message'])}" for o in failed) or "yes",
     ]
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     one_thread()
     noise = torch.rand(100, 784)  # images as large as those of MNIST
     task = DiscreteVAE(encoder_widths=[200, 200], decoder_widths=[200, 200], data=Images(noise, noise, noise))
-    batch = task.held_aside(100)
+    batch = task.measurement_batch(100)
     optimizer = torch.optim.Adam(task.parameters(), lr=1e-4, fused=True)
 
     def backward(estimator: Estimator):

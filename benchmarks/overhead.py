@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.shared import one_thread, take_turns
 from hardmax.harness import app, options
-from hardmax.harness.config import build, plain
+from hardmax.harness.config import build, plain_config
 from hardmax.harness.tracking import Tracker
 from hardmax.harness.train import prepare, train
 from hardmax.tasks.digits import digits
@@ -38,7 +38,7 @@ def harness(folder: Path):
     task, estimator = build(cfg, "task", "dvae"), build(cfg, "estimator", "gumbel_softmax")
     state = prepare(cfg, task, estimator, device)
     task.evaluate = lambda split: {}
-    tracker = Tracker(folder, plain(cfg), labels, device, {"code": {}, "data": {}})
+    tracker = Tracker(folder, plain_config(cfg), labels, device, {"code": {}, "data": {}})
 
     def steps():
         cfg.steps = state.step + STEPS

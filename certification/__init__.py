@@ -26,10 +26,10 @@ from .behaviour import (
 from .certificate import Certificate, Outcome, certify, failures
 from .checks import OF_DRAWS, check_claims, check_expectation, runner, truths_of
 from .enumeration import ContinuousNoise, Failed, all_outcomes, enumerate_draws, patched
-from .expectations import DRAWS, FALSE_ALARM, Moments, assert_close, assert_mean, z_scores
+from .expectations import DRAWS, FALSE_ALARM, MeanOfDraws, assert_close, assert_mean, z_scores
 from .limits import EXTREME, PRECISIONS, check_compiles, check_extreme_logits, check_precision, check_smallest_problem
-from .measurement import Measurement, measure
-from .problems import PROBLEMS, SMALL, Nested, Problem, fitting
+from .measurement import Measurement, measure_on
+from .problems import PROBLEMS, SMALL, Nested, SmallProblem, fitting
 from .samplers import (
     Sampler,
     check_gradient_reaches_logits,
@@ -50,12 +50,12 @@ __all__ = [
     "Certificate",
     "ContinuousNoise",
     "Failed",
+    "MeanOfDraws",
     "Measurement",
-    "Moments",
     "Nested",
     "Outcome",
-    "Problem",
     "Sampler",
+    "SmallProblem",
     "all_outcomes",
     "assert_close",
     "assert_mean",
@@ -86,7 +86,7 @@ __all__ = [
     "failures",
     "fitting",
     "gradient_draws",
-    "measure",
+    "measure_on",
     "patched",
     "runner",
     "truths_of",

@@ -11,8 +11,8 @@ from hardmax.estimators import Estimator
 from . import expectations
 from .checks import OF_DRAWS, check_expectation, runner
 from .enumeration import ContinuousNoise, Failed, enumerate_draws, require
-from .expectations import EXACT, Moments, assert_close, z_bound, z_scores
-from .problems import SMALL, Nested, Problem, fitting
+from .expectations import EXACT, MeanOfDraws, assert_close, z_bound, z_scores
+from .problems import SMALL, Nested, SmallProblem, fitting
 
 BATCHES = [(), (2,), (2, 2), (2, 1, 2)]
 
@@ -20,16 +20,16 @@ BATCHES = [(), (2,), (2, 2), (2, 1, 2)]
 def check_shapes(estimator: Estimator) -> None:
     r"""One cost for each example, whatever the leading dimensions."""
     for batch in BATCHES if fitting(estimator, SMALL) is SMALL else BATCHES[1:]:
-        runner(estimator, Problem(1, 2, batch, extreme=0.4))(1)
+        runner(estimator, SmallProblem(1, 2, batch, extreme=0.4))(1)
 
 
 def check_leading_dimensions(estimator: Estimator) -> None:
     r"""Any number of leading dimensions, in the last of which examples differ."""
     for batch in BATCHES if fitting(estimator, SMALL) is SMALL else BATCHES[1:]:
-        check_expectation(estimator, Problem(1, 2, batch, extreme=0.4))
+        check_expectation(estimator, SmallProblem(1, 2, batch, extreme=0.4))
 
 
-def check_rsample(estimator: Estimator, problem: Problem) -> None:
+def check_rsample(estimator: Estimator, problem: SmallProblem) -> None:
     r"""The gradient through ``rsample``, for the same noise, is that of a call, with any leading dimensions."""
     for lead in [(), (3,), (2, 3)]:
         results = []
@@ -46,7 +46,7 @@ def check_rsample(estimator: Estimator, problem: Problem) -> None:
             )
 
 
-def check_independent_draws(estimator: Estimator, problem: Problem) -> None:
+def check_independent_draws(estimator: Estimator, problem: SmallProblem) -> None:
     r"""Copies along a leading dimension are independent: what one of them costs is nothing to the others."""
     results = []
     for factor in (1.0, 100.0):
@@ -61,7 +61,7 @@ def check_independent_draws(estimator: Estimator, problem: Problem) -> None:
     check_uncorrelated_draws(estimator, problem)
 
 
-def check_uncorrelated_draws(estimator: Estimator, problem: Problem) -> None:
+def check_uncorrelated_draws(estimator: Estimator, problem: SmallProblem) -> None:
     r"""Gradient draws along leading dimensions share no noise."""
 
     def draws(pairs):
@@ -85,7 +85,7 @@ def check_no_correlation(draws: Callable[[int], Tensor], name: str, rounds: tupl
         centred = centred - centred.mean((0, 1))
         scores = []
         for a, b in ((centred[:, 0], centred[:, 1]), (centred[1:, 0], centred[:-1, 0])):
-            moments = Moments()
+            moments = MeanOfDraws()
             moments.add(a * b)
             scores.append(z_scores(moments, 0.0))
         z = torch.cat(scores)
@@ -94,7 +94,7 @@ def check_no_correlation(draws: Callable[[int], Tensor], name: str, rounds: tupl
     raise Failed(f"{shared}: {name} of copies are correlated, by {z.max():.1f} standard errors")
 
 
-def evaluations(estimator: Estimator, problem: Problem, enabled: bool = True) -> tuple[int, int]:
+def evaluations(estimator: Estimator, problem: SmallProblem, enabled: bool = True) -> tuple[int, int]:
     r"""Rows on which the objective is evaluated with and without gradients, per example."""
     rows = {True: 0, False: 0}
     logits, parameters = problem.leaves(1)
@@ -109,13 +109,13 @@ def evaluations(estimator: Estimator, problem: Problem, enabled: bool = True) ->
     return rows[True], rows[False]
 
 
-def claimed_evaluations(estimator: Estimator, problem: Problem) -> int:
+def claimed_evaluations(estimator: Estimator, problem: SmallProblem) -> int:
     r"""What the class's expression of K, C and S says."""
     names = {"K": problem.K, "C": problem.C, "S": getattr(estimator, "samples", 1)}
     return eval(estimator.evaluations, {}, names)
 
 
-def check_evaluations(estimator: Estimator, problem: Problem) -> None:
+def check_evaluations(estimator: Estimator, problem: SmallProblem) -> None:
     r"""The objective is evaluated on as many rows as the class says."""
     claimed, found = claimed_evaluations(estimator, problem), sum(evaluations(estimator, problem))
     require(
@@ -125,7 +125,7 @@ def check_evaluations(estimator: Estimator, problem: Problem) -> None:
     )
 
 
-def check_without_gradients(estimator: Estimator, problem: Problem) -> None:
+def check_without_gradients(estimator: Estimator, problem: SmallProblem) -> None:
     r"""With gradients disabled: one evaluation, of the target (for a bound, that of one draw), and nothing moves."""
     found = evaluations(estimator, problem, enabled=False)
     require(found == (0, 1), f"{sum(found)} evaluations with gradients disabled, where one draw is to be made")
@@ -152,7 +152,7 @@ def check_nested(outer: Estimator, inner: Estimator | None = None) -> None:
     A bound is not linear in its costs, so its expectation is not that of costs without the noise of another layer.
     """
     inner = inner or copy.deepcopy(outer)
-    nested = Nested(Problem(1, 3), Problem(1, 2))
+    nested = Nested(SmallProblem(1, 3), SmallProblem(1, 2))
     with_gradients, without = evaluations(outer, nested.upper)
     count = []
     results = nested.run(outer, inner, count)(1)
@@ -172,7 +172,7 @@ def check_nested(outer: Estimator, inner: Estimator | None = None) -> None:
             require(error < EXACT, f"nested: off by {error:.2e}")
 
 
-def check_state(estimator: Estimator, problem: Problem) -> None:
+def check_state(estimator: Estimator, problem: SmallProblem) -> None:
     r"""A call moves no state, and learned parts or statistics leave the model's gradients bit-identical."""
     runner(estimator, problem)(1)  # lets learned parts take their sizes
     before = {k: v.clone() if isinstance(v, Tensor) else dict(v) for k, v in estimator.state_dict().items()}
@@ -193,7 +193,9 @@ def check_state(estimator: Estimator, problem: Problem) -> None:
         require(torch.equal(a, b), "training and evaluation mode, or two calls, have different gradients")
 
 
-def gradient_draws(estimator: Estimator, problem: Problem, objective: Callable | None = None, lead: int = 50) -> Tensor:
+def gradient_draws(
+    estimator: Estimator, problem: SmallProblem, objective: Callable | None = None, lead: int = 50
+) -> Tensor:
     r"""Gradient draws ``[lead, *batch, K, C]`` to the logits, always from the same random stream."""
     torch.manual_seed(1)
     logits, parameters = problem.leaves(lead)
@@ -201,12 +203,12 @@ def gradient_draws(estimator: Estimator, problem: Problem, objective: Callable |
     return torch.autograd.grad(cost.sum(), logits)[0]
 
 
-def check_sum_over_categories(estimator: Estimator, problem: Problem) -> None:
+def check_sum_over_categories(estimator: Estimator, problem: SmallProblem) -> None:
     r"""Every draw sums to zero over the categories, as the softmax does not see a shift of its logits."""
     require(gradient_draws(estimator, problem).sum(-1).abs().max() < 1e-12, "gradients do not sum to 0 over categories")
 
 
-def check_constants(estimator: Estimator, problem: Problem) -> None:
+def check_constants(estimator: Estimator, problem: SmallProblem) -> None:
     r"""A constant has no gradient in any draw, alone or added to an objective."""
     cost = problem.objective(problem.parameters)
     shifted = gradient_draws(estimator, problem, lambda z: cost(z) + 1000)

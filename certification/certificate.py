@@ -11,8 +11,8 @@ import torch
 from hardmax.estimators import Estimator
 
 from . import behaviour, checks, limits, samplers, text
-from .measurement import Measurement, measure
-from .problems import PROBLEMS, SMALL, Problem, fitting
+from .measurement import Measurement, measure_on
+from .problems import PROBLEMS, SMALL, SmallProblem, fitting
 from .samplers import Sampler
 
 
@@ -35,9 +35,9 @@ class Call:
             try:
                 self.check(copy.deepcopy(estimator), *self.arguments, **self.options)
             except AssertionError as error:
-                return one_line(error)
+                return first_line(error)
             except Exception as error:
-                return f"{type(error).__name__}: {one_line(error)}"
+                return f"{type(error).__name__}: {first_line(error)}"
         return ""
 
 
@@ -132,7 +132,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
         "expected value and gradients": [Call(checks.check_expectation, (p,)) for p in problems],
         "the same with log q in the objective": [Call(checks.check_expectation, (small,), {"log_q": True})],
         "the same with leading dimensions": [
-            Call(checks.check_expectation, (Problem(*sizes, extreme=0.4),)) for sizes in batches
+            Call(checks.check_expectation, (SmallProblem(*sizes, extreme=0.4),)) for sizes in batches
         ],
         "evaluations of the objective": [Call(behaviour.check_evaluations, (p,)) for p in problems],
         "one evaluation without gradients": [Call(behaviour.check_without_gradients, (small,))],
@@ -166,7 +166,7 @@ def outcome(claim: str, tried: list[Call], estimator: Estimator, code: str) -> O
 
 def reproduction(call: Call, code: str) -> str:
     r"""Lines of Python that fail as the call does, after those that make ``estimator``."""
-    names = sorted({call.check.__name__, *(type(a).__name__ for a in call.arguments if isinstance(a, Problem))})
+    names = sorted({call.check.__name__, *(type(a).__name__ for a in call.arguments if isinstance(a, SmallProblem))})
     lines = ["import torch", f"from hardmax.certification import {', '.join(names)}", code, "torch.manual_seed(0)"]
     return "\n".join([*(["from math import inf"] if "inf" in str(call) else []), *lines, str(call)])
 
@@ -190,17 +190,17 @@ def certify(
     keys = ("target", "unbiased", "differentiates_objective", "attaches_log_q", "evaluations", "learns", "compiles")
     claims = None if sampler else {k: getattr(estimator, k) for k in keys}
     found = Certificate(name, claims, estimator.target)
-    for line in text.heading(found):
+    for line in text.certificate_heading(found):
         say(line)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             for problem in PROBLEMS:
-                found.measurements.append(measure(copy.deepcopy(estimator), fitting(estimator, problem)))
-        lines = text.figures(found)
+                found.measurements.append(measure_on(copy.deepcopy(estimator), fitting(estimator, problem)))
+        lines = text.figure_lines(found)
     except Exception as error:  # what is wrong with it the checks will say
         found.measurements.clear()
-        lines = [f"cannot be measured: {type(error).__name__}: {one_line(error)}"]
+        lines = [f"cannot be measured: {type(error).__name__}: {first_line(error)}"]
     for line in lines:
         say(line)
     for each in outcomes(estimator, code or f"estimator = ...  # {name}"):
@@ -236,6 +236,6 @@ def failures(estimator: Estimator, first: bool = False) -> list[str]:
     return found
 
 
-def one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     r"""The message of an exception, or its type without one."""
     return " ".join(str(error).split())[:300] or type(error).__name__

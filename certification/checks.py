@@ -8,13 +8,13 @@ from hardmax.estimators import Estimator, sampling
 from . import expectations
 from .enumeration import ContinuousNoise, Run, enumerate_draws, patched, require
 from .expectations import EXACT, assert_close
-from .problems import Problem
+from .problems import SmallProblem
 
 OF_DRAWS = ("expectation", "bound")  # targets of estimators that evaluate the objective at discrete draws
 STEP = 1e-4  # of differences of the relaxed expectation: their error is its square
 
 
-def runner(estimator: Estimator, problem: Problem, log_q: bool = False) -> Run:
+def runner(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> Run:
     r"""Draws of value, logits' and parameters' gradients, ``[N, coordinates]`` each."""
 
     def run(draws):
@@ -39,7 +39,7 @@ def check_claims(estimator: Estimator) -> None:
     )
 
 
-def check_expectation(estimator: Estimator, problem: Problem, log_q: bool = False) -> None:
+def check_expectation(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> None:
     r"""Value against the target; gradients to the logits (if unbiased for it) and to the parameters."""
     what = f"{problem.K} variables of {problem.C} categories{', log_q' if log_q else ''}"
     check_claims(estimator)
@@ -53,7 +53,7 @@ def check_expectation(estimator: Estimator, problem: Problem, log_q: bool = Fals
         assert_close(results, truths, what)
 
 
-def truths_of(estimator: Estimator, problem: Problem, log_q: bool = False) -> list[Tensor | None]:
+def truths_of(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> list[Tensor | None]:
     r"""Expected value, logits' and parameters' gradients as claimed; None for a gradient without a claim.
 
     Of an estimator without noise that does not evaluate at draws they are those at the point where it evaluates, a
@@ -75,7 +75,7 @@ def truths_of(estimator: Estimator, problem: Problem, log_q: bool = False) -> li
     return [value, gradient if estimator.target == "relaxed" else None, of_parameters]
 
 
-def another_way(estimator: Estimator, problem: Problem, log_q: bool) -> Run:
+def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run:
     r"""Draws of a relaxation's expected value and gradients without its pathwise derivative."""
     noises = []
 
@@ -88,7 +88,7 @@ def another_way(estimator: Estimator, problem: Problem, log_q: bool) -> Run:
     return (score_of_noise if len(noises) == 1 else differences)(estimator, problem, log_q)
 
 
-def score_of_noise(estimator: Estimator, problem: Problem, log_q: bool) -> Run:
+def score_of_noise(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run:
     r"""The relaxed expectation's gradient by the score function: f(sample) times that of its Gumbel noise."""
 
     def run(draws):
@@ -111,7 +111,7 @@ def score_of_noise(estimator: Estimator, problem: Problem, log_q: bool) -> Run:
     return run
 
 
-def differences(estimator: Estimator, problem: Problem, log_q: bool) -> Run:
+def differences(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run:
     r"""The relaxed expectation's gradient by central differences of the sample's cost, with the same noise."""
 
     def cost_at(logits, parameters, state):

@@ -28,7 +28,7 @@ class ContinuousNoise(Exception):
     r"""The estimator uses noise that cannot be enumerated."""
 
 
-class Enumeration:
+class EnumeratedDraws:
     r"""Stands in for ``sampling.categorical`` and returns outcome n in position n of a leading dimension.
 
     That dimension is the one before the ``batch_dims`` last batch dimensions; whatever lies left of it is
@@ -98,16 +98,16 @@ def all_outcomes(run: Run, batch_dims: int = 0) -> tuple[Tensor, list[Tensor]]:
         ContinuousNoise: If there is other randomness than draws of ``sampling.categorical``.
         Failed: If the draws are not independent along the leading dimension.
     """
-    count = Enumeration(batch_dims)
+    count = EnumeratedDraws(batch_dims)
     with patched(count, forbid, forbid):
         run(1)  # also lets learned parts take their sizes
     results = []
     for _ in range(2):  # noise from generators of one's own, or of other libraries, differs in the second
-        with patched(Enumeration(batch_dims, COPIES), forbid, forbid), no_other_noise():
+        with patched(EnumeratedDraws(batch_dims, COPIES), forbid, forbid), no_other_noise():
             results.append(run(COPIES))
     if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*results, strict=True)):
         raise ContinuousNoise
-    outcomes = Enumeration(batch_dims, count.stride)
+    outcomes = EnumeratedDraws(batch_dims, count.stride)
     with patched(outcomes, forbid, forbid):
         results = run(count.stride)
     weight = outcomes.log_weight.exp()

@@ -16,7 +16,7 @@ PARTS = ("value", "logits' gradient", "parameters' gradient")
 Truths = Sequence[Tensor | float | None]
 
 
-class Moments:
+class MeanOfDraws:
     r"""Mean and standard error of the mean, over draws ``[M, *shape]`` that come in parts."""
 
     def __init__(self):
@@ -34,9 +34,9 @@ class Moments:
         return (self.m2 / (self.n - 1) / self.n).sqrt()
 
 
-def z_scores(moments: Moments, truth: Moments | Tensor | float) -> Tensor:
+def z_scores(moments: MeanOfDraws, truth: MeanOfDraws | Tensor | float) -> Tensor:
     r"""Deviations in standard errors; a coordinate without variance must be right to 1e-9."""
-    true_mean, true_error = (truth.mean, truth.error()) if isinstance(truth, Moments) else (truth, 0.0)
+    true_mean, true_error = (truth.mean, truth.error()) if isinstance(truth, MeanOfDraws) else (truth, 0.0)
     error = (moments.error() ** 2 + true_error**2) ** 0.5
     deviation = (moments.mean - true_mean).abs()
     score = torch.where(deviation < 1e-9, 0.0, deviation / error.clamp(min=1e-300))
@@ -57,8 +57,8 @@ def assert_mean(
     truth, in the place of exact ones. Comparisons whose truth is None are left out.
     """
     torch.manual_seed(seed)
-    ours = [Moments() for _ in run(1)]
-    theirs = [Moments() for _ in ours] if against else truths
+    ours = [MeanOfDraws() for _ in run(1)]
+    theirs = [MeanOfDraws() for _ in ours] if against else truths
     for draws in rounds:
         for _ in range(draws // DRAWS):
             for m, r in zip(ours, run(DRAWS), strict=True):

@@ -7,8 +7,8 @@ from hardmax.estimators import Estimator
 
 from . import expectations
 from .enumeration import Failed, require
-from .expectations import Moments
-from .problems import Problem
+from .expectations import MeanOfDraws
+from .problems import SmallProblem
 
 INF = torch.inf
 EXTREME = [
@@ -68,7 +68,7 @@ def check_smallest_problem(estimator: Estimator, K: int, C: int) -> None:
         require((gradient.abs() < 1e-6).all(), f"{what}: a variable with one category has no gradient")
 
 
-def check_precision(estimator: Estimator, problem: Problem, precision: str) -> None:
+def check_precision(estimator: Estimator, problem: SmallProblem, precision: str) -> None:
     r"""The mean gradient in a precision is that in float64, but for rounding."""
     means = []
     for dtype in (getattr(torch, precision), torch.float64):
@@ -81,7 +81,7 @@ def check_precision(estimator: Estimator, problem: Problem, precision: str) -> N
         gradient = torch.autograd.grad(cost.sum(), leaf, allow_unused=True)[0] if cost.requires_grad else None
         gradient = torch.zeros_like(leaf) if gradient is None else gradient
         require(gradient.isfinite().all(), f"{precision}: the logits' gradient is not finite")
-        means.append(Moments())
+        means.append(MeanOfDraws())
         means[-1].add(torch.cat([cost.detach().reshape(MEANS_OF, -1), gradient.flatten(1)], -1).double())
     ours, theirs = means
     tolerance = ROUNDING[precision] * theirs.mean.abs().max()
@@ -95,7 +95,7 @@ def check_precision(estimator: Estimator, problem: Problem, precision: str) -> N
         )
 
 
-def check_compiles(estimator: Estimator, problem: Problem) -> None:
+def check_compiles(estimator: Estimator, problem: SmallProblem) -> None:
     r"""A call can be traced in one graph, forward and backward, and gives the same numbers as it does untraced."""
 
     def call(logits):

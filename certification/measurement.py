@@ -13,7 +13,7 @@ from .behaviour import claimed_evaluations, evaluations
 from .checks import OF_DRAWS, another_way, runner, truths_of
 from .enumeration import ContinuousNoise, Run, all_outcomes
 from .expectations import DRAWS, EXACT
-from .problems import Problem
+from .problems import SmallProblem
 
 PARTS = 4  # of DRAWS draws each, where outcomes cannot be enumerated
 LEAVE_ONE_OUT = 2  # draws of the leave-one-out REINFORCE to compare with: the fewest
@@ -75,7 +75,7 @@ class Measurement:
         return self.variance / getattr(self, to) * times
 
 
-def measure(estimator: Estimator, problem: Problem) -> Measurement:
+def measure_on(estimator: Estimator, problem: SmallProblem) -> Measurement:
     r"""Value, bias, variance and evaluations, exactly if all outcomes can be enumerated."""
     found = summaries(runner(estimator, problem), len(problem.batch))
     exact = math.isinf(found[0].draws)

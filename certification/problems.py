@@ -12,7 +12,7 @@ from hardmax.estimators import Estimator
 
 
 @dataclass(repr=False)
-class Problem:
+class SmallProblem:
     r"""K C-way variables, float64, and an objective that is not multilinear and has parameters of its own.
 
     Arguments:
@@ -42,7 +42,7 @@ class Problem:
 
     def __repr__(self):
         told = [(f.name, getattr(self, f.name)) for f in fields(self)[2:] if getattr(self, f.name) != f.default]
-        return f"Problem({', '.join([str(self.K), str(self.C), *(f'{k}={v!r}' for k, v in told)])})"
+        return f"SmallProblem({', '.join([str(self.K), str(self.C), *(f'{k}={v!r}' for k, v in told)])})"
 
     def objective(self, parameters: list[Tensor]) -> Callable[[Tensor], Tensor]:
         r"""Costs ``[S, *lead, *batch]`` of z, with parameters ``[*lead, *1s, K, C]``."""
@@ -94,14 +94,14 @@ class Problem:
         return [t[0] for t in self.gradients((log_p[tuples].sum(1).exp() * -bound).sum(0), logits, parameters)]
 
 
-PROBLEMS = [Problem(1, 5), Problem(2, 3), Problem(3, 2)]
-SMALL = Problem(2, 2)
+PROBLEMS = [SmallProblem(1, 5), SmallProblem(2, 3), SmallProblem(3, 2)]
+SMALL = SmallProblem(2, 2)
 
 
-def fitting(estimator: Estimator, problem: Problem) -> Problem:
+def fitting(estimator: Estimator, problem: SmallProblem) -> SmallProblem:
     r"""The problem, or a smaller one with two examples for a baseline over examples."""
     if getattr(estimator, "baseline", None) == "batch":
-        return Problem(problem.K, 2, (2,), extreme=0.4)
+        return SmallProblem(problem.K, 2, (2,), extreme=0.4)
     return problem
 
 
@@ -109,8 +109,8 @@ def fitting(estimator: Estimator, problem: Problem) -> Problem:
 class Nested:
     r"""Two stochastic layers: the second's logits depend on the first's draw."""
 
-    upper: Problem
-    lower: Problem
+    upper: SmallProblem
+    lower: SmallProblem
 
     def leaves(self, lead: int) -> tuple[Tensor, list[Tensor], Tensor]:
         r"""Logits and parameters of the first layer, and the weight from its draw to the second's logits."""

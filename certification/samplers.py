@@ -11,7 +11,7 @@ from . import expectations
 from .behaviour import check_no_correlation
 from .enumeration import Failed, require
 from .limits import list_of_first
-from .problems import Problem
+from .problems import SmallProblem
 
 MANY = 2_000_000  # draws among which no value may be NaN or infinite
 FEW = 1_000
@@ -57,7 +57,7 @@ def is_one_hot(z: Tensor) -> bool:
     return bool(torch.isclose(z, torch.nn.functional.one_hot(z.argmax(-1), z.shape[-1]).to(z), atol=1e-6).all())
 
 
-def check_simplex(sampler: Sampler, problem: Problem) -> None:
+def check_simplex(sampler: Sampler, problem: SmallProblem) -> None:
     r"""z has shape and precision of the logits, whatever the leading dimensions, and is one-hot or on the simplex."""
     for lead in [(), (3,), (2, 3), (2, 1, 3)]:
         logits = problem.logits.repeat(*lead, 1, 1)
@@ -71,7 +71,7 @@ def check_simplex(sampler: Sampler, problem: Problem) -> None:
     require(sampler.target == "relaxed" or is_one_hot(z), f"z is one-hot in some draws only: {list_of_first(z)}")
 
 
-def check_law(sampler: Sampler, problem: Problem) -> None:
+def check_law(sampler: Sampler, problem: SmallProblem) -> None:
     r"""One-hot z, all variables together, have the softmax's probabilities, or are the most probable categories."""
     z = lambda draws: sampler.draw(problem.logits.repeat(draws, 1, 1))[0].detach()
     if sampler.target == "mode":
@@ -88,7 +88,7 @@ def check_law(sampler: Sampler, problem: Problem) -> None:
     expectations.assert_mean(run, [law], what)
 
 
-def check_independent_samples(sampler: Sampler, problem: Problem) -> None:
+def check_independent_samples(sampler: Sampler, problem: SmallProblem) -> None:
     r"""z along leading dimensions share no noise."""
 
     def draws(pairs):
@@ -97,7 +97,7 @@ def check_independent_samples(sampler: Sampler, problem: Problem) -> None:
     check_no_correlation(draws, "z")
 
 
-def check_gradient_reaches_logits(sampler: Sampler, problem: Problem) -> None:
+def check_gradient_reaches_logits(sampler: Sampler, problem: SmallProblem) -> None:
     r"""The cost of z has a gradient to the logits that is not 0 throughout."""
     logits, parameters = problem.leaves(FEW)
     torch.manual_seed(5)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 WIDTH = 58  # of the column that says what is meant
 
 
-def heading(certificate: "Certificate") -> Iterator[str]:
+def certificate_heading(certificate: "Certificate") -> Iterator[str]:
     r"""What it is of, and what that claims."""
     yield f"{certificate.name} (torch {certificate.torch})"
     claims = certificate.claims
@@ -33,30 +33,30 @@ def heading(certificate: "Certificate") -> Iterator[str]:
     )
 
 
-def figures(certificate: "Certificate") -> Iterator[str]:
+def figure_lines(certificate: "Certificate") -> Iterator[str]:
     r"""A column for each problem."""
     found = certificate.measurements
     bound = ", from the bound's" if certificate.target == "bound" else ""
     columns = [m.problem.removeprefix("Problem") for m in found]
     yield ""
-    yield row("(K, C)", columns)
-    yield row("value", [number(m.value, m.value_error) for m in found])
-    yield row(f"its target ({certificate.target})", [f"{m.target:.4f}" for m in found])
-    yield row(f"gradient's bias{bound}", [share(m.bias, m.bias_error) for m in found])
-    of_parameters = [share(m.parameters_error, m.parameters_error_error) for m in found]
-    yield row("error of the gradient to the parameters", of_parameters)
-    yield row("variance", [f"{m.variance:.4g}" for m in found])
+    yield text_row("(K, C)", columns)
+    yield text_row("value", [number(m.value, m.value_error) for m in found])
+    yield text_row(f"its target ({certificate.target})", [f"{m.target:.4f}" for m in found])
+    yield text_row(f"gradient's bias{bound}", [percentage(m.bias, m.bias_error) for m in found])
+    of_parameters = [percentage(m.parameters_error, m.parameters_error_error) for m in found]
+    yield text_row("error of the gradient to the parameters", of_parameters)
+    yield text_row("variance", [f"{m.variance:.4g}" for m in found])
     for name, to in {"REINFORCE": "reinforce", "leave-one-out REINFORCE": "leave_one_out"}.items():
         for work in (False, True) if certificate.target != "bound" else ():  # their gradient is another one
             label = f"variance{' x evaluations' if work else ''} / that of {name}"
-            yield row(label, [f"{m.ratio(to, work):.3g}" for m in found])
-    yield row("evaluations", [f"{m.evaluations}" for m in found])
+            yield text_row(label, [f"{m.ratio(to, work):.3g}" for m in found])
+    yield text_row("evaluations", [f"{m.evaluations}" for m in found])
     exact = all(m.draws is None for m in found)
     yield "by enumeration" if exact else f"by {max(m.draws or 0 for m in found):,} draws: ± one standard error"
     yield ""
 
 
-def row(label: str, cells: list[str]) -> str:
+def text_row(label: str, cells: list[str]) -> str:
     return f"{label:<{WIDTH}}" + "".join(f"{cell:>20}" for cell in cells)
 
 
@@ -64,7 +64,7 @@ def number(value: float, error: float) -> str:
     return f"{value:.4f}" + (f" ± {error:.4f}" if error else "")
 
 
-def share(value: float, error: float) -> str:
+def percentage(value: float, error: float) -> str:
     r"""A relative distance: exact ones that are rounding are 0."""
     if not math.isfinite(value):
         return "not finite"
@@ -97,7 +97,7 @@ def ending(certificate: "Certificate") -> Iterator[str]:
 def verdict_on_bias(certificate: "Certificate") -> str:
     r"""Whether the gradient is biased, by how much where it is most, and whether it is claimed not to be."""
     worst = max(certificate.measurements, key=lambda m: m.bias)
-    size = share(worst.bias, worst.bias_error)
+    size = percentage(worst.bias, worst.bias_error)
     if certificate.claims is None:
         return f"gradient: biased by up to {size}"
     if not certificate.claims["unbiased"]:

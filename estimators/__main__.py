@@ -29,13 +29,13 @@ COLUMNS = (
 BETWEEN = re.compile(r"(?<=<!-- estimators -->\n).*?(?=<!-- end of estimators -->)", re.DOTALL)
 
 
-def table() -> str:
+def estimators_table() -> str:
     r"""A row for each YAML: unbiased ones first, then those that need only values of the objective, then by year."""
-    rows = sorted(row(path.stem, instantiate(OmegaConf.load(path))) for path in FOLDER.glob("*.yaml"))
+    rows = sorted(estimator_row(path.stem, instantiate(OmegaConf.load(path))) for path in FOLDER.glob("*.yaml"))
     return markdown.table(COLUMNS, [cells for _, cells in rows])
 
 
-def row(name: str, estimator: Estimator) -> tuple[tuple, list[str]]:
+def estimator_row(name: str, estimator: Estimator) -> tuple[tuple, list[str]]:
     r"""What to sort by, and the cells."""
     unbiased, differentiates = estimator.unbiased, estimator.differentiates_objective
     paper, year = first_reference(estimator)
@@ -64,7 +64,7 @@ def yes(answer: bool) -> str:
 
 def rewritten(text: str) -> str:
     r"""The text with the table anew; ValueError unless it has the two comments once."""
-    text, places = BETWEEN.subn(lambda _: f"\n{table()}\n", text)
+    text, places = BETWEEN.subn(lambda _: f"\n{estimators_table()}\n", text)
     if places != 1:
         raise ValueError(f"the comments around the table must be there once, found {places}")
     return text
@@ -75,4 +75,4 @@ if __name__ == "__main__":
         file = Path(sys.argv[1])
         file.write_text(rewritten(file.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        print(table(), end="")
+        print(estimators_table(), end="")

@@ -38,7 +38,7 @@ class Switches(Task):
     def batch(self, index, generator):
         return index  # every example is the same problem
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return torch.zeros(size, dtype=torch.long)
 
     def problem(self, batch):

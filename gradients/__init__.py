@@ -1,9 +1,9 @@
 r"""What is known of an estimator's gradients: their noise, their bias, and what they cost."""
 
-from .draws import WHERE, Draws, evaluating, fill, frozen
+from .draws import WHERE, Draws, add_draws, evaluating, frozen
 from .evaluations import Evaluations
-from .moments import BLOCKS, Known, Moments
-from .noise import noises
+from .moments import BLOCKS, Moments, TrueGradient
+from .noise import noise_by_source
 from .running import RunningVariance
 from .statistics import measure
 from .streams import Stream, forked_random
@@ -14,16 +14,16 @@ __all__ = [
     "WHERE",
     "Draws",
     "Evaluations",
-    "Known",
     "Moments",
     "RunningVariance",
     "Stream",
+    "TrueGradient",
     "Truth",
+    "add_draws",
     "evaluating",
-    "fill",
     "forked_random",
     "frozen",
     "measure",
-    "noises",
+    "noise_by_source",
     "truth_of",
 ]

@@ -18,7 +18,7 @@ WHERE = ("logits", "encoder")
 
 def places(task: Task) -> tuple[str, ...]:
     r"""Where gradients are measured: nowhere but at the parameters, where the objective makes choices of its own."""
-    return ("encoder",) if task.whole else WHERE
+    return ("encoder",) if task.parameters_only else WHERE
 
 
 class Draws:
@@ -33,11 +33,11 @@ class Draws:
         self.parameters = task.encoder_parameters()
         self.examples = self.problem.logits.shape[:-2].numel()
         self.cost = Evaluations(task, derivatives=True)
-        self.elsewhere = reached_by(self.problem, self.parameters)
+        self.direct_parameters = parameters_the_objective_uses(self.problem, self.parameters)
 
     def at_most(self) -> int:
         r"""How many draws to make at a time."""
-        return 1 if self.elsewhere else max(1, copies_in_cache(self.problem.logits) // self.cost.at_once)
+        return 1 if self.direct_parameters else max(1, copies_in_cache(self.problem.logits) // self.cost.at_once)
 
     def make(self, m: int) -> tuple[Tensor, Tensor]:
         r"""m draws of the gradient to the logits, ``[m, B, D]``, and of the mean's to the encoder, ``[m, 1, P]``."""
@@ -45,14 +45,16 @@ class Draws:
         leaf = logits.detach().expand(m, *logits.shape).clone().requires_grad_()
         context = None if context is None else context.detach().expand(m, *context.shape)
         objective = self.cost(self.problem.objective, self.examples, m)
-        with frozen(self.task, self.elsewhere), frozen(self.estimator), self.cost.of_nested():
+        with frozen(self.task, self.direct_parameters), frozen(self.estimator), self.cost.of_nested():
             cost = self.estimator(leaf, objective, context, self.problem.log_q)
-        g, *direct = torch.autograd.grad(cost.sum(), [leaf, *self.elsewhere], retain_graph=bool(self.elsewhere))
+        g, *direct = torch.autograd.grad(
+            cost.sum(), [leaf, *self.direct_parameters], retain_graph=bool(self.direct_parameters)
+        )
         per_mean = g / self.examples
         to_encoder = torch.autograd.grad(
             logits, self.parameters, per_mean, is_grads_batched=True, retain_graph=True, allow_unused=True
         )
-        direct = dict(zip(map(id, self.elsewhere), direct, strict=True))
+        direct = dict(zip(map(id, self.direct_parameters), direct, strict=True))
         parts = []
         for p, x in zip(self.parameters, to_encoder, strict=True):
             x = torch.zeros(m, *p.shape, dtype=p.dtype, device=p.device) if x is None else x
@@ -60,7 +62,7 @@ class Draws:
         return g[..., self.problem.pinned :].reshape(m, self.examples, -1), torch.cat(parts, -1).unsqueeze(1)
 
 
-def reached_by(problem: Problem, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+def parameters_the_objective_uses(problem: Problem, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
     r"""Those of the parameters that the objective itself depends on, other than through the logits."""
     with torch.random.fork_rng([problem.logits.device] if problem.logits.is_cuda else []), torch.enable_grad():
         cost = problem.objective(first_category(problem.logits))
@@ -77,7 +79,7 @@ def first_category(logits: Tensor) -> Tensor:
     return z
 
 
-def fill(draws: Draws, moments: dict[str, Moments], M: int) -> None:
+def add_draws(draws: Draws, moments: dict[str, Moments], M: int) -> None:
     r"""Adds M gradient draws to moments by where, evenly by block."""
     for block in range(BLOCKS):
         left = M // BLOCKS + (block < M % BLOCKS)

@@ -24,7 +24,7 @@ class Moments:
         coordinates: Whether to keep the second moment of every coordinate, as ``worst_z`` needs.
     """
 
-    def __init__(self, truth: "Known | None" = None, coordinates: bool = False):
+    def __init__(self, truth: "TrueGradient | None" = None, coordinates: bool = False):
         self.truth, self.coordinates = truth, coordinates or truth is not None
         self.count = [0] * BLOCKS
 
@@ -61,7 +61,7 @@ class Moments:
             self.squares_by_coordinate += g.square_().sum(0)
         self.count[block] += m
 
-    def replicates(self) -> "Replicates":
+    def replicates(self) -> "JackknifeReplicates":
         r"""What all draws give, and what they give without each of the blocks."""
         N = self.without(torch.tensor(self.count, dtype=torch.float64, device=self.sums.device)).unsqueeze(-1)
         mean = self.without(self.sums)
@@ -70,7 +70,7 @@ class Moments:
         square = squared(mean)
         V = spread / (N - 1).masked_fill(N < 2, torch.nan)
         rounding = 16 * torch.finfo(self.first.dtype).eps ** 2 * square
-        return Replicates(mean, square, V.masked_fill(rounding >= V, 0.0), N)
+        return JackknifeReplicates(mean, square, V.masked_fill(rounding >= V, 0.0), N)
 
     def without(self, x: Tensor) -> Tensor:
         r"""The sum of x ``[BLOCKS, ...]`` over the blocks, and the sums without each block that has draws."""
@@ -126,11 +126,11 @@ class Moments:
             error["relative_bias"] = ((bias2.abs() + one_more).sqrt() - bias2.abs().sqrt()).square() / size
         result = {}
         for name, x in found.items():
-            result[name] = defined(x[0].nanmean())
-            result[f"{name}_error"] = None if result[name] is None else defined(error[name].sqrt())
-        result["dead"] = defined(dead_share_(self.largest.clone()).mean())
+            result[name] = finite_or_none(x[0].nanmean())
+            result[f"{name}_error"] = None if result[name] is None else finite_or_none(error[name].sqrt())
+        result["dead"] = finite_or_none(dead_share_(self.largest.clone()).mean())
         if self.truth is not None:
-            result["worst_z"] = defined(self.worst_z())
+            result["worst_z"] = finite_or_none(self.worst_z())
         return result
 
     def worst_z(self) -> Tensor:
@@ -142,7 +142,7 @@ class Moments:
 
 
 @dataclass
-class Replicates:
+class JackknifeReplicates:
     r"""What draws give with all blocks, and without each of them: R replicates.
 
     Attributes:
@@ -157,9 +157,9 @@ class Replicates:
     V: Tensor
     N: Tensor
 
-    def first(self) -> "Replicates":
+    def first(self) -> "JackknifeReplicates":
         r"""The first replicate alone: all blocks."""
-        return Replicates(self.mean[:1], self.square[:1], self.V[:1], self.N[:1])
+        return JackknifeReplicates(self.mean[:1], self.square[:1], self.V[:1], self.N[:1])
 
     def statistics(self) -> dict[str, Tensor]:
         r"""Statistics ``[R, B]`` of the draws alone."""
@@ -171,7 +171,7 @@ class Replicates:
             "snr": (self.square - self.V / self.N).clamp(min=0) / self.V.masked_fill(self.V == 0, torch.nan),
         }
 
-    def beside(self, truth: "Known") -> dict[str, Tensor]:
+    def beside(self, truth: "TrueGradient") -> dict[str, Tensor]:
         r"""Statistics ``[R, B]`` beside a truth; either it or these draws may have a single replicate."""
         off = squared(self.mean - truth.mean)
         along = (self.mean * truth.mean).sum(-1)
@@ -184,7 +184,7 @@ class Replicates:
         }
 
 
-class Known:
+class TrueGradient:
     r"""What is known of the true gradient: the exact one, or the mean of a reference's draws, with its replicates.
 
     Arguments:
@@ -212,7 +212,7 @@ class Known:
         self.norm = root(self.square)
         self.direction = self.mean[0] / self.norm[0].unsqueeze(-1)
 
-    def first(self) -> "Known":
+    def first(self) -> "TrueGradient":
         r"""The first replicate alone: all of the reference's draws."""
         alone = copy.copy(self)
         for name in ("mean", "noise", "square", "norm"):
@@ -269,6 +269,6 @@ def dead_share_(magnitude: Tensor) -> Tensor:
     return magnitude.le_(NEGLIGIBLE * magnitude.amax(-1, keepdim=True)).mean(-1)
 
 
-def defined(x: Tensor) -> float | None:
+def finite_or_none(x: Tensor) -> float | None:
     value = float(x)
     return value if np.isfinite(value) else None

@@ -8,11 +8,11 @@ from torch import Tensor
 from hardmax.estimators.base import Estimator
 from hardmax.tasks.base import Task
 
-from .draws import Draws, evaluating, fill
-from .moments import BLOCKS, Moments, defined, jackknife
+from .draws import Draws, add_draws, evaluating
+from .moments import BLOCKS, Moments, finite_or_none, jackknife
 
 
-def noises(task: Task, estimator: Estimator, batches: Iterable[Tensor], draws: int) -> dict[str, float | None]:
+def noise_by_source(task: Task, estimator: Estimator, batches: Iterable[Tensor], draws: int) -> dict[str, float | None]:
     r"""Whose noise there is in the gradient of the training loss to the encoder, over N batches of it.
 
     Variances, as traces of covariances: ``estimator_noise`` on fixed data, averaged over the batches;
@@ -30,7 +30,7 @@ def noises(task: Task, estimator: Estimator, batches: Iterable[Tensor], draws: i
         for n, batch in enumerate(batches):
             moments = {"encoder": Moments()}
             making = Draws(task, estimator, task.problem(batch))
-            fill(making, moments, draws)
+            add_draws(making, moments, draws)
             found = moments["encoder"].replicates()
             of_means.add(found.mean[:1] + penalty_gradient(making), n % BLOCKS)
             within.append(found.V[0])
@@ -41,8 +41,8 @@ def noises(task: Task, estimator: Estimator, batches: Iterable[Tensor], draws: i
     estimators = of_means.without(blocks) / means.N
     found = {"estimator_noise": estimators, "minibatch_noise": means.V - estimators / draws}
     found["total_noise"] = found["estimator_noise"] + found["minibatch_noise"]
-    result = {name: defined(x[0]) for name, x in found.items()}
-    result |= {f"{name}_error": defined(jackknife(x).sqrt()) for name, x in found.items()}
+    result = {name: finite_or_none(x[0]) for name, x in found.items()}
+    result |= {f"{name}_error": finite_or_none(jackknife(x).sqrt()) for name, x in found.items()}
     return result | {"batches": len(within), "draws_per_batch": draws}
 
 

@@ -3,7 +3,7 @@ r"""The variance of successive training gradients, as papers plot it."""
 import torch
 from torch import nn
 
-from .moments import defined
+from .moments import finite_or_none
 
 
 class RunningVariance:
@@ -47,7 +47,7 @@ class RunningVariance:
             return {"running_variance": None, "running_variance_mean": None}
         total = sum(x.sum() for x in self.spread)
         components = sum(x.numel() for x in self.spread)
-        return {"running_variance": defined(total), "running_variance_mean": defined(total / components)}
+        return {"running_variance": finite_or_none(total), "running_variance_mean": finite_or_none(total / components)}
 
     def state_dict(self) -> dict:
         return {"mean": self.mean, "spread": self.spread, "steps": self.steps}

@@ -3,7 +3,7 @@ r"""Statistics of an estimator's gradients on one fixed batch."""
 from hardmax.estimators.base import Estimator
 from hardmax.tasks.base import Problem, Task
 
-from .draws import WHERE, Draws, evaluating, fill, places
+from .draws import WHERE, Draws, add_draws, evaluating, places
 from .moments import Moments
 from .truth import Truth, truth_of
 
@@ -48,7 +48,7 @@ def measure(
         making = Draws(task, estimator, problem)
         more = draws
         while more:
-            fill(making, moments, more)
+            add_draws(making, moments, more)
             found = {f"{where}/{k}": v for where, x in moments.items() for k, v in x.statistics().items()}
             made = moments["encoder"].draws
             more = 0 if precision is None or precise(found, precision) else min(made, PATIENCE * draws - made)

@@ -12,12 +12,12 @@ from hardmax.estimators.objectives import with_shape
 from hardmax.estimators.reinforce import Reinforce
 from hardmax.tasks.base import Problem, Task
 
-from .draws import WHERE, Draws, evaluating, fill, first_category, frozen, places, reached_by
-from .moments import Known, Moments
+from .draws import WHERE, Draws, add_draws, evaluating, first_category, frozen, parameters_the_objective_uses, places
+from .moments import Moments, TrueGradient
 
 ENUMERATED = 4096  # joint configurations of all layers at most, for an exact gradient by enumeration
 
-Truth = dict[str, Known]  # by where
+Truth = dict[str, TrueGradient]  # by where
 
 
 def truth_of(
@@ -34,27 +34,27 @@ def truth_of(
         M: Number of its draws, at least 2.
     """
     parameters = task.encoder_parameters()
-    if task.whole and (cost := task.expected_cost(problem.logits)) is not None:
+    if task.parameters_only and (cost := task.expected_cost(problem.logits)) is not None:
         found = torch.autograd.grad(
             cost.mean(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return {"encoder": Known("exact", torch.cat([x.flatten() for x in found]).unsqueeze(0))}
+        return {"encoder": TrueGradient("exact", torch.cat([x.flatten() for x in found]).unsqueeze(0))}
     leaf = problem.logits.detach().requires_grad_()
-    cost = None if task.whole else task.expected_cost(leaf)
-    if cost is None and not task.whole:
+    cost = None if task.parameters_only else task.expected_cost(leaf)
+    if cost is None and not task.parameters_only:
         cost = enumerated_cost(task, problem, leaf)
     if cost is not None:
         (g,) = torch.autograd.grad(cost.sum(), leaf)
         B = leaf.shape[:-2].numel()
         to_encoder = torch.autograd.grad(problem.logits, parameters, g / B, retain_graph=True)
         exact = g[..., problem.pinned :].reshape(B, -1), torch.cat([x.flatten() for x in to_encoder]).unsqueeze(0)
-        return {where: Known("exact", x) for where, x in zip(WHERE, exact, strict=True)}
+        return {where: TrueGradient("exact", x) for where, x in zip(WHERE, exact, strict=True)}
     if reference is None:
         return None
     moments = {where: Moments(coordinates=True) for where in places(task)}
     with evaluating(task, reference):
-        fill(Draws(task, reference, problem), moments, M)
-    return {where: Known(name, x) for where, x in moments.items()}
+        add_draws(Draws(task, reference, problem), moments, M)
+    return {where: TrueGradient(name, x) for where, x in moments.items()}
 
 
 def enumerated_cost(task: Task, problem: Problem, leaf: Tensor) -> Tensor | None:
@@ -70,15 +70,15 @@ def enumerated_cost(task: Task, problem: Problem, leaf: Tensor) -> Tensor | None
     if K * math.log(C) > math.log(ENUMERATED):
         return None
     with task.using(Reinforce(baseline="none")):
-        if reached_by(problem, task.encoder_parameters()):
+        if parameters_the_objective_uses(problem, task.encoder_parameters()):
             return None
     try:
-        with task.using(Enumeration(problem, ENUMERATED // C**K)):
+        with task.using(NestedEnumeration(problem, ENUMERATED // C**K)):
             if is_random(problem):
                 return None
     except TooMany:
         return None
-    exact = Enumeration(problem, ENUMERATED)
+    exact = NestedEnumeration(problem, ENUMERATED)
     with task.using(exact), frozen(task):
         return exact(leaf, problem.objective, log_q=problem.log_q)
 
@@ -87,7 +87,7 @@ class TooMany(Exception):
     r"""There are more configurations than can be enumerated."""
 
 
-class Enumeration(Exact):
+class NestedEnumeration(Exact):
     r"""Enumerates with gradients disabled as well, so that nested copies enumerate all layers; no gradient beyond z.
 
     Arguments:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hardmax.certification.certificate import certify, one_line
+from hardmax.certification.certificate import certify, first_line
 from hardmax.certification.samplers import Sampler
 from hardmax.estimators import Estimator
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="where to write the certificate as JSON")
     try:
         given = parser.parse_intermixed_args(arguments)
-        estimator, name, code = find(given.what, given.sampler, given.config_dir)
+        estimator, name, code = find_subject(given.what, given.sampler, given.config_dir)
         if given.json and not Path(given.json).resolve().parent.is_dir():
             raise WrongRequest(f"--json {given.json}: there is no such folder")
     except WrongRequest as error:
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     return HOLDS if certificate.holds else FAILS
 
 
-def find(what: list[str], sampler: str | None, config_dir: str | None) -> tuple[Estimator, str, str]:
+def find_subject(what: list[str], sampler: str | None, config_dir: str | None) -> tuple[Estimator, str, str]:
     r"""What is to be certified, its name, and Python that makes it; raises WrongRequest."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
@@ -70,7 +70,7 @@ def find(what: list[str], sampler: str | None, config_dir: str | None) -> tuple[
     if "=" not in what[0]:
         if config_dir is None:
             return of_class(what[0], options(what[1:]))
-        what = [f"estimator={config_of(what[0], config_dir)}", *(f"estimator.{pair}" for pair in what[1:])]
+        what = [f"estimator={config_of_class(what[0], config_dir)}", *(f"estimator.{pair}" for pair in what[1:])]
     return of_config(what, config_dir)
 
 
@@ -98,7 +98,7 @@ def imported(path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the module does when it is imported
-        raise WrongRequest(f"{path}: {type(error).__name__}: {one_line(error)}") from error
+        raise WrongRequest(f"{path}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def call_of(made: Any, arguments: dict[str, Any]) -> tuple[str, str]:
@@ -115,7 +115,7 @@ def of_class(path: str, arguments: dict[str, Any]) -> tuple[Estimator, str, str]
     try:
         estimator = made(**arguments)
     except Exception as error:
-        raise WrongRequest(f"{path}: {type(error).__name__}: {one_line(error)}") from error
+        raise WrongRequest(f"{path}: {type(error).__name__}: {first_line(error)}") from error
     importing, call = call_of(made, arguments)
     return estimator, call, f"{importing}\nestimator = {call}"
 
@@ -130,7 +130,7 @@ def of_sampler(path: str, arguments: dict[str, Any], config_dir: str | None) -> 
     try:
         function(torch.zeros(2, 1, 3), **arguments)
     except TypeError as error:  # the arguments are not its own; all else is for the checks
-        raise WrongRequest(f"{path}: {one_line(error)}") from error
+        raise WrongRequest(f"{path}: {first_line(error)}") from error
     except Exception:
         pass
     module, _, name = path.rpartition(":" if ":" in path else ".")
@@ -139,7 +139,7 @@ def of_sampler(path: str, arguments: dict[str, Any], config_dir: str | None) -> 
     return Sampler(function, **arguments), f"{path}({', '.join(told.split(', ')[1:])})", code
 
 
-def config_of(path: str, config_dir: str) -> str:
+def config_of_class(path: str, config_dir: str) -> str:
     r"""The name of the one config below the folder that is of a class."""
     target = path.replace(":", ".")
     folder = Path(config_dir) / "estimator"
@@ -181,5 +181,5 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
         arguments = OmegaConf.to_container(cfg.estimator, resolve=True)
         importing, call = call_of(get_class(arguments.pop("_target_")), arguments)
     except Exception as error:
-        raise WrongRequest(one_line(error)) from error
+        raise WrongRequest(first_line(error)) from error
     return estimator, f"estimator={choice}: {call}", f"{importing}\nestimator = {call}"

@@ -10,11 +10,11 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[object]], right: bool =
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in (titles, rules, *rows))
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     r"""A text in one line that makes no HTML, no link and no new cell."""
     return re.sub(r"([\\|<>\[\]])", r"\\\1", " ".join(text.splitlines()))
 
 
 def literal(text: str) -> str:
     r"""A text in one line that makes nothing but itself."""
-    return re.sub(r"([*_`])", r"\\\1", plain(text))
+    return re.sub(r"([*_`])", r"\\\1", plain_text(text))

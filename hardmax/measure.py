@@ -13,10 +13,10 @@ of run.py.
 import sys
 
 from hardmax.harness.output import drop_what_cannot_be_written
-from hardmax.harness.refusals import fail
+from hardmax.harness.refusals import exit_with
 from hardmax.harness.shared import NotWritten, writing
-from hardmax.harness.side_by_side import measure
-from hardmax.reporting.side_by_side import show
+from hardmax.harness.side_by_side import measure_command
+from hardmax.reporting.side_by_side import show_side_by_side
 
 
 def main() -> None:
@@ -25,11 +25,11 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         return
-    if (found := measure()) is None:
+    if (found := measure_command()) is None:
         return
     *_, to = found
     try:
         with writing(to):
-            show(*found)
+            show_side_by_side(*found)
     except NotWritten as error:
-        fail(error)
+        exit_with(error)

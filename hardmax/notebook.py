@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hardmax.harness import options
 from hardmax.harness.contents import lines
-from hardmax.harness.refusals import check_own_configs, refusal
-from hardmax.harness.run import run as run_config
+from hardmax.harness.refusals import check_own_configs, user_error_line
+from hardmax.harness.run import run_from_config as run_config
 from hardmax.harness.shared import Refused, one_line
 from hardmax.paths import CONFIGS
-from hardmax.reporting.runs import find
+from hardmax.reporting.runs import find_runs
 
 
 @dataclass
@@ -79,7 +79,7 @@ def run(*overrides: str, config_dir: str | Path | None = None, **settings: objec
     finally:
         torch.set_num_threads(threads)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return FinishedRun(folder, {k: v for k, v in summary.items() if k.startswith("test/")}, rows_of(folder))
+    return FinishedRun(folder, {k: v for k, v in summary.items() if k.startswith("test/")}, logged_rows(folder))
 
 
 def runs(*folders: str | Path) -> pd.DataFrame:
@@ -88,7 +88,7 @@ def runs(*folders: str | Path) -> pd.DataFrame:
     Settings are columns such as ``estimator.temperature``, as text; figures are columns such as ``test/elbo``. What
     cannot be read is left out.
     """
-    found = find([Path(folder) for folder in folders or ["output"]]).runs
+    found = find_runs([Path(folder) for folder in folders or ["output"]]).runs
     return pd.DataFrame(
         {"folder": str(r.folder), "status": r.status, "step": r.step} | r.config | r.figures for r in found
     )
@@ -97,13 +97,13 @@ def runs(*folders: str | Path) -> pd.DataFrame:
 def rows(*folders: str | Path) -> pd.DataFrame:
     r"""What all runs below folders have logged: a row each, with ``folder``, ``task``, ``estimator`` and ``seed``."""
     tables = []
-    for r in find([Path(folder) for folder in folders or ["output"]]).runs:
+    for r in find_runs([Path(folder) for folder in folders or ["output"]]).runs:
         labels = {"folder": str(r.folder), "task": r.task, "estimator": r.estimator, "seed": r.seed}
-        tables.append(rows_of(r.folder).assign(**labels))
+        tables.append(logged_rows(r.folder).assign(**labels))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def rows_of(folder: Path) -> pd.DataFrame:
+def logged_rows(folder: Path) -> pd.DataFrame:
     r"""What the run of a folder has logged, a row each."""
     return pd.DataFrame(list(lines(folder / "metrics.jsonl", [])))
 
@@ -120,7 +120,7 @@ def composed(overrides: list[str], config_dir: str | Path | None) -> Iterator[Di
             cfg = hydra.compose("config", overrides, return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise Refused(refusal(error, overrides) or one_line(error)) from error
+            raise Refused(user_error_line(error, overrides) or one_line(error)) from error
         with flag_override(cfg, ["struct", "readonly"], False):
             del cfg["hydra"]  # as for a job
         yield cfg

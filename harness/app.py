@@ -15,8 +15,8 @@ from . import options
 from .jobs import CheckSweep, one_of_many, sweep_of_job
 from .output import drop_what_cannot_be_written
 from .pause import Stopped
-from .refusals import FULL_ERROR, check_arguments, debugging, fail, is_of_a_run, with_flags_first
-from .run import run
+from .refusals import FULL_ERROR, check_arguments, debugging, exit_with, is_of_a_run, with_flags_first
+from .run import run_from_config
 from .shared import Refused, one_line
 
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
@@ -31,14 +31,14 @@ def job(cfg: DictConfig) -> float | None:
         return one_of_many(cfg, sweep)
     try:
         refuse_options_of_sweeps()
-        run(cfg)
+        run_from_config(cfg)
     except Stopped as error:
         sys.exit(128 + error.number)
     except KeyboardInterrupt:  # before or after training
         sys.exit(130)
     except Exception as error:
         if not debugging():
-            fail(error)
+            exit_with(error)
         raise
     return None
 
@@ -88,7 +88,7 @@ def main() -> None:
     except Exception as error:
         if FULL_ERROR or (debugging() and is_of_a_run(error)):
             raise
-        fail(error)
+        exit_with(error)
     finally:
         if CheckSweep.sweep:
             CheckSweep.sweep.end()

@@ -39,7 +39,7 @@ def contents(path: Path, device: torch.device) -> dict:
     """
     with zipfile.ZipFile(path) as archive:
         if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-            raise ValueError("it unpacks to more than it has")
+            raise ValueError("it would unpack to more bytes than its entries have")
         (name,) = (name for name in archive.namelist() if name.lower().endswith("data.pkl"))
         called = {what for code, what, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
     if others := sorted(what for what in called - REBUILT if not what.endswith("Storage")):
@@ -54,7 +54,7 @@ def check_form(found: object, expected: object, where: str) -> None:
     r"""Compares keys, types, and shapes of tensors; what is empty before training may have grown.
 
     Raises:
-        ValueError: Naming the first that is another.
+        ValueError: Naming the first entry that does not match.
     """
     rate = where.endswith(".lr") and type(found) in (int, float)
     same = rate or type(found) is type(expected)
@@ -71,7 +71,7 @@ def check_form(found: object, expected: object, where: str) -> None:
         for n, (ours, theirs) in enumerate(zip(found, expected, strict=False)):
             check_form(ours, theirs, f"{where}.{n}")
     if not same:
-        raise ValueError(f"{where} is another")
+        raise ValueError(f"{where} does not match this run (type, keys or shape)")
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:

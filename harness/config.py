@@ -49,7 +49,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     check_measure(cfg.measure)
-    check_targets(cfg)
+    check_own_targets(cfg)
     wandb_mode(cfg.wandb.mode and cfg.wandb.mode.value)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
@@ -68,7 +68,7 @@ def check(cfg: DictConfig) -> None:
         raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
 
 
-def check_targets(cfg: DictConfig) -> None:
+def check_own_targets(cfg: DictConfig) -> None:
     r"""Refuses a ``_target_`` that is no class or function, and a choice without one."""
     for group in GROUPS:
         node = plain_value(cfg[group])
@@ -98,7 +98,7 @@ def check_interpolations(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise Refused(f"{error.full_key or 'an option'}: {one_line(error)}") from error
     except RecursionError as error:
-        raise Refused("an option stands for something that it is itself a part of: ${...}") from error
+        raise Refused("circular interpolation: an option refers to itself through ${...}") from error
 
 
 def check_measure(cfg: DictConfig) -> None:
@@ -181,7 +181,7 @@ def label_of(cfg: DictConfig, group: str, choice: str) -> str:
     return f"{label}-{str(given).removeprefix(f'hardmax.{group}s.')}"
 
 
-def plain(cfg: DictConfig) -> dict:
+def plain_config(cfg: DictConfig) -> dict:
     r"""The resolved config as plain dictionaries, lists, strings and numbers, from which the run's parts can be built.
 
     The folder in which the files of one of the project's own data sets were found is left out: they are the same

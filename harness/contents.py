@@ -56,13 +56,13 @@ def flat(config: dict, prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             found |= {} if key == "choices" and not prefix else flat(value, f"{prefix}{key}.")
         else:
-            found[shortened(f"{prefix}{key}")] = text(value)
+            found[bounded_text(f"{prefix}{key}")] = text(value)
     return found
 
 
 def text(value: object) -> str:
     r"""A value as on the command line."""
-    return shortened(as_written(value))
+    return bounded_text(as_written(value))
 
 
 def as_written(value: object) -> str:
@@ -76,7 +76,7 @@ def printable(content: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in content)
 
 
-def shortened(content: str, most: int = MOST_LETTERS) -> str:
+def bounded_text(content: str, most: int = MOST_LETTERS) -> str:
     r"""A printable text of bounded length; of two long ones that differ, what is left differs too."""
     if len(content) <= most:
         return printable(content)
@@ -103,10 +103,10 @@ def json_of(path: Path) -> dict:
 def bounded(value: object) -> object:
     r"""JSON without long or unprintable texts, and without what is beyond the first entries of its parts."""
     if isinstance(value, dict):
-        return {shortened(key): bounded(entry) for key, entry in list(value.items())[:MOST_ENTRIES]}
+        return {bounded_text(key): bounded(entry) for key, entry in list(value.items())[:MOST_ENTRIES]}
     if isinstance(value, list):
         return [bounded(entry) for entry in value[:MOST_ENTRIES]]
-    return shortened(value) if isinstance(value, str) else value
+    return bounded_text(value) if isinstance(value, str) else value
 
 
 def lines(path: Path, notes: list[str]) -> Iterator[dict]:
@@ -151,7 +151,9 @@ def table_of(path: Path) -> pd.DataFrame:
     table = pd.read_csv(io.StringIO(read_text(path)))
     if max(table.shape) > MOST_ENTRIES:
         raise ValueError(f"more than {MOST_ENTRIES} rows or columns")
-    return table.map(lambda cell: shortened(cell) if isinstance(cell, str) else cell if is_figure(cell) else math.nan)
+    return table.map(
+        lambda cell: bounded_text(cell) if isinstance(cell, str) else cell if is_figure(cell) else math.nan
+    )
 
 
 def is_figure(value: object) -> bool:
@@ -163,5 +165,5 @@ def reason_of(error: Exception) -> str:
     r"""Why something could not be done, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         name = f"{Path(str(error.filename)).name}: " if error.filename else ""
-        return shortened(f"{name}{error.strerror}")
-    return shortened(f"{type(error).__name__}: {error}") if str(error) else type(error).__name__
+        return bounded_text(f"{name}{error.strerror}")
+    return bounded_text(f"{type(error).__name__}: {error}") if str(error) else type(error).__name__

@@ -23,8 +23,8 @@ from .config import check
 from .folders import RunIsLocked
 from .output import drop_what_cannot_be_written
 from .pause import REQUEUE, Stopped, end_with_parent
-from .refusals import fail, refusal
-from .run import command_line_overrides, run
+from .refusals import exit_with, user_error_line
+from .run import command_line_overrides, run_from_config
 from .shared import FIGURES, NotWritten, Refused, one_line
 from .sweep import THIS_PROCESS, Sweep
 
@@ -56,7 +56,7 @@ class CheckSweep(Callback):
             varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
             sweep.begin(trials or len(batch), varied, searching=bool(trials))
         except Exception as error:  # Hydra would only warn
-            fail(error, arguments)
+            exit_with(error, arguments)
         CheckSweep.sweep = sweep
 
 
@@ -117,7 +117,7 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
             outcome = {"status": "stopped", "reason": "not begun"}
         else:
             sweep.note(number, overrides, {"status": "running"})
-            status, folder = run(cfg, sweep)
+            status, folder = run_from_config(cfg, sweep)
             outcome = {"status": status, "reason": None}
             if about["searching"]:
                 merit = merit_of(cfg, folder)
@@ -133,7 +133,7 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
     except RunIsLocked as error:
         outcome = {"status": "running elsewhere", "reason": str(error)}
     except Exception as error:
-        outcome = {"status": "failed", "reason": refusal(error) or f"{type(error).__name__}: {one_line(error)}"}
+        outcome = {"status": "failed", "reason": user_error_line(error) or f"{type(error).__name__}: {one_line(error)}"}
         if not isinstance(error, Refused | NotWritten):
             path = sweep.folder / f"job-{number}.traceback.txt"
             path.write_text(traceback.format_exc())
@@ -153,4 +153,7 @@ def merit_of(cfg: DictConfig, folder: Path) -> float:
     for name, about in json.loads((folder / FIGURES).read_text()).items():
         if about["better"] and f"valid/{name}" in last:
             return last[f"valid/{name}"] * (1 if about["better"] == "higher" else -1)
-    raise Refused(f"{cfg.task._target_} has no figure to search by: its `figures` say of none what is better")
+    raise Refused(
+        f"{cfg.task._target_} has no figure to search by: `figures` declares none of the validation split's as better "
+        "when higher or lower"
+    )

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from hardmax.estimators.base import Estimator
 from hardmax.estimators.objectives import check_objective
-from hardmax.gradients import RunningVariance, Stream, Truth, forked_random, frozen, measure, noises, truth_of
+from hardmax.gradients import RunningVariance, Stream, Truth, forked_random, frozen, measure, noise_by_source, truth_of
 from hardmax.tasks.base import Problem, Task
 
 from .config import build, estimators_known, plain_value
 from .shared import Refused, innermost, one_line
 
 
-def configured(entry: str | dict) -> tuple[str, Estimator]:
+def build_by_name(entry: str | dict) -> tuple[str, Estimator]:
     r"""A label and the estimator for a name such as ``arsm``, or ``{reinforce: {samples: 4}}`` with its options.
 
     Raises:
@@ -38,11 +38,11 @@ def configured(entry: str | dict) -> tuple[str, Estimator]:
     return (f"{name}({','.join(settings)})" if settings else name), build(cfg, "estimator", name)
 
 
-def asked_for(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[str, Estimator]]:
+def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[str, Estimator]]:
     r"""The reference and the rivals that the config names, by label; rivals ``all`` are those of every config."""
     rivals = estimators_known() if cfg.measure.rivals == "all" else plain_value(cfg.measure.rivals)
     reference = [cfg.measure.reference] if cfg.measure.reference_draws else []
-    reference, rivals = (dict(configured(entry) for entry in entries) for entries in (reference, rivals))
+    reference, rivals = (dict(build_by_name(entry) for entry in entries) for entries in (reference, rivals))
     if biased := [name for name, estimator in reference.items() if not estimator.unbiased]:
         raise Refused(f"measure.reference must be an unbiased estimator, got {biased[0]}")
     return reference, rivals
@@ -61,8 +61,8 @@ def fit(task: Task, estimator: Estimator, batch: Tensor) -> None:
     name, problem = type(estimator).__name__, task.problem(batch)
     if estimator.target == "bound" and (isinstance(problem.penalty, Tensor) or problem.penalty):
         raise Refused(
-            f"{name}: a bound bounds nothing beside the penalty that the task adds outside it "
-            "(task.kl=sampled, where the task has it, leaves none)"
+            f"{name}: what it estimates is no bound once the task adds a penalty outside it "
+            "(task.kl=sampled, where the task has it, adds none)"
         )
     try:
         estimator.eval()(problem.logits, problem.objective, problem.context, problem.log_q)
@@ -104,7 +104,7 @@ class Rivals:
             for batch in itertools.islice(batches, learning):
                 problem = task.problem(batch)
                 leaf = problem.logits.detach().requires_grad_()
-                cost = estimator(leaf, problem.objective, problem.context, problem.log_q).mean() / task.per
+                cost = estimator(leaf, problem.objective, problem.context, problem.log_q).mean() / task.nats_divisor
                 if optimizer is not None:
                     optimizer.zero_grad()
                     cost.backward()
@@ -140,7 +140,7 @@ class Measuring:
         cfg: The whole config.
         task, estimator: On their device; what learns in them has its size.
         batches: Makes an endless iterator over training batches from a seed.
-        reference, rivals: From :func:`asked_for`.
+        reference, rivals: From :func:`reference_and_rivals`.
         optimizer: Makes an optimiser of a rival's learned parameters.
         device: Where to compute.
 
@@ -160,7 +160,7 @@ class Measuring:
         device: torch.device,
     ):
         self.cfg, self.seed, self.task, self.estimator, self.device = cfg.measure, cfg.seed, task, estimator, device
-        self.batch, self.batches, self.reference = task.held_aside(cfg.batch_size), batches, reference
+        self.batch, self.batches, self.reference = task.measurement_batch(cfg.batch_size), batches, reference
         fitting = {}
         with forked_random(device, self.seed, 0, Stream.FIT):
             for name, other in [*reference.items(), *rivals.items()]:
@@ -177,26 +177,26 @@ class Measuring:
         decay = self.cfg.running_decay
         self.running = RunningVariance(task.encoder_parameters(), decay) if decay else None
 
-    def take(self, step: int) -> tuple[dict, dict]:
+    def measure_all(self, step: int) -> tuple[dict, dict]:
         r"""Statistics after ``step`` optimiser steps, and the seconds that one draw took, by name."""
         task, cfg = self.task, self.cfg
         with forked_random(self.device, self.seed, step, Stream.TRUTH):
             problem = task.problem(self.batch)  # one, since what is random in it is part of what is measured
             truth = truth_of(task, problem, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
-        found, seconds = self.of_one(self.estimator, problem, truth, step)
+        found, seconds = self.measure_one(self.estimator, problem, truth, step)
         seconds = {"seconds": seconds}
         if cfg.batches:
             with forked_random(self.device, self.seed, step, Stream.NOISES):
                 batches = itertools.islice(self.batches(step), cfg.batches)
-                found |= {f"encoder/{k}": v for k, v in noises(task, self.estimator, batches, 2).items()}
+                found |= {f"encoder/{k}": v for k, v in noise_by_source(task, self.estimator, batches, 2).items()}
         for name, rival in self.rivals.estimators.items():
             with forked_random(self.device, self.seed, step, Stream.LEARN):
                 self.rivals.learn(name, task, step, self.batches(step))
-            of_rival, seconds[f"rivals/{name}/seconds"] = self.of_one(rival, problem, truth, step)
+            of_rival, seconds[f"rivals/{name}/seconds"] = self.measure_one(rival, problem, truth, step)
             found |= {f"rivals/{name}/{k}": v for k, v in of_rival.items()}
         return found, seconds
 
-    def of_one(self, estimator: Estimator, problem: Problem, truth: Truth | None, step: int) -> tuple[dict, float]:
+    def measure_one(self, estimator: Estimator, problem: Problem, truth: Truth | None, step: int) -> tuple[dict, float]:
         r"""Statistics of one estimator, and the seconds that one draw took; all of them get the same random stream."""
         with forked_random(self.device, self.seed, step, Stream.MEASURE):
             start = self.now()
@@ -213,7 +213,7 @@ class Measuring:
         if self.running is not None:
             self.running.update()
 
-    def along(self) -> dict:
+    def running_statistics(self) -> dict:
         r"""Statistics of the training steps so far."""
         return {} if self.running is None else {f"encoder/{k}": v for k, v in self.running.statistics().items()}
 

@@ -84,7 +84,7 @@ class WandbRun:
 
     def send_rows(self, folder: Path) -> None:
         r"""The rows that the run's files hold so far."""
-        for row in rows_of(folder):
+        for row in rows_to_send(folder):
             self.send(row)
 
     def send_examples(self, folder: Path) -> None:
@@ -116,7 +116,7 @@ def id_of(folder: Path) -> str:
     return found
 
 
-def rows_of(folder: Path) -> Iterator[dict]:
+def rows_to_send(folder: Path) -> Iterator[dict]:
     r"""The whole rows in the files of a run, each with the seconds that belong to it.
 
     Raises:

@@ -66,7 +66,7 @@ def check_arguments(arguments: list[str]) -> None:
             override = reader.parse_override(text)
             value = override.value()
         except HydraException as error:
-            raise Refused(unreadable(text, one_line(error))) from error
+            raise Refused(why_unparsable(text, one_line(error))) from error
         group = override.key_or_group
         if not group:
             raise Refused(f"{text}: the name of the option is missing: NAME{text}")
@@ -93,7 +93,7 @@ def check_own_configs(place: Path) -> None:
             raise Refused(f"{path}: there is a {name} of the project's own, which would be taken: give it another name")
 
 
-def unreadable(text: str, reason: str) -> str:
+def why_unparsable(text: str, reason: str) -> str:
     r"""Why an override cannot be read, for people: Hydra's own ``reason`` is its parser's."""
     if "=" not in text:
         return f"{text}: a value is missing: {text}=VALUE"
@@ -102,7 +102,7 @@ def unreadable(text: str, reason: str) -> str:
     return f"{text} cannot be read; {QUOTES}"
 
 
-def refusal(error: BaseException, arguments: list[str] | None = None) -> str | None:
+def user_error_line(error: BaseException, arguments: list[str] | None = None) -> str | None:
     r"""The one line for what a user got wrong, or None if the program is at fault.
 
     Arguments:
@@ -121,7 +121,7 @@ def refusal(error: BaseException, arguments: list[str] | None = None) -> str | N
     return None
 
 
-def fault(error: BaseException) -> str:
+def bug_line(error: BaseException) -> str:
     r"""One line for what is no refusal: what was raised, in which line, and how to see the traceback."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     notes = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
@@ -203,10 +203,10 @@ def known_keys(arguments: list[str]) -> list[str]:
     return list(walk(cfg, ""))
 
 
-def fail(error: BaseException, arguments: list[str] | None = None) -> None:
-    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what :func:`refusal` knows."""
-    refused = refusal(error, arguments)
+def exit_with(error: BaseException, arguments: list[str] | None = None) -> None:
+    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what :func:`user_error_line` knows."""
+    refused = user_error_line(error, arguments)
     if refused is None and FULL_ERROR:
         traceback.print_exception(error)
-    print(f"error: {refused or fault(error)}", file=sys.stderr)
+    print(f"error: {refused or bug_line(error)}", file=sys.stderr)
     sys.exit(1 if refused is None or isinstance(error, NotFinite | NotWritten) else 2)

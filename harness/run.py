@@ -15,9 +15,9 @@ from hardmax.tasks.base import Task
 
 from . import memory
 from .checkpoints import Unreadable
-from .config import build, check, device_of, key_of, label_of, plain
+from .config import build, check, device_of, key_of, label_of, plain_config
 from .folders import claimed, fill_in_names, new_folder, runs_of
-from .measuring import asked_for
+from .measuring import reference_and_rivals
 from .online import upload_command
 from .pause import Pause, Stopped
 from .refusals import of_a_run
@@ -32,7 +32,7 @@ PATIENCE = {"run": 10, "sweep": 1}  # seconds that one waits for another process
 
 
 @of_a_run()
-def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
+def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     r"""One run: from a composed config to a folder with its figures; ``done`` or ``finished before``, and folder."""
     check(cfg)
     torch.set_num_threads(cfg.threads)
@@ -40,7 +40,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     chosen = HydraConfig.get().runtime.choices
     labels = {group: label_of(cfg, group, chosen[group]) for group in ("task", "estimator")}
     labels["seed"] = cfg.seed
-    config, code = plain(cfg), code_of(cfg)
+    config, code = plain_config(cfg), code_of(cfg)
     fill_in_names(config, labels, command_line_overrides(HydraConfig.get()), sweep.about() if sweep else None)
     groups = {group.partition("@")[0]: name for group, name in chosen.items()}
     labels |= {group: Path(groups[group]).name for group in ("data", "optimizer", "schedule") if groups.get(group)}
@@ -53,7 +53,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     with Opened() as opened:
         task = build(cfg, "task", labels["task"])
         estimator = build(cfg, "estimator", labels["estimator"])
-    state = prepare(cfg, task, estimator, device, *asked_for(cfg))
+    state = prepare(cfg, task, estimator, device, *reference_and_rivals(cfg))
     folder = before[-1] if before else new_folder(*place, cfg.fresh)
     with claimed(folder, PATIENCE["sweep" if sweep else "run"]):
         if summary := summary_of(folder):  # by that other process, just now
@@ -76,7 +76,7 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
             with Pause(save, cfg.checkpoint_every, stopping, lambda: state.step > saved) as pause:
                 figures = train(state, cfg, tracker.log, pause)
             with forked_random(device, cfg.seed, state.step, Stream.SHOW):
-                show(task, tracker)
+                keep_examples(task, tracker)
             summary = {
                 "parameters": sum(p.numel() for p in task.parameters()),
                 "estimator_parameters": sum(p.numel() for p in estimator.parameters()),
@@ -109,14 +109,14 @@ def run(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, Path]:
     return "done", folder
 
 
-def show(task: Task, tracker: Tracker) -> None:
+def keep_examples(task: Task, tracker: Tracker) -> None:
     r"""Keeps examples of what a trained model does; a note that there are none is no failure of its training."""
     try:
         tracker.keep(task.show())
     except NotWritten:
         raise
     except Exception as error:
-        print(f"what the model does is not shown: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        print(f"no examples of the model were kept: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
 
 
 def summary_of(folder: Path) -> dict | None:

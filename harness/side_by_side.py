@@ -18,8 +18,8 @@ from hardmax.paths import CONFIGS
 from . import memory, options
 from .config import build, check, device_of
 from .contents import saved_config
-from .measuring import asked_for
-from .refusals import FULL_ERROR, check_arguments, fail, flags_parser, with_flags_first
+from .measuring import reference_and_rivals
+from .refusals import FULL_ERROR, check_arguments, exit_with, flags_parser, with_flags_first
 from .run import command_line_overrides
 from .shared import CHECKPOINT, Refused
 from .train import prepare
@@ -35,7 +35,7 @@ WITH_FOLDER = ("measure.", "device=", "threads=")
 GROUPS = ("estimator", "task", "optimizer", "data")  # of configs that name what is built from a run's folder
 
 
-def measure() -> tuple[list[dict], str, Path] | None:
+def measure_command() -> tuple[list[dict], str, Path] | None:
     r"""What the command line asks for: a row for each estimator and place, the task, and the folder for the figures.
 
     None if Hydra was asked for something else, such as ``--cfg job``. What is refused, or fails, ends the program with
@@ -47,11 +47,11 @@ def measure() -> tuple[list[dict], str, Path] | None:
 
     def job(cfg: DictConfig) -> None:
         try:
-            cfg, chosen = config_of(cfg, folder)
+            cfg, chosen = config_to_measure(cfg, folder)
             torch.set_num_threads(cfg.threads)
             memory.keep_freed_memory()
             to = folder or Path(cfg.output) / "measured" / chosen["task"]
-            found.append((compare(cfg, chosen, folder), chosen["task"], to))
+            found.append((measure_side_by_side(cfg, chosen, folder), chosen["task"], to))
         except Exception as error:
             end_with(error)
 
@@ -69,7 +69,7 @@ def end_with(error: Exception) -> NoReturn:
     r"""Ends the program with one line, or with the traceback if that is asked for."""
     if FULL_ERROR:
         raise error
-    fail(error)
+    exit_with(error)
 
 
 def folder_apart(arguments: list[str]) -> tuple[Path | None, list[str]]:
@@ -90,7 +90,7 @@ def folder_apart(arguments: list[str]) -> tuple[Path | None, list[str]]:
     return Path(words[0]), arguments[:at] + arguments[at + 1 :]
 
 
-def config_of(cfg: DictConfig, folder: Path | None) -> tuple[DictConfig, dict[str, str]]:
+def config_to_measure(cfg: DictConfig, folder: Path | None) -> tuple[DictConfig, dict[str, str]]:
     r"""The config to measure by, and what was chosen from its groups; with a run's folder, those of the run.
 
     Raises:
@@ -116,10 +116,10 @@ def use_saved(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, 
     r"""Puts into a config what a run's folder says of the run; its ``task`` and ``estimator``.
 
     Raises:
-        Refused: As :func:`config_of`, or if the folder's config names anything to build that no config does.
+        Refused: As :func:`config_to_measure`, or if the folder's config names anything to build that no config does.
     """
     if not all((folder / name).is_file() for name in ("config.yaml", CHECKPOINT)):
-        raise Refused(f"{folder}: no folder of a finished run (config.yaml and {CHECKPOINT})")
+        raise Refused(f"{folder} is not the folder of a finished run: config.yaml or {CHECKPOINT} is missing")
     if other := [o for o in overrides if not o.startswith(WITH_FOLDER)]:
         raise Refused(f"{other[0]}: beside a run's folder only measure, device and threads can be given")
     try:
@@ -130,7 +130,7 @@ def use_saved(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, 
         raise Refused(f"{folder / 'config.yaml'} cannot be read, or is not a run's") from None
     parts["data"] = saved.get("data")
     sources = config_folders()
-    check_targets(parts, known_targets(sources), folder)
+    check_saved_targets(parts, known_targets(sources), folder)
     if len(sources) > 1 and not holds(folder, chosen, Path.cwd()):
         sys.path.append(os.getcwd())  # for what the user's own configs name
     try:
@@ -164,7 +164,7 @@ def known_targets(folders: list[Path]) -> set[str]:
     return {target for target in found if isinstance(target, str)}
 
 
-def check_targets(config: object, known: set[str], folder: Path) -> None:
+def check_saved_targets(config: object, known: set[str], folder: Path) -> None:
     r"""Looks at what a saved config would build, as its folder may come from anyone; nothing is imported.
 
     Raises:
@@ -172,15 +172,15 @@ def check_targets(config: object, known: set[str], folder: Path) -> None:
     """
     path = folder / "config.yaml"
     if isinstance(config, str) and "${" in config:  # saved configs are resolved
-        raise Refused(f"{path}: {config} is no value")
+        raise Refused(f"{path}: {config} is an interpolation, and a saved config has none")
     if isinstance(config, dict):
         if "_target_" in config and str(config["_target_"]) not in known:
             named = "named by no config of this installation or of --config-dir"
             raise Refused(f"{path}: {config['_target_']} is {named}: it is not built")
         if str(config.get("_target_")).startswith("hardmax.") and config.get("folder") is not None:
-            raise Refused(f"{path}: folder={config['folder']}: where files lie is not for it to say")
+            raise Refused(f"{path}: folder={config['folder']}: a saved config may not name a folder to read data from")
     for part in config.values() if isinstance(config, dict) else config if isinstance(config, list) else []:
-        check_targets(part, known, folder)
+        check_saved_targets(part, known, folder)
 
 
 def holds(folder: Path, chosen: dict[str, str], place: Path) -> bool:
@@ -190,16 +190,16 @@ def holds(folder: Path, chosen: dict[str, str], place: Path) -> bool:
     return place.resolve().is_relative_to(folder.parents[2] if whole else folder)
 
 
-def compare(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> list[dict]:
+def measure_side_by_side(cfg: DictConfig, chosen: dict[str, str], folder: Path | None) -> list[dict]:
     r"""Statistics of the config's estimator and of its rivals: a row for each, and for logits and encoder."""
     device = device_of(cfg)
     torch.manual_seed(cfg.seed)
     task = build(cfg, "task", chosen["task"])
     estimator = build(cfg, "estimator", chosen["estimator"])
-    state = prepare(cfg, task, estimator, device, *asked_for(cfg))
+    state = prepare(cfg, task, estimator, device, *reference_and_rivals(cfg))
     if folder is not None:
         state.load_parameters(folder / CHECKPOINT)
-    found, seconds = state.measuring.take(state.step)
+    found, seconds = state.measuring.measure_all(state.step)
     rows = []
     for name in [None, *state.measuring.rivals.estimators]:
         prefix = "" if name is None else f"rivals/{name}/"

@@ -254,7 +254,7 @@ def changed_since(folder: Path, code: dict[str, str]) -> str:
         before, data = dict(kept["code"]), dict(kept.get("data", {}))
         other = [name for name, hash in data.items() if os.path.isfile(name) and hash_of_file(name) != hash]
     except (OSError, ValueError, KeyError, TypeError):
-        raise Refused(f"{path} cannot be read, and nothing else tells by which code: fresh=true begins anew") from None
+        raise Refused(f"{path} cannot be read, so the code of the run is unknown: fresh=true begins anew") from None
     changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))
     changed = sorted(other) + changed
     return ", ".join(changed[:3]) + f" and {len(changed) - 3} more" * (len(changed) > 3)

@@ -58,7 +58,7 @@ class Batches:
         if self.examples is not None and len(order):
             everything = torch.arange(self.examples, device=order.device)
             if order.dtype != torch.long or not torch.equal(order.sort().values, everything):
-                raise ValueError("the order of the examples is none")
+                raise ValueError("`order` is not a permutation of the training examples")
         if not 0 <= state["position"] <= len(order):
             raise ValueError(f"position {state['position']} is not within the order of the examples")
         self.order, self.position = order, state["position"]

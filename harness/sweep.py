@@ -156,8 +156,8 @@ class Sweep:
             print(f"error: {reason}", file=sys.stderr)
         open_jobs = jobs - sum(o["status"] not in ("stopped", "running") for o in found)
         if self.stopping():
-            print(f"stopped with {open_jobs} of {jobs} jobs open; the same command goes on", file=sys.stderr)
+            print(f"stopped with {open_jobs} of {jobs} jobs unfinished; the same command goes on", file=sys.stderr)
             return 128 + signal.Signals[(self.folder / STOP).read_text()]
         if open_jobs:
-            print(f"error: {open_jobs} of {jobs} jobs did not end; the same command goes on", file=sys.stderr)
+            print(f"error: {open_jobs} of {jobs} jobs did not finish; the same command goes on", file=sys.stderr)
         return 1 if bad or open_jobs else 0

@@ -36,7 +36,7 @@ def prepare(
     r"""A state at step 0, after one forward pass that lets learned parts take their sizes.
 
     Arguments:
-        reference, rivals: Estimators to measure with, from :func:`hardmax.harness.measuring.asked_for`.
+        reference, rivals: Estimators to measure with, from :func:`hardmax.harness.measuring.reference_and_rivals`.
 
     Raises:
         Refused: If estimator, task and batch size do not fit together; nothing has been written then.
@@ -118,7 +118,7 @@ def train(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     evaluations, last, timings = Evaluations(task), {}, {}
     model, rate = optimizer.param_groups[0], cfg.optimizer.lr
-    weight = torch.full((2,), 1 / task.per, device=device)
+    weight = torch.full((2,), 1 / task.nats_divisor, device=device)
     progress = tqdm(total=steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
 
     def due(every):
@@ -137,12 +137,12 @@ def train(
             if not state.is_finite():
                 raise not_finite(state, f"a parameter after step {state.step}")
             found["cost/evaluations"] = state.evaluations
-            found |= {f"gradient/{k}": v for k, v in state.measuring.along().items()}
+            found |= {f"gradient/{k}": v for k, v in state.measuring.running_statistics().items()}
         if due(valid_every):
             with forked_random(device, seed, state.step, Stream.EVALUATE):
                 found |= figures("valid")
         if measure_every and due(measure_every):
-            statistics, taken = state.measuring.take(state.step)
+            statistics, taken = state.measuring.measure_all(state.step)
             found |= {f"gradient/{k}": v for k, v in statistics.items()}
             timings.update({f"gradient/{k}": v for k, v in taken.items()})
         return found
@@ -208,7 +208,7 @@ def mean_loss(state: State, log_every: int) -> float:
     count = state.step % log_every or log_every
     window = state.window[:count]
     if window.isfinite().all():
-        return float(window.double().sum(-1).mean()) / state.task.per
+        return float(window.double().sum(-1).mean()) / state.task.nats_divisor
     bad = ~window.isfinite()
     first = int(bad.any(-1).int().argmax())
     step = state.step - count + first + 1

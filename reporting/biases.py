@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hardmax.harness.contents import reason_of, shortened, table_of
+from hardmax.harness.contents import bounded_text, reason_of, table_of
 
 from .curves import with_limits
+from .final_figures import relative_bias
 from .groups import Group
-from .results import relative_bias
 from .rounding import without_rounding
 from .runs import WHERE, Found
 from .words import PLACES
@@ -44,7 +44,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BiasComparison:
     r"""Estimators that were measured in one place, and where that was."""
 
     title: str
@@ -60,7 +60,9 @@ def by_problem(found: Found, groups: dict[str, list[Group]]) -> list[tuple[str, 
     return [(problem, path) for problem, path in files if problem in groups]
 
 
-def comparisons(task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str]) -> list[Comparison]:
+def comparisons(
+    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str]
+) -> list[BiasComparison]:
     r"""Everything on a task that is worth a picture: the runs' own ends, their rivals, and ``measured.csv`` files.
 
     Arguments:
@@ -71,7 +73,7 @@ def comparisons(task: str, groups: list[Group], measured: list[tuple[str, Path]]
     for where in WHERE:
         points = [point_of(group, "", where) for group in groups]
         title = f"gradient {PLACES[where]}; each at the parameters that its own runs have reached"
-        found.append(Comparison(title, [point for point in points if point]))
+        found.append(BiasComparison(title, [point for point in points if point]))
     for group in groups:
         found += [of_rivals(group, where) for where in WHERE]
     for on, path in measured:
@@ -100,22 +102,22 @@ def point_of(group: Group, rival: str, where: str) -> Point | None:
     return Point(name, estimator, bias[0], bias[2], deviation, float(np.mean(cost)), mean_seconds)
 
 
-def of_rivals(group: Group, where: str) -> Comparison:
+def of_rivals(group: Group, where: str) -> BiasComparison:
     r"""A group's own estimator and its rivals, all at the parameters that its runs have reached."""
     start = "gradient/rivals/"
     keys = {key for run in group.finished for key in run.figures if key.startswith(start)}
     rivals = sorted({key.removeprefix(start).partition("/")[0] for key in keys} - {group.label})
     points = [point_of(group, name, where) for name in ["", *rivals]] if rivals else []
     title = f"gradient {PLACES[where]}; all at the parameters that the runs of {group.label} have reached"
-    return Comparison(title, [point for point in points if point])
+    return BiasComparison(title, [point for point in points if point])
 
 
-def of_file(path: Path, notes: list[str]) -> list[Comparison]:
+def of_file(path: Path, notes: list[str]) -> list[BiasComparison]:
     r"""What ``measure.py`` has saved, for the logits and for the encoder, without what has no known bias."""
     title = "gradient {}; all at one place, as measured in {}"
     measured = measured_in(path, notes)
-    name = shortened(str(path))
-    return [Comparison(title.format(PLACES[where], name), drawable(points)) for where, points in measured.items()]
+    name = bounded_text(str(path))
+    return [BiasComparison(title.format(PLACES[where], name), drawable(points)) for where, points in measured.items()]
 
 
 def measured_in(path: Path, notes: list[str]) -> dict[str, list[Point]]:
@@ -128,7 +130,7 @@ def measured_in(path: Path, notes: list[str]) -> dict[str, list[Point]]:
         return {}
 
 
-def truth_of(rows: pd.DataFrame) -> str:
+def truths_in_words(rows: pd.DataFrame) -> str:
     r"""What biases were measured against."""
     for name, draws in ((c.removeprefix("truth/"), rows[c].iloc[0]) for c in rows if c.startswith("truth/")):
         count = f"{draws:.0f}" if pd.api.types.is_number(draws) else "some"

@@ -9,7 +9,7 @@ import numpy as np
 import vl_convert
 from PIL import Image
 
-from .biases import Comparison
+from .biases import BiasComparison
 from .curves import Curve
 from .looks import Look
 from .words import AXES, Words
@@ -19,7 +19,8 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 IS_POWER = "abs(log(datum.value) / log(10) - round(log(datum.value) / log(10))) < 1e-6"
 ALL = {"symbolLimit": 0, "labelLimit": 900}  # of a legend: every entry, and in full
 ARCS = 60  # points of an arc of equal error
-BEGINNING, FAR = 0.1, 3  # of an axis; times the range of the middle half
+BEGINNING = 0.1  # of an axis
+DRAWN_WITHIN = 3  # times the range of the middle half, on either side of it
 STRIP = 1.6  # times the limit of an axis
 LETTERS = 56  # of a line above a panel
 PARTS = 12  # of an axis, in each of which a curve that is cut has one mark
@@ -87,7 +88,7 @@ def axis_limits(rows: list[dict], log: bool) -> list[float]:
     values = [row[name] for row in begun for name in ("low", "mean", "high") if row.get(name) is not None]
     values = np.log10([value for value in values if value > 0]) if log else np.array(values)
     lower, upper = np.quantile(values, [0.25, 0.75])
-    reach = FAR * (upper - lower) or np.inf
+    reach = DRAWN_WITHIN * (upper - lower) or np.inf
     low, high = max(values.min(), lower - reach), min(values.max(), upper + reach)
     margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
     return [float(10**end if log else end) for end in (low - margin, high + margin)]
@@ -168,7 +169,7 @@ def hover(points: alt.Chart, fields: dict[str, str]) -> alt.Chart:
     return points.encode(opacity=opacity, tooltip=tooltip).add_params(near)
 
 
-def picture(charts: list[alt.LayerChart], title: str, columns: int, remark: str = "") -> dict:
+def picture_of_charts(charts: list[alt.LayerChart], title: str, columns: int, remark: str = "") -> dict:
     r"""Charts side by side under one legend, as a specification for print."""
     heading = alt.Title(title, subtitle=remark, anchor="middle", fontSize=15, offset=14)
     return alt.concat(*charts, columns=columns, title=heading, config=CONFIG).to_dict()
@@ -190,10 +191,10 @@ def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, look
         heading = alt.Title(words.title, subtitle=lines + [" "] * (max(map(len, remarks)) - len(lines)))
         chart = curve_chart(words, looks, rows, legend_below(looks))
         charts.append(chart.properties(title=heading, width=300, height=230))
-    return picture(charts, title, min(len(charts), 4))
+    return picture_of_charts(charts, title, min(len(charts), 4))
 
 
-def bias_rows(comparison: Comparison, at_equal_cost: bool) -> list[dict]:
+def bias_rows(comparison: BiasComparison, at_equal_cost: bool) -> list[dict]:
     r"""Rows of data for :func:`bias_chart`; estimators without bias or noise lie at its edges, side by side."""
     (left, _), (bottom, _) = limits(comparison)
     perfect = [point.label for point in comparison.points if point.bias == point.deviation == 0]
@@ -208,7 +209,7 @@ def bias_rows(comparison: Comparison, at_equal_cost: bool) -> list[dict]:
     return rows
 
 
-def limits(comparison: Comparison) -> tuple[list[float], list[float]]:
+def limits(comparison: BiasComparison) -> tuple[list[float], list[float]]:
     r"""Limits of bias and deviation, the same for one draw and at equal cost."""
     x = [point.bias for point in comparison.points if point.bias > 0] or [1.0]
     y = [y for point in comparison.points for y in (point.deviation, point.at_equal_cost) if y > 0] or [1.0]
@@ -216,7 +217,7 @@ def limits(comparison: Comparison) -> tuple[list[float], list[float]]:
 
 
 def bias_chart(
-    comparison: Comparison,
+    comparison: BiasComparison,
     looks: dict[str, Look] | None = None,
     rows: list[dict] | None = None,
     legend: alt.Legend | None = None,
@@ -255,7 +256,7 @@ def bias_chart(
     return alt.layer(*layers)
 
 
-def edges(comparison: Comparison) -> list[alt.Chart]:
+def edges(comparison: BiasComparison) -> list[alt.Chart]:
     r"""Strips in which those points lie that have no bias, or no noise: a logarithmic axis has no place for them."""
     (left, right), (bottom, top) = limits(comparison)
     strips = []
@@ -284,7 +285,7 @@ def arcs(across: list[float], up: list[float]) -> list[dict]:
     return rows
 
 
-def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> dict:
+def bias_picture(comparison: BiasComparison, title: str, looks: dict[str, Look]) -> dict:
     r"""Bias and noise of one draw, and at equal cost, for print."""
     names = {False: "One gradient draw", True: "At equal cost: times the root of its evaluations"}
     charts = [
@@ -293,7 +294,7 @@ def bias_picture(comparison: Comparison, title: str, looks: dict[str, Look]) -> 
         )
         for equal, name in names.items()
     ]
-    return picture(charts, title, 2, BIAS_REMARK)
+    return picture_of_charts(charts, title, 2, BIAS_REMARK)
 
 
 def as_png(spec: dict) -> bytes:

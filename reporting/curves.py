@@ -59,7 +59,7 @@ def varies(metric: str, groups: list[Group]) -> bool:
     return len({value for curve in curves for value in (curve.min(), curve.max())}) > 1
 
 
-def curves_of(groups: list[Group], metrics: list[str]) -> list[Curve]:
+def group_curves(groups: list[Group], metrics: list[str]) -> list[Curve]:
     r"""The curves of all groups against all axes; a group without one has no defined value, or none above 0."""
     most = max(10, MOST_POINTS // max(1, len(groups) * len(metrics) * len(AXES)))
     found = [curve_of(group, metric, axis, most) for metric in metrics for axis in AXES for group in groups]

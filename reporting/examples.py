@@ -73,7 +73,7 @@ def exhibit(name: Path, places: list[tuple[Group, str, Path]], notes: list[str],
     if name.suffix == ".png":
         uris = [(group, seed, data_uri(path, notes, pictures)) for group, seed, path in places]
         return Exhibit(title, [picture for picture in uris if picture[-1]], [], [])
-    tables = [(group, seed, rows_of(path, notes)) for group, seed, path in places]
+    tables = [(group, seed, first_rows(path, notes)) for group, seed, path in places]
     tables = [table for table in tables if table[-1]]
     given = {tuple(row[0] for row in rows) for _, _, rows in tables if min(map(len, rows)) > 1}
     common = len(given) == 1 and all(min(map(len, rows)) > 1 for _, _, rows in tables)
@@ -115,7 +115,7 @@ def scaled(content: bytes) -> bytes:
     return content
 
 
-def rows_of(path: Path, notes: list[str]) -> list[list[str]]:
+def first_rows(path: Path, notes: list[str]) -> list[list[str]]:
     r"""The first rows of a table without its head."""
     try:
         rows = itertools.islice(csv.reader(io.StringIO(read_text(path, MOST_READ), "")), 1, 1 + MOST_EXAMPLES)

@@ -4,12 +4,12 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from hardmax.harness.contents import shortened
+from hardmax.harness.contents import bounded_text
 from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 
 from .looks import Look, looks
 from .runs import Run
-from .settings import ABSENT, as_number, canonical, columns, differing, listed, same, texts, without_consequences
+from .settings import ABSENT, as_number, canonical, column_titles, differing, listed, same, texts, without_consequences
 
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
 CHOICES = ("estimator", "task", "seed")
@@ -116,7 +116,7 @@ def problems(runs: list[Run]) -> dict[str, list[Run]]:
     for task in sorted({run.task for run in runs}):
         of_task = [run for run in runs if run.task == task]
         keys = without_consequences(differing(of_task, lambda key: key.startswith(PROBLEM)), of_task)
-        names, written = columns(keys), {key: texts(key, of_task) for key in keys}
+        names, written = column_titles(keys), {key: texts(key, of_task) for key in keys}
         titled = defaultdict(list)
         for run in of_task:
             titled[tuple(written[key][canonical(run.config.get(key))] for key in keys)].append(run)
@@ -130,7 +130,7 @@ def on_one_problem(problem: str, runs: list[Run], by: list[str], notes: list[str
     r"""The groups of one problem by label, still without looks."""
     keys = swept(runs)
     every = list(dict.fromkeys([*by, *(key for own in keys.values() for key in own)]))
-    written, names = {key: texts(key, runs) for key in ("estimator", *every)}, columns(every)
+    written, names = {key: texts(key, runs) for key in ("estimator", *every)}, column_titles(every)
     value = lambda run, key: written[key][canonical(run.config.get(key))]
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in latest(runs, keys, notes):
@@ -195,7 +195,7 @@ def labels_of(keys: list[tuple], names: dict[str, str]) -> dict[tuple, str]:
 
 def unused(text: str, used: set[str]) -> str:
     r"""A text from anyone, told apart from those that were used before; it is used then."""
-    text = shortened(text, MOST_LETTERS)
+    text = bounded_text(text, MOST_LETTERS)
     while text in used:
         text += " (another)"
     used.add(text)

@@ -11,19 +11,20 @@ from hardmax.files import write_whole
 from hardmax.harness.contents import table_of
 from hardmax.harness.shared import Refused
 
-from .biases import Point, by_problem, measured_in, truth_of
-from .charts import as_png, axis_of, picture, rounded
+from .biases import Point, by_problem, measured_in, truths_in_words
+from .charts import as_png, axis_of, picture_of_charts, rounded
+from .final_figures import Results, results_of
 from .groups import grouped
 from .published.experiments import experiment
-from .reproduction import as_paragraphs, made
-from .results import Results, results_of
-from .runs import Found, find
+from .reproduction import as_paragraphs, circumstances_line
+from .runs import Found, find_runs
 from .tables import NONE, about_runs, cell
 from .writing import file_name
 
 WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
 COLOUR = "#0072B2"
-FEW, FAR = 4, 4  # estimators of which none is cut off; times as far from the best as the median
+NEVER_CUT = 4  # estimators at most of which all are drawn to scale
+DRAWN_TO = 4  # times the distance of the median from the best, beyond which figures are cut off
 HEAD = """\
 # Leaderboard
 
@@ -45,7 +46,7 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
     Raises:
         Refused: If there are no finished runs, or nothing can be written.
     """
-    found = find(folders)
+    found = find_runs(folders)
     by_task = grouped(found.runs, [], sorted({run.estimator for run in found.runs}), found.notes)
     measured, parts, written = by_problem(found, by_task), [HEAD], []
     try:
@@ -58,7 +59,7 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
             points, about = measured_on(task, measured, found)
             written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
             write_whole(written[-1], as_png(drawing(results, points)))
-            parts.append(section(results, points, about, written[-1].name))
+            parts.append(task_section(results, points, about, written[-1].name))
         if not written:
             raise Refused(
                 "".join(f"{n}\n" for n in found.notes) + f"no finished run below {', '.join(map(str, folders))}"
@@ -87,11 +88,11 @@ def measured_on(task: str, measured: list[tuple[str, Path]], found: Found) -> tu
     run = next((run for run in found.runs if run.folder == path.parent), None)
     first = rows.iloc[0]
     place = f"those of {run.estimator} with seed {run.seed} at step {first.get('step')}" if run else "the initial ones"
-    about = f"Gradients: parameters are {place}; {first.get('draws')} draws, truth: {truth_of(rows)}."
-    return {point.label: point for point in points}, markdown.plain(about) + "\n"
+    about = f"Gradients: parameters are {place}; {first.get('draws')} draws, truth: {truths_in_words(rows)}."
+    return {point.label: point for point in points}, markdown.plain_text(about) + "\n"
 
 
-def section(results: Results, points: dict[str, Point], about: str, picture_name: str) -> str:
+def task_section(results: Results, points: dict[str, Point], about: str, picture_name: str) -> str:
     r"""Settings, picture and table of a task."""
     merit, runs = ranked_by(results), [run for group in results.groups for run in group.finished]
     names = sorted({run.config.get("experiment", "") for run in runs})
@@ -102,15 +103,15 @@ def section(results: Results, points: dict[str, Point], about: str, picture_name
     for group in results.groups:
         found = cell(results, group, merit)
         text = f"**{found.text}**" if found.marked else found.text
-        rows.append([markdown.plain(group.label), about_runs(group), text, *measured(points.get(group.label))])
-    task = markdown.plain(results.task)
+        rows.append([markdown.plain_text(group.label), about_runs(group), text, *measured(points.get(group.label))])
+    task = markdown.plain_text(results.task)
     parts = [
         f"\n## {task}\n",
         *settings,
         about,
         f"![{task}]({picture_name})\n",
         markdown.table(titles, rows),
-        made(runs),
+        circumstances_line(runs),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -142,21 +143,23 @@ def drawing(results: Results, points: dict[str, Point]) -> dict:
     }
     edge = edge_of([mean.value for mean in means.values()])
     charts = [
-        panel(order, title, found, None if n else edge) for n, (title, found) in enumerate(figures.items()) if found
+        ranking_panel(order, title, found, None if n else edge)
+        for n, (title, found) in enumerate(figures.items())
+        if found
     ]
     remark = "Bars: a standard error. Hollow: it lies below this. Empty: unknown, or 0."
-    return picture(charts, f"{results.task}: every estimator, untuned", len(charts), remark)
+    return picture_of_charts(charts, f"{results.task}: every estimator, untuned", len(charts), remark)
 
 
 def edge_of(values: list[float]) -> float:
     r"""Of values from the best to the worst, the last that is drawn to scale: a few bad ones would hide all others."""
-    if len(values) < FEW:
+    if len(values) < NEVER_CUT:
         return values[-1]
     inner = abs(values[0] - values[len(values) // 2])
-    return next(v for v in reversed(values) if abs(v - values[0]) <= FAR * inner)
+    return next(v for v in reversed(values) if abs(v - values[0]) <= DRAWN_TO * inner)
 
 
-def panel(
+def ranking_panel(
     order: list[str], title: str, figures: list[tuple[str, float, float, bool]], edge: float | None
 ) -> alt.LayerChart:
     r"""A figure and its standard error for each label in this order; what is worse than an edge is written there.

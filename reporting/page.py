@@ -14,16 +14,16 @@ import vl_convert
 from markupsafe import Markup
 
 from . import charts
-from .biases import Comparison
+from .biases import BiasComparison
 from .curves import Curve
 from .examples import exhibits
+from .final_figures import Results
 from .groups import Group
 from .looks import Look, looks
 from .numbers import with_error
 from .provenance import provenance
-from .published.join import Beside
+from .published.join import Comparison
 from .published.texts import HEADS, by_table, cells
-from .results import Results
 from .statistics import AS_GOOD, BEST, UNTESTED
 from .tables import final_table
 from .words import AXES, Words
@@ -53,8 +53,8 @@ class OnTask:
     others: list[str]
     curves: list[Curve]
     drawn: list[Group]
-    comparisons: list[Comparison]
-    published: list[Beside] = field(default_factory=list)
+    comparisons: list[BiasComparison]
+    published: list[Comparison] = field(default_factory=list)
 
     @functools.cached_property
     def looks(self) -> dict[str, Look]:
@@ -133,7 +133,7 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 # ---------------------------------------------------------------- sections: each gives one, or None without content
 
 
-def final_figures(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
+def final_figures_section(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
     table = final_table(on.results)
     lost = [run for group in on.results.groups for run in group.runs if not run.finished]
     missing = [group for group in on.results.groups if group.missing]
@@ -185,7 +185,7 @@ def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
         kind="curves",
         log=words.log,
         spec=charts.curve_chart(words).to_dict(),
-        columns={axis: columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
+        columns={axis: as_columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
     )
     there = {curve.label for curve in curves["steps"]}
     absent = [group.label for group in on.drawn if group.label not in there]
@@ -193,7 +193,7 @@ def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
     return {"chart": chart, "words": words, "absent": absent, "limits": limits, "caption": caption(metric, words)}
 
 
-def columns(rows: list[dict], labels: list[str]) -> dict[str, list]:
+def as_columns(rows: list[dict], labels: list[str]) -> dict[str, list]:
     r"""Rows as columns, which take less space; labels as their numbers, truth as 0 and 1."""
     names = ("x", "mean", "low", "high", "runs")
     number = {label: n for n, label in enumerate(labels)}
@@ -226,7 +226,7 @@ def bias_and_noise(on: OnTask, drawn: Charts, notes: list[str]) -> Section | Non
     return Section("Bias, variance and cost of the gradient", rendered("biases.html", entries=entries, looks=labels))
 
 
-def add_bias(comparison: Comparison, at_equal_cost: bool, drawn: Charts) -> int:
+def add_bias(comparison: BiasComparison, at_equal_cost: bool, drawn: Charts) -> int:
     spec = charts.bias_chart(comparison).to_dict()
     return drawn.add(kind="points", spec=spec, rows=charts.bias_rows(comparison, at_equal_cost))
 
@@ -249,7 +249,7 @@ def where_from(on: OnTask, drawn: Charts, notes: list[str]) -> Section:
 
 
 SECTIONS: list[Callable[[OnTask, Charts, list[str]], Section | None]] = [
-    final_figures,
+    final_figures_section,
     published_figures,
     training_curves,
     bias_and_noise,
@@ -281,7 +281,7 @@ def swatch(look: Look) -> Markup:
     )
 
 
-def facts(folders: list[Path], conditions: list[str], by: list[str], runs: int) -> dict[str, str]:
+def head_facts(folders: list[Path], conditions: list[str], by: list[str], runs: int) -> dict[str, str]:
     r"""What the head of a page says about it."""
     found = {"made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"), "runs found": f"{runs:,}"}
     found["folders"] = ", ".join(map(str, folders))

@@ -79,7 +79,7 @@ def command(run: Run) -> str:
     return shlex.join(["python", Path(str(words[0])).name, *map(str, words[1:])])
 
 
-def facts(run: Run) -> dict[str, str]:
+def commit_versions_hardware(run: Run) -> dict[str, str]:
     r"""Commit, versions and hardware, as far as they are known."""
     about = run.environment
     versions = about.get("versions")
@@ -97,7 +97,7 @@ def circumstances(groups: list[Group]) -> list[Made]:
     by_facts = defaultdict(list)
     for group in groups:
         for run in group.runs:
-            by_facts[json.dumps(facts(run))].append(group.label)
+            by_facts[json.dumps(commit_versions_hardware(run))].append(group.label)
     made = [Made(json.loads(text), list(dict.fromkeys(labels)), len(labels)) for text, labels in by_facts.items()]
     return sorted(made, key=lambda each: -each.runs)
 

@@ -18,12 +18,22 @@ from .curves import curve_of
 from .groups import Group, grouped
 from .looks import looks
 from .numbers import with_error
-from .published.experiments import Experiment, deviations, experiment, fits, in_full, in_small
-from .published.join import AGREES, DIFFERS, INCOMPLETE, NOT_RUN, SMALLER, UNDECIDED, Beside, compare, course
+from .published.experiments import Experiment, deviations, experiment, fits, in_small, ran_in_full
+from .published.join import (
+    AGREES,
+    DIFFERS,
+    INCOMPLETE,
+    NOT_RUN,
+    SMALLER,
+    UNDECIDED,
+    Comparison,
+    compare_with_runs,
+    course,
+)
 from .published.texts import HEADS, by_table, cells
-from .published.values import FACTS, entries, facts
-from .runs import POINTS, Run, find, said_by
-from .settings import column
+from .published.values import FACTS, entries, read_published
+from .runs import POINTS, Run, find_runs, said_by
+from .settings import column_title
 from .words import words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
@@ -61,11 +71,11 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
     Raises:
         Refused: If there are no runs, a file of published values is wrong, or nothing can be written.
     """
-    found = find(folders)
-    values = facts(published, found.runs)
+    found = find_runs(folders)
+    values = read_published(published, found.runs)
     if not found.runs:
         raise Refused(f"no run below {', '.join(map(str, folders))}")
-    comparisons = [compare(value, found.runs) for value in values]
+    comparisons = [compare_with_runs(value, found.runs) for value in values]
     about = entries(FACTS, "experiments")
     pictures = to.parent / "docs/results"
     written, parts = [], [HEAD, overview(about, comparisons, found.runs)]
@@ -74,9 +84,9 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
         for name, shown in about.items():
             own = [c for c in comparisons if c.published.experiment == name]
             runs = [run for run in found.runs if run.config.get("experiment") == name]
-            picture = draw(name, shown, runs, pictures / f"{name}.png")
+            picture = draw_courses(name, shown, runs, pictures / f"{name}.png")
             written += [picture] if picture else []
-            parts.append(section(name, shown, own, runs, picture and picture.relative_to(to.parent)))
+            parts.append(experiment_section(name, shown, own, runs, picture and picture.relative_to(to.parent)))
         if others := [c for c in comparisons if c.published.experiment not in about]:
             parts.append("\n".join(["## Values of your own\n", *tables(others)]))
         parts.append("\n".join(["\n## Left out\n", *(f"* {line}" for line in entries(FACTS, "left_out")), ""]))
@@ -86,20 +96,22 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
     return [*written, to]
 
 
-def overview(about: dict, comparisons: list[Beside], runs: list[Run]) -> str:
+def overview(about: dict, comparisons: list[Comparison], runs: list[Run]) -> str:
     r"""Numbers of runs and of verdicts by experiment."""
     rows = []
     for name in about:
         counts = Counter(c.verdict for c in comparisons if c.published.experiment == name)
         own = [run for run in runs if run.config.get("experiment") == name and run.finished]
-        full = sum(in_full(run) for run in own)
+        full = sum(ran_in_full(run) for run in own)
         rows.append([f"[{name}](#{name})", full, len(own) - full, *(counts[verdict] or "" for verdict in VERDICTS)])
     return without_empty(["experiment", "runs in full", "other runs", *VERDICTS], rows)
 
 
-def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], picture: Path | None) -> str:
+def experiment_section(
+    name: str, shown: dict, comparisons: list[Comparison], runs: list[Run], picture: Path | None
+) -> str:
     found, finished = experiment(name), [run for run in runs if run.finished]
-    full = [run for run in finished if in_full(run)]
+    full = [run for run in finished if ran_in_full(run)]
     small = [run for run in finished if in_small(run)]
     other = [run for run in finished if run not in full and run not in small]
     parts = [f"\n## {name}\n", f"{shown['title']}\n", as_paragraphs(found.about)]
@@ -108,14 +120,14 @@ def section(name: str, shown: dict, comparisons: list[Beside], runs: list[Run], 
     if picture:
         parts.append(f"![{shown['title']}]({picture.as_posix()})\n")
     if full:
-        parts += ["Runs in full:\n", figures(full, shown), made(full)]
-    parts.append(absent(found, full))
+        parts += ["Runs in full:\n", figures_table(full, shown), circumstances_line(full)]
+    parts.append(missing_cells(found, full))
     if small:
-        parts += ["Runs of the small budget, which compare with no published figure:\n", figures(small, shown)]
-        parts.append(made(small))
+        parts += ["Runs of the small budget, which compare with no published figure:\n", figures_table(small, shown)]
+        parts.append(circumstances_line(small))
     if other:
-        differ = markdown.plain(", ".join(sorted({d for run in other for d in deviations(run)})))
-        parts += [f"Runs with other settings ({differ}):\n", figures(other, shown), made(other)]
+        differ = markdown.plain_text(", ".join(sorted({d for run in other for d in deviations(run)})))
+        parts += [f"Runs with other settings ({differ}):\n", figures_table(other, shown), circumstances_line(other)]
     if going := [run for run in runs if not run.finished]:
         counts = Counter(f"{run.status} at step {run.step:,} of {run.steps:,}" for run in going)
         parts.append("Left out: " + ", ".join(f"{count} {what}" for what, count in counts.items()) + ".\n")
@@ -127,15 +139,15 @@ def as_paragraphs(comment: str) -> str:
     return re.sub(r"\n(?!- |  )(.*)\n- ", r"\n\1\n\n- ", f"\n{comment}").lstrip("\n") + "\n"
 
 
-def tables(comparisons: list[Beside]) -> Iterator[str]:
+def tables(comparisons: list[Comparison]) -> Iterator[str]:
     r"""Published beside measured, a Markdown table for each published one."""
     for title, about, group in by_table(comparisons):
         yield f"{title}{f' ({about})' * bool(about)}:\n"
         rows = [cells(c) for c in group]
         yield without_empty(
-            HEADS, [[*row[:6], EMPHASIS[row[6]].format(row[6]), markdown.plain(row[7])] for row in rows]
+            HEADS, [[*row[:6], EMPHASIS[row[6]].format(row[6]), markdown.plain_text(row[7])] for row in rows]
         )
-        if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.open)):
+        if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.unpublished)):
             yield f"Not published: {', '.join(unknown)}.\n"
 
 
@@ -160,30 +172,30 @@ def groups_of(runs: list[Run]) -> list[Group]:
     return groups
 
 
-def figures(runs: list[Run], shown: dict) -> str:
+def figures_table(runs: list[Run], shown: dict) -> str:
     r"""Final figures of runs, averaged over seeds."""
     rows = []
     for group in groups_of(runs):
-        cells = [markdown.plain(group.label), markdown.plain(", ".join(run.seed for run in group.finished))]
+        cells = [markdown.plain_text(group.label), markdown.plain_text(", ".join(run.seed for run in group.finished))]
         for metric in shown["figures"]:
             step = shown.get("step") if metric.startswith("gradient/") else None
-            taken = [c for run in group.finished if (c := at(run, metric, step)) is not None]
+            taken = [c for run in group.finished if (c := value_at_step(run, metric, step)) is not None]
             error = float(np.std(taken, ddof=1) / len(taken) ** 0.5) if len(taken) > 1 else None
             cells.append(with_error(float(np.mean(taken)), error) if taken else "")
         rows.append(cells)
     return without_empty(["", "seeds", *(f"`{metric}`" for metric in shown["figures"])], rows)
 
 
-def at(run: Run, metric: str, step: int | None) -> float | None:
+def value_at_step(run: Run, metric: str, step: int | None) -> float | None:
     found = [value for at, value in course(run, metric) if step is None or at == step]
     return found[-1] if found else None
 
 
-def made(runs: list[Run]) -> str:
+def circumstances_line(runs: list[Run]) -> str:
     r"""Under what circumstances runs were made, in a sentence for each."""
     circumstances = Counter(circumstance(run) for run in runs)
     return "".join(
-        f"{count} run{'s' * (count > 1)}: {markdown.plain(what)}.\n" for what, count in circumstances.items()
+        f"{count} run{'s' * (count > 1)}: {markdown.plain_text(what)}.\n" for what, count in circumstances.items()
     )
 
 
@@ -193,15 +205,15 @@ def circumstance(run: Run) -> str:
     device = about.get("device", "an unknown device")
     if device == "cpu" and "x86_64" in str(about.get("platform")):  # of early runs, which said no more
         device = "a processor (x86_64)"
-    facts = [f"{run.steps:,} step{'s' * (run.steps > 1)}", f"on {device}"]
-    facts += [f"{name} {versions[name]}" for name in ("torch",) if name in versions]
-    facts += [f"Python {about['python']}"] if "python" in about else []
+    words = [f"{run.steps:,} step{'s' * (run.steps > 1)}", f"on {device}"]
+    words += [f"{name} {versions[name]}" for name in ("torch",) if name in versions]
+    words += [f"Python {about['python']}"] if "python" in about else []
     changed = " with changes" * bool(about.get("changed_files"))
-    facts.append(f"commit {str(about['commit'])[:10]}{changed}" if about.get("commit") else "no commit")
-    return ", ".join(facts)
+    words.append(f"commit {str(about['commit'])[:10]}{changed}" if about.get("commit") else "no commit")
+    return ", ".join(words)
 
 
-def absent(found: Experiment, full: list[Run]) -> str | None:
+def missing_cells(found: Experiment, full: list[Run]) -> str | None:
     r"""Cells of an experiment without a run in full; of what is searched over, such as rates, any value will do."""
     swept = {key: values for key, values in found.params.items() if key != "seed" and not key.startswith(SEARCHED)}
     cells = [row | dict(zip(swept, values, strict=True)) for row in found.rows for values in product(*swept.values())]
@@ -220,16 +232,16 @@ def absent(found: Experiment, full: list[Run]) -> str | None:
 # ---------------------------------------------------------------- pictures
 
 
-def draw(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
+def draw_courses(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
     r"""Draws the courses of an experiment's metrics, of the runs in full; None if there are none."""
-    full = [with_courses(run, shown.get("curves", [])) for run in runs if run.finished and in_full(run)]
+    full = [with_courses(run, shown.get("curves", [])) for run in runs if run.finished and ran_in_full(run)]
     split = [key for key in experiment(name).params if key != "seed" and not key.startswith(SEARCHED)]
     keys = [key for key in split if len({run.config.get(key) for run in full}) > 1]
     panels, shown_as = [], {}
     for combination in sorted({tuple(run.config.get(k) for k in keys) for run in full}):
         groups = groups_of([run for run in full if tuple(run.config.get(k) for k in keys) == combination])
         shown_as |= {group.label: group.estimator for group in groups}
-        settings = ", ".join(f"{column(k)}={v}" for k, v in zip(keys, combination, strict=True))
+        settings = ", ".join(f"{column_title(k)}={v}" for k, v in zip(keys, combination, strict=True))
         for metric in shown.get("curves", []):
             curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
             if rows := curve_rows(filter(None, curves)):

@@ -16,13 +16,13 @@ from hardmax.harness.contents import (
     MOST_ENTRIES,
     NUMBERS,
     SMALLEST,
+    bounded_text,
     flat,
     is_figure,
     json_of,
     lines,
     reason_of,
     saved_config,
-    shortened,
     text,
 )
 from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
@@ -104,7 +104,7 @@ class Found:
     notes: list[str]
 
 
-def find(folders: list[Path]) -> Found:
+def find_runs(folders: list[Path]) -> Found:
     r"""All runs below the folders, whatever state they are in; what cannot be read costs a note and nothing else."""
     places, measured, notes = {}, {}, []
     for folder in folders:
@@ -157,7 +157,7 @@ def refused_jobs(sweep: Path, names: set[str]) -> list[str]:
         with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
             job = json_of(sweep / name)
             if job["status"] == "failed" and "traceback" not in job:
-                notes.append(shortened(f"never ran: {' '.join(job['overrides'])} ({job['reason']})"))
+                notes.append(bounded_text(f"never ran: {' '.join(job['overrides'])} ({job['reason']})"))
     return notes
 
 
@@ -203,19 +203,19 @@ def add_results(run: Run) -> None:
         run.environment = json_of(run.folder / "environment.json")
     with contextlib.suppress(FileNotFoundError, ValueError):
         run.said = said_in(json_of(run.folder / FIGURES))
-    summary = judge(run)
+    summary = read_status(run)
     if not run.finished:
         return
     timings = list(lines(run.folder / "timings.jsonl", run.notes))
     last = {key: value for row in (*timings, *rows) for key, value in row.items()}
-    last, summary = ({k: v for k, v in found.items() if k == shortened(k)} for found in (last, summary))
+    last, summary = ({k: v for k, v in found.items() if k == bounded_text(k)} for found in (last, summary))
     if sum(key.startswith(("valid/", "test/")) for key in (*last, *summary)) > MOST_FIGURES:
         raise ValueError(f"it has more than {MOST_FIGURES} figures")
     run.figures = final_figures(last, summary, run)
-    run.curves = curves_of(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
+    run.curves = run_curves(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
 
 
-def judge(run: Run) -> dict:
+def read_status(run: Run) -> dict:
     r"""Sets the status of a run, and its reason; the final figures, if it has any.
 
     Raises:
@@ -231,7 +231,7 @@ def judge(run: Run) -> dict:
         run.notes.append(f"cannot be read, taken for unfinished: {run.folder / FINISHED}")
     try:
         said = read_text(run.folder / FAILED).strip().splitlines()
-        run.status, run.reason = "failed", shortened(said[-1]) if said else ""
+        run.status, run.reason = "failed", bounded_text(said[-1]) if said else ""
     except FileNotFoundError:
         if is_locked(run.folder / "lock"):
             run.status = "running"
@@ -267,13 +267,13 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
             figures[key] = value
         elif type(value) in NUMBERS:
             figures[key] = None
-            run.notes.append(shortened(f"{key} is no number to reckon with, taken for undefined: {run.folder}"))
+            run.notes.append(bounded_text(f"{key} is no number to reckon with, taken for undefined: {run.folder}"))
     return figures
 
 
-def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
+def run_curves(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
-    found = {metric: column(rows, metric) for metric in metrics}
+    found = {metric: series_of(rows, metric) for metric in metrics}
     cost = max((abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))), default=None)
     for where in WHERE:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
@@ -282,7 +282,7 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
         for key, place in ((bias2, 1), (error, 2)):
             points = [(entry[0], entry[place]) for entry in both]
             found[key] = np.array(points, float).reshape(-1, 2)
-    spent = [np.insert(column(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
+    spent = [np.insert(series_of(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}
     for metric, points in found.items():
         if len(points):
@@ -292,7 +292,7 @@ def curves_of(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict
     return curves
 
 
-def column(rows: list[dict], key: str) -> np.ndarray:
+def series_of(rows: list[dict], key: str) -> np.ndarray:
     r"""Steps and values ``[n, 2]`` of the rows that have a number there."""
     points = [(row["step"], row[key]) for row in rows if type(row.get(key)) in NUMBERS]
     points = np.array(points, float).reshape(-1, 2)

@@ -61,7 +61,7 @@ def without_consequences(keys: list[str], runs: list[Run]) -> list[str]:
 def texts(key: str, runs: list[Run]) -> dict[Hashable, str]:
     r"""How the values that runs have of a key are written, by :func:`canonical` value: shortly, and never two alike."""
     written = {canonical(run.config.get(key)): run.config.get(key, ABSENT) for run in runs}
-    for attempt in (choices(key, runs), *shortened(written, key.endswith("_target_"))):
+    for attempt in (choices(key, runs), *distinct_texts(written, key.endswith("_target_"))):
         if attempt.keys() == written.keys() and len(set(attempt.values())) == len(written):
             return attempt
     return written
@@ -77,7 +77,7 @@ def choices(key: str, runs: list[Run]) -> dict[Hashable, str]:
     return {value: name or ABSENT for value, name in named} if unique and any(name for _, name in named) else {}
 
 
-def shortened(written: dict[Hashable, str], are_classes: bool) -> Iterable[dict[Hashable, str]]:
+def distinct_texts(written: dict[Hashable, str], are_classes: bool) -> Iterable[dict[Hashable, str]]:
     r"""Ever longer texts for values: numbers with more digits, classes with more of their modules."""
     for n in range(MOST_DIGITS - 3):
         part = lambda text, n=n: ".".join(text.split(".")[-1 - n :]) if are_classes else text
@@ -95,14 +95,14 @@ def in_digits(number: float, digits: int) -> str:
     return written if float(written) == number else f"{number:.{digits}g}"
 
 
-def columns(keys: Iterable[str]) -> dict[str, str]:
+def column_titles(keys: Iterable[str]) -> dict[str, str]:
     r"""What keys are called: without what goes without saying, unless two would be called the same."""
-    short = {key: column(key) for key in dict.fromkeys(keys)}
+    short = {key: column_title(key) for key in dict.fromkeys(keys)}
     count = Counter(short.values())
     return {key: name if count[name] == 1 else key for key, name in short.items()}
 
 
-def column(key: str) -> str:
+def column_title(key: str) -> str:
     if key in ("estimator._target_", "task._target_"):
         return "class"
     for group in ("estimator.", "task."):

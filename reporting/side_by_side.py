@@ -8,7 +8,7 @@ import pandas as pd
 
 from hardmax.files import write_whole
 
-from .biases import Comparison, drawable, points_of, relative_biases, truth_of
+from .biases import BiasComparison, drawable, points_of, relative_biases, truths_in_words
 from .charts import as_png, bias_picture
 from .looks import looks
 from .numbers import with_error
@@ -17,23 +17,23 @@ from .spreadsheets import as_csv
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
 
 
-def show(measured: list[dict], task: str, to: Path) -> None:
+def show_side_by_side(measured: list[dict], task: str, to: Path) -> None:
     r"""Prints the tables, and writes all figures and the pictures to a folder."""
     rows = pd.DataFrame(measured)
     to.mkdir(parents=True, exist_ok=True)
     write_whole(to / "measured.csv", as_csv(rows))
     written = [to / "measured.csv"]
     for where, of_one in rows.groupby("where", sort=False):
-        print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}\n")
-        print(table(of_one).to_string())
+        print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truths_in_words(rows)}\n")
+        print(printed_table(of_one).to_string())
         if "bias2" in of_one and of_one.true_norm.notna().all():
             written.append(to / f"measured_{where}.png")
-            title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truth_of(rows)}"
-            picture(of_one, title, written[-1])
+            title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truths_in_words(rows)}"
+            bias_variance_picture(of_one, title, written[-1])
     print("".join(f"\n{path}" for path in written))
 
 
-def table(rows: pd.DataFrame) -> pd.DataFrame:
+def printed_table(rows: pd.DataFrame) -> pd.DataFrame:
     r"""What is printed for logits or encoder: figures with their standard errors, a line for each estimator.
 
     A bias that cannot be told from 0 is shown as its upper limit: the root scale hides how uncertain a small one is.
@@ -67,9 +67,9 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown, index=rows.estimator.rename(None))
 
 
-def picture(rows: pd.DataFrame, title: str, path: Path) -> None:
+def bias_variance_picture(rows: pd.DataFrame, title: str, path: Path) -> None:
     r"""Bias against standard deviation, both in units of the true gradient's norm: of one draw, and at equal cost."""
     points = sorted(drawable(points_of(rows)), key=lambda point: math.hypot(point.bias, point.deviation))
     own = looks({point.label: point.estimator for point in points}, [])
-    spec = bias_picture(Comparison(title, points), title, {point.label: own[point.label] for point in points})
+    spec = bias_picture(BiasComparison(title, points), title, {point.label: own[point.label] for point in points})
     write_whole(path, as_png(spec))

@@ -7,9 +7,9 @@ import pandas as pd
 
 from hardmax import markdown
 
+from .final_figures import Results
 from .groups import Group
 from .numbers import with_error
-from .results import Results
 from .statistics import FEWEST, UNTESTED, Mean
 from .words import spelled
 
@@ -41,7 +41,7 @@ class Table:
     rows: list[tuple[Group, list[Cell]]]
 
 
-def heading(results: Results) -> str:
+def table_heading(results: Results) -> str:
     r"""What the table of plain text shows, in a line."""
     marks = "no marks, as options are pooled" if results.pooled else "* the best, or not significantly worse"
     found = {verdict.word for of_metric in results.verdicts.values() for verdict in of_metric.values()}

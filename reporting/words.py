@@ -2,7 +2,7 @@ r"""What metrics are called where people read, in which unit, and which way they
 
 from dataclasses import dataclass, replace
 
-from hardmax.harness.contents import shortened
+from hardmax.harness.contents import bounded_text
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def said_in(content: dict) -> dict[str, Words]:
     for name, about in content.items():
         texts = [about.get(key) for key in ("title", "unit", "better")] if isinstance(about, dict) else [None]
         if all(isinstance(text, str) for text in (name, *texts)):
-            title, unit, better = (shortened(text, LONGEST) for text in texts)
-            found[shortened(name)] = Words(title, unit, {"higher": 1, "lower": -1}.get(better, 0))
+            title, unit, better = (bounded_text(text, LONGEST) for text in texts)
+            found[bounded_text(name)] = Words(title, unit, {"higher": 1, "lower": -1}.get(better, 0))
     return found
 
 

@@ -14,14 +14,13 @@ from hardmax.harness.shared import Refused
 
 from . import charts, tables
 from .biases import by_problem, comparisons
-from .curves import Curve, curves_of, drawn
+from .curves import Curve, drawn, group_curves
+from .final_figures import results_of
 from .groups import Group, chosen, grouped
-from .page import OnTask, facts, page
-from .published.join import Beside, compare
-from .published.values import Value
-from .published.values import facts as facts_of
-from .results import results_of
-from .runs import Run, find
+from .page import OnTask, head_facts, page
+from .published.join import Comparison, compare_with_runs
+from .published.values import Value, read_published
+from .runs import Run, find_runs
 from .spreadsheets import as_csv
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
@@ -46,8 +45,8 @@ def write(
         Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
             written.
     """
-    found = find(folders)
-    values = facts_of(published, found.runs)
+    found = find_runs(folders)
+    values = read_published(published, found.runs)
     if not found.runs:
         raise Refused("".join(f"{note}\n" for note in found.notes) + f"no run below {', '.join(map(str, folders))}")
     runs = chosen(found.runs, conditions)
@@ -57,7 +56,7 @@ def write(
     measured = by_problem(found, groups)
     beside = published_beside(values, groups)
     tasks = [on_task(task, own, measured, found.notes, beside[task]) for task, own in groups.items()]
-    about = facts(folders, conditions, by, len(runs))
+    about = head_facts(folders, conditions, by, len(runs))
     if to.is_symlink():
         raise Refused(f"--to {to}: is a link; name the folder that it leads to, {to.resolve()}")
     try:
@@ -68,7 +67,7 @@ def write(
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     text = "\n".join(
-        f"\n{on.results.task}: {tables.heading(on.results)}\n\n{tables.as_text(tables.final_table(on.results))}"
+        f"\n{on.results.task}: {tables.table_heading(on.results)}\n\n{tables.as_text(tables.final_table(on.results))}"
         for on in tasks
     )
     lost = [about_lost(run) for run in runs if not run.finished]
@@ -77,27 +76,27 @@ def write(
 
 def about_lost(run: Run) -> str:
     reason = f": {run.reason}" if run.reason else ""
-    return f"{run.status}, in no mean: {run.folder} (step {run.step} of {run.steps}{reason})"
+    return f"{run.status}, excluded from averages: {run.folder} (step {run.step} of {run.steps}{reason})"
 
 
 def on_task(
-    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], beside: list[Beside]
+    task: str, groups: list[Group], measured: list[tuple[str, Path]], notes: list[str], beside: list[Comparison]
 ) -> OnTask:
     results = results_of(task, groups)
     first, others = drawn(groups)
     shown = [group for group in results.groups if group.finished][:MOST_DRAWN]
     compared = comparisons(task, shown, measured, notes)
-    return OnTask(results, first, others, curves_of(shown, first + others), shown, compared, beside)
+    return OnTask(results, first, others, group_curves(shown, first + others), shown, compared, beside)
 
 
-def published_beside(values: list[Value], groups: dict[str, list[Group]]) -> dict[str, list[Beside]]:
+def published_beside(values: list[Value], groups: dict[str, list[Group]]) -> dict[str, list[Comparison]]:
     r"""Published values by problem, each beside the runs of a whole task, whose best setting may be what counts."""
     found = {problem: [] for problem in groups}
     runs = {problem: [run for group in own for run in group.runs] for problem, own in groups.items()}
     for task in dict.fromkeys(run.task for own in runs.values() for run in own):
         problems = [problem for problem, own in runs.items() if own[0].task == task]
         for value in values:
-            comparison = compare(value, [run for problem in problems for run in runs[problem]])
+            comparison = compare_with_runs(value, [run for problem in problems for run in runs[problem]])
             taken = {run.folder for run in comparison.runs}
             place = next((p for p in problems if any(run.folder in taken for run in runs[p])), problems[0])
             found[place] += [comparison] if comparison.runs or comparison.notes else []
@@ -165,7 +164,7 @@ def pictures(on: OnTask) -> dict[str, dict]:
     looks = {group.label: group.look for group in shown}
     steps = [curve for curve in on.curves if curve.axis == "steps" and curve.label in looks]
     of = lambda metric: [curve for curve in steps if curve.metric == metric]
-    panels = [panel(on, list(looks), metric, of(metric)) for metric in on.first if of(metric)]
+    panels = [curves_panel(on, list(looks), metric, of(metric)) for metric in on.first if of(metric)]
     counts = sorted({len(group.finished) for group in shown})
     seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
     best = f" of the {len(shown)} best" * (len(shown) < len(on.drawn))
@@ -179,7 +178,7 @@ def pictures(on: OnTask) -> dict[str, dict]:
     return found
 
 
-def panel(on: OnTask, labels: list[str], metric: str, curves: list[Curve]) -> tuple:
+def curves_panel(on: OnTask, labels: list[str], metric: str, curves: list[Curve]) -> tuple:
     r"""Words, rows and a remark, for a picture."""
     absent = [label for label in labels if label not in {curve.label for curve in curves}]
     words = on.results.words(metric)

@@ -58,22 +58,22 @@ class Task(nn.Module):
 
     Attributes:
         examples: Number of training examples; None if every batch is the same problem.
-        per: What an example's nats are divided by in the loss and in figures (tokens of a sentence, say). The
+        nats_divisor: What an example's nats are divided by in the loss and in figures (tokens of a sentence, say). The
             estimator works in nats per example, as sums with log q(z) and bounds need; so do gradient statistics.
         nested: Number of estimators beside the one that the harness calls, which objectives call themselves.
         inner: These, once :meth:`nest` has made them.
-        whole: Whether gradients are measured to :meth:`encoder_parameters` through the objective too, and nothing
-            but them, because the objective's own choices are the same model's.
+        parameters_only: Whether gradients are measured to :meth:`encoder_parameters` alone, through the objective
+            too, because the objective's own choices are the same model's.
         figures: About the figures of :meth:`evaluate`, by name, the one that says most first: the first that can be
             better or worse orders estimators in a report and trials of a search. The unit of ``loss`` is that of the
             training loss, whether there is a figure of this name or not.
     """
 
     examples: int | None = None
-    per: float = 1.0
+    nats_divisor: float = 1.0
     nested: int = 0
     inner: tuple[Estimator, ...] = ()
-    whole: bool = False
+    parameters_only: bool = False
     figures: dict[str, Figure] = {}
 
     def __init_subclass__(cls, **arguments: object):
@@ -109,7 +109,7 @@ class Task(nn.Module):
         """
         raise NotImplementedError
 
-    def held_aside(self, size: int) -> Tensor:
+    def measurement_batch(self, size: int) -> Tensor:
         r"""A fixed batch of at most ``size`` examples that are not trained on, for gradient statistics."""
         raise NotImplementedError
 

@@ -79,13 +79,13 @@ class Generation(Task):
         self.state = nn.Parameter(torch.zeros(at_least(1, width=width)))
         self.cell = nn.GRUCell(self.V, width)
         self.word = nn.Linear(width, self.V)
-        self.whole = True
+        self.parameters_only = True
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + FRAMES * self.T))
 
     def batch(self, index, generator):
         return index
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return torch.zeros(size, dtype=torch.long, device=self.state.device)
 
     def problem(self, batch):

@@ -52,7 +52,7 @@ class Distances(Task):
     def batch(self, index, generator):
         return index
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return torch.zeros(size, dtype=torch.long, device=self.free.device)
 
     def problem(self, batch):

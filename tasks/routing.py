@@ -65,7 +65,7 @@ class Routing(Task):
     def batch(self, index, generator):
         return self.data.batch(index, generator), self.train_classes[index]
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return self.data.held_out("valid")[:size], self.valid_classes[:size]
 
     def problem(self, batch):

@@ -86,15 +86,15 @@ class SemiSupervised(Task):
     def nest(self, estimator):
         if estimator.target == "bound":
             raise ValueError(
-                f"{type(estimator).__name__}: a bound bounds nothing on this task: the divergence of the style is in "
-                "closed form, and the loss of the labelled images is outside"
+                f"{type(estimator).__name__}: what it estimates is no bound on this task: the style's divergence is "
+                "in closed form, and the loss of the labelled images is outside"
             )
         super().nest(estimator)
 
     def batch(self, index, generator):
         return self.data.batch(index, generator)
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return self.data.held_out("valid")[:size]
 
     def problem(self, batch):

@@ -20,7 +20,7 @@ class Sentences(nn.Module):
         tokens: By split, ``[N]`` or, for sequences that are no part of a longer one, ``[N, T]``; -1 is no token.
         length: Number T of tokens of a sequence.
         words: Of the tokens.
-        per: Expected number of tokens of a sequence.
+        nats_divisor: Expected number of tokens of a sequence.
         text: Of tokens ``[T]``, for people to read.
         surprisal: Minus the log-probability of sequences under the language ``[N]`` in nats, by split; None if it
             is not known.
@@ -34,12 +34,18 @@ class Sentences(nn.Module):
         tokens: dict[str, Tensor],
         length: int,
         words: list[str],
-        per: float,
+        nats_divisor: float,
         text: Callable[[Tensor], str],
         surprisal: dict[str, Tensor] | None = None,
     ):
         super().__init__()
-        self.length, self.words, self.per, self.text, self.surprisal = length, words, per, text, surprisal
+        self.length, self.words, self.nats_divisor, self.text, self.surprisal = (
+            length,
+            words,
+            nats_divisor,
+            text,
+            surprisal,
+        )
         for split, found in tokens.items():
             check_tokens(split, found, length, len(words))
             self.register_buffer(f"{split}_tokens", found, persistent=False)

@@ -72,7 +72,7 @@ class Structured(Task):
     def batch(self, index, generator):
         return self.data.batch(index, generator)
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return self.data.held_out("valid")[:size]
 
     def problem(self, batch):

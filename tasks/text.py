@@ -60,7 +60,7 @@ class Text(CategoricalVAE):
         self.examples, self.places, self.vocabulary = data.examples, data.length, len(data.words)
         size = self.places * self.vocabulary
         super().__init__(size, size, variables, categories, encoder_widths, decoder_widths, kl, bound_samples)
-        self.per, self.data = data.per, data
+        self.nats_divisor, self.data = data.nats_divisor, data
         self.register_buffer("one_hot", torch.eye(self.vocabulary + 1, self.vocabulary), persistent=False)  # last: 0
 
     def batch(self, index, generator):
@@ -89,7 +89,7 @@ class Text(CategoricalVAE):
         right = (self.reconstructed(x) == x)[x != NOTHING]
         more = {"bits": -found["elbo"] / math.log(2), "accuracy": float(right.float().mean())}
         if self.data.surprisal is not None:
-            more["distance"] = -found["elbo"] - float(self.data.surprisal[split].mean()) / self.per
+            more["distance"] = -found["elbo"] - float(self.data.surprisal[split].mean()) / self.nats_divisor
         return more | found
 
     def reconstructed(self, x):

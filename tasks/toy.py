@@ -49,7 +49,7 @@ class Toy(Task):
     def batch(self, index, generator):
         return index
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return torch.zeros(size, dtype=torch.long, device=self.logits.device)
 
     def problem(self, batch):

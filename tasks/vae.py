@@ -112,7 +112,7 @@ class CategoricalVAE(Task):
         r"""Examples of the ``valid`` or ``test`` split, ``[N, ...]``."""
         raise NotImplementedError
 
-    def held_aside(self, size):
+    def measurement_batch(self, size):
         return self.held_out("valid")[:size]
 
     def nest(self, estimator):
@@ -190,7 +190,7 @@ class CategoricalVAE(Task):
         kl = (-nats - weight).mean() if self.nested else self.divergence(logits).mean()
         bound = (weight.logsumexp(0) - math.log(draws)).mean()
         found = {"elbo": -reconstruction - kl, "bound": bound, "reconstruction": reconstruction, "kl": kl}
-        return {name: float(value) / self.per for name, value in found.items()}
+        return {name: float(value) / self.nats_divisor for name, value in found.items()}
 
     def weighted(self, log_p: Tensor, logits: Tensor, z: Tensor, layer: int) -> Tensor:
         r"""log p(x, z) - log q(z | x) in nats ``[N]`` at a draw of ``layer``, the layers above being drawn here.

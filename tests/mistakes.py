@@ -38,7 +38,7 @@ def error(found: torch.Tensor, truth: torch.Tensor) -> float:
 def sampled(estimator, problem) -> tuple[float, float]:
     """Relative error of the mean of many draws, and what an unbiased estimator would show for its noise alone."""
     torch.manual_seed(0)
-    run, moments = c.runner(estimator, problem), c.Moments()
+    run, moments = c.runner(estimator, problem), c.MeanOfDraws()
     for _ in range(PARTS):
         moments.add(run(DRAWS // PARTS)[1])
     truth = problem.truth()[1]
@@ -55,15 +55,15 @@ def exactly(found, right, problem) -> tuple[str, str, str]:
     return f"{error(found[1], truth):.2%}", f"{error(right[1], truth):.0e}", "enumeration"
 
 
-def skewed() -> c.Problem:
+def skewed() -> c.SmallProblem:
     """One variable, whose first category has more than half of the probability."""
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     problem.logits = torch.tensor([[0.6, 0.2, 0.1, 0.07, 0.03]], dtype=torch.float64).log()
     return problem
 
 
 def relax():
-    return by_draws(ByDefinition(shared=False), Rebar(0.7, learned=False), c.Problem(1, 4, extreme=0.5))
+    return by_draws(ByDefinition(shared=False), Rebar(0.7, learned=False), c.SmallProblem(1, 4, extreme=0.5))
 
 
 def disarm():
@@ -75,7 +75,7 @@ def disarm():
 
 
 def carms(wrong: Callable, law_of: Callable):
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     p = problem.logits[0].softmax(-1)
     estimator, right = CARMS(2, "inverse_cdf"), CARMS(2, "inverse_cdf")
     estimator.coupling = wrong(2)
@@ -94,7 +94,7 @@ def own_orders(p: torch.Tensor) -> torch.Tensor:
 
 
 def unordered():
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     right, _ = enumerated_sets(UnorderedSet(2, False), problem)
     log1mexp = unordered_set.log1mexp
     unordered_set.log1mexp = lambda x: -log1mexp(x)
@@ -106,7 +106,7 @@ def unordered():
 
 
 def vimco():
-    problem = c.Problem(1, 3)
+    problem = c.SmallProblem(1, 3)
     truth = problem.truth(log_q=True, samples=2)
     wrong, right = (c.enumerate_draws(c.runner(e(2), problem, log_q=True)) for e in (DetachedLogQ, VIMCO))
     return f"{error(wrong[1], truth[1]):.1%}", f"{error(right[1], truth[1]):.0e}", "enumeration"
@@ -114,7 +114,7 @@ def vimco():
 
 def signed_differences():
     """What a check of bias by the mean of signed differences reports for a biased estimator."""
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     found = c.enumerate_draws(c.runner(StochasticStraightThrough(), problem))[1]
     truth = problem.truth()[1]
     return f"{error(found, truth):.0%}, reported as {abs(float((found - truth).mean())):.0e}", "", "enumeration"
@@ -140,11 +140,11 @@ MISTAKES = {
     ),
     "ARSM: mean over the reference category in place of the sum": (
         "a published re-implementation: every gradient is 1/C of what it should be",
-        lambda: by_draws(MeanOverReferences(), ARSM(), c.Problem(1, 4, extreme=0.5)),
+        lambda: by_draws(MeanOverReferences(), ARSM(), c.SmallProblem(1, 4, extreme=0.5)),
     ),
     "ARS+: for the noise its mean given whether each swapped category wins, and not which other one does": (
         "the released code",
-        lambda: by_draws(ARSPlusAsReleased(), ARSPlus(), c.Problem(3, 3)),
+        lambda: by_draws(ARSPlusAsReleased(), ARSPlus(), c.SmallProblem(3, 3)),
     ),
     "Unordered set: a flipped sign in the logarithm of 1 - p": ("a widely used library", unordered),
     "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),

@@ -79,3 +79,23 @@ def test_imports_are_relative_within_a_room_and_absolute_between_rooms():
 def test_no_file_is_long():
     long = {name: n for name, path in MODULES.items() if (n := len(path.read_text().splitlines())) > LONGEST}
     assert not long
+
+
+def definitions(path):
+    """Names that a module defines for others: classes, functions and constants."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            yield from (n.id for n in ast.walk(target) if isinstance(n, ast.Name)) if target is not None else ()
+
+
+def test_no_public_name_has_two_meanings():
+    places = {}
+    for name, path in MODULES.items():
+        for defined in set(definitions(path)):
+            places.setdefault(defined, []).append(name)
+    twice = {name: found for name, found in places.items() if len(found) > 1 and not name.startswith("_")}
+    del twice["main"]  # of a program
+    assert not twice

@@ -59,9 +59,11 @@ def experiment(name: str) -> Experiment | None:
         row = dict(line.split("=", 1) for line in job)
         chosen = {group: row.get(group, choice) for group, choice in choices.items() if group != "sweeper"}
         rows.append({key: text(yaml.safe_load(Path(content).name)) for key, content in row.items()})
-        said.append(counted({**flat(own), **rows[-1], "budget": "full"}, params))
+        said.append(settings_that_matter({**flat(own), **rows[-1], "budget": "full"}, params))
         defaults.append(
-            counted({k: v for group, choice in chosen.items() for k, v in group_settings(group, choice)}, params)
+            settings_that_matter(
+                {k: v for group, choice in chosen.items() for k, v in group_settings(group, choice)}, params
+            )
         )
     lines_ = path.read_text("utf-8").splitlines()[1:]
     head = [line[2:] for line in lines_[: next(n for n, line in enumerate(lines_) if not line.startswith("#"))]]
@@ -76,7 +78,7 @@ def group_settings(group: str, choice: str) -> list[tuple[str, str]]:
     return [(f"{group}.{key}", value) for key, value in flat(content).items() if "${" not in value]
 
 
-def counted(settings: dict[str, str], params: dict[str, list[str]]) -> dict[str, str]:
+def settings_that_matter(settings: dict[str, str], params: dict[str, list[str]]) -> dict[str, str]:
     r"""Those on which results hang, and which are not swept whatever the row."""
     skipped = lambda key: key in params or key.startswith(WATCHING) or key in UNRECORDED
     return {key: value for key, value in settings.items() if not skipped(key)}
@@ -117,13 +119,13 @@ def fits(run: Run, where: dict[str, str]) -> bool:
     return all(same(value, run.config.get(key)) for key, value in where.items())
 
 
-def in_full(run: Run) -> bool:
+def ran_in_full(run: Run) -> bool:
     return run.config.get("budget", "full") == "full" and not deviations(run)
 
 
-def counts(run: Run, value: Value) -> bool:
+def was_run_as_published(run: Run, value: Value) -> bool:
     r"""Whether a run was made under all published settings, as far as the step of the value."""
-    if in_full(run) or not value.experiment:
+    if ran_in_full(run) or not value.experiment:
         return run.config.get("budget", "full") == "full"
     # The first steps of a longer run are the same, unless what is left of them sets the learning rate.
     shorter = [d.partition("=")[0] for d in deviations(run)] == ["steps"] and run.config.get("budget") == "full"

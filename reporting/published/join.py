@@ -14,7 +14,7 @@ from hardmax.paths import CONFIGS
 
 from ..groups import WATCHING
 from ..runs import Run
-from .experiments import counts, fits, group_settings, in_full, in_small
+from .experiments import fits, group_settings, in_small, ran_in_full, was_run_as_published
 from .values import Value
 
 LEVEL = 0.95  # of intervals
@@ -23,7 +23,7 @@ INCOMPLETE, SMALLER, NOT_RUN = "settings incomplete", "smaller budget", "not run
 
 
 @dataclass(frozen=True)
-class Beside:
+class Comparison:
     r"""A published value and what was measured.
 
     Attributes:
@@ -46,17 +46,17 @@ class Beside:
     notes: tuple[str, ...]
 
 
-def compare(value: Value, runs: list[Run]) -> Beside:
+def compare_with_runs(value: Value, runs: list[Run]) -> Comparison:
     r"""A published value beside the runs that have its settings."""
     fitting = [run for run in runs if fits(run, value.where)]
     if value.experiment:
         fitting = [run for run in fitting if run.config.get("experiment") == value.experiment]
     finished = [run for run in fitting if run.finished]
-    full = [run for run in finished if counts(run, value)]
+    full = [run for run in finished if was_run_as_published(run, value)]
     notes = other_runs(fitting, full)
     taken, note = one_setting(value, full)
     measured = with_figures(value, taken)
-    if len(measured) < len([run for run in taken if in_full(run)]):
+    if len(measured) < len([run for run in taken if ran_in_full(run)]):
         notes.append(f"{len(taken) - len(measured)} without {value.metric}" + at_step(value))
     notes = [*note, *notes]
     if not measured:
@@ -95,7 +95,7 @@ def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
         return [run for group in groups.values() for run in group], []
     if not value.choose:
         return [], [f"several settings fit, which differ in {', '.join(keys)}"]
-    key = lambda group: mean_of([f for run in group if (f := last(run, value.choose["metric"])) is not None])
+    key = lambda group: mean_or_none([f for run in group if (f := last(run, value.choose["metric"])) is not None])
     sign = 1 if value.choose["best"] == "lowest" else -1
     best = min(groups.values(), key=lambda group: sign * (key(group) if key(group) is not None else math.inf * sign))
     chosen = ", ".join(f"{k}={setting(best[0], k)}" for k in keys)
@@ -134,7 +134,7 @@ def setting(run: Run, key: str) -> str | None:
     return dict(group_settings(group, choice)).get(key) if known else None
 
 
-def mean_of(numbers: list[float]) -> float | None:
+def mean_or_none(numbers: list[float]) -> float | None:
     return float(np.mean(numbers)) if numbers else None
 
 
@@ -163,10 +163,10 @@ def figure(value: Value, run: Run) -> float | None:
     return float(pick(series))
 
 
-def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) -> Beside:
+def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) -> Comparison:
     r"""The comparison of a published value with figures of runs."""
     if not measured:
-        return Beside(value, (), None, None, None, None, NOT_RUN, tuple(notes))
+        return Comparison(value, (), None, None, None, None, NOT_RUN, tuple(notes))
     found = np.array([figure for _, figure in measured])
     n, mean = len(found), float(found.mean())
     error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 else None
@@ -177,14 +177,14 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
     verdict = AGREES if abs(difference) <= half + value.rounding else beyond
     if not freedom:
         notes = [*notes, "one run: how much others would differ is not known"]
-    return Beside(
+    return Comparison(
         value,
         tuple(run for run, _ in measured),
         mean,
         error,
         difference,
         difference / deviation if deviation else None,
-        INCOMPLETE if value.open else verdict,
+        INCOMPLETE if value.unpublished else verdict,
         tuple(notes),
     )
 

@@ -3,12 +3,12 @@ r"""Published figures beside measured ones, as texts for tables."""
 from collections import defaultdict
 
 from ..numbers import decimals_of, with_error, with_minus
-from .join import SMALLER, Beside
+from .join import SMALLER, Comparison
 
 HEADS = ["", "published", "measured", "seeds", "difference", "in standard errors", "verdict", "notes"]
 
 
-def by_table(comparisons: list[Beside]) -> list[tuple[str, str, list[Beside]]]:
+def by_table(comparisons: list[Comparison]) -> list[tuple[str, str, list[Comparison]]]:
     r"""Comparisons by published table: its name, what it is about and where it was read, its values."""
     found = defaultdict(list)
     for c in comparisons:
@@ -17,7 +17,7 @@ def by_table(comparisons: list[Beside]) -> list[tuple[str, str, list[Beside]]]:
     return [(*key, group) for key, group in found.items()]
 
 
-def cells(c: Beside) -> list[str]:
+def cells(c: Comparison) -> list[str]:
     r"""A comparison as texts."""
     value = c.published
     written = f"{value.value:.{value.decimals}f}" if value.decimals is not None else f"{value.value:g}"

@@ -37,7 +37,7 @@ class Value:
         decimals: To which the value is rounded; None: those it is written with.
         std, error: Over seeds, and of the mean, if published.
         seeds: Behind the value, if published; with a ``std`` it is taken for the mean of two, otherwise for one run.
-        open: Settings that are not published.
+        unpublished: Settings that are not published.
         remark: What became of a difference.
     """
 
@@ -58,7 +58,7 @@ class Value:
     std: float | None = None
     error: float | None = None
     seeds: int | None = None
-    open: tuple[str, ...] = ()
+    unpublished: tuple[str, ...] = ()
     remark: str = ""
 
     @property
@@ -80,7 +80,7 @@ class Value:
         return self.error
 
 
-def facts(paths: list[Path], runs: list[Run] = ()) -> list[Value]:
+def read_published(paths: list[Path], runs: list[Run] = ()) -> list[Value]:
     r"""The published values of this project and of a user's files, which are about these runs, among others.
 
     Raises:
@@ -160,7 +160,7 @@ def one_value(name: str, shared: dict, entry: dict) -> Value:
                 raise Refused(f"{name}: {key} must be {what}, got {content!r}")
     where = {**(shared.get("where") or {}), **(entry.get("where") or {})}
     merged["where"] = {str(key): text(content) for key, content in where.items()}
-    return Value(**{**merged, "open": tuple(merged.get("open", ()))})
+    return Value(**{**merged, "unpublished": tuple(merged.get("unpublished", ()))})
 
 
 def is_text(content: object) -> bool:
@@ -190,5 +190,5 @@ KINDS = {  # of what every key is to be, in words and as a check
     "best": ("lowest or highest", lambda content: content in BEST),
     "choose": ("metric: ... and best: lowest or highest", is_choice),
     "where": ("settings of runs by their keys", lambda content: isinstance(content, dict)),
-    "open": ("a list of texts", lambda content: isinstance(content, list) and all(map(is_text, content))),
+    "unpublished": ("a list of texts", lambda content: isinstance(content, list) and all(map(is_text, content))),
 }

@@ -198,7 +198,7 @@ def download(file: File, places: list[Path]) -> Path:
             break
         failures.append(f"{path.parent} cannot be written to")
     else:
-        raise FileNotFoundError(f"{missing(file, places)}, and there is no room for it ({'; '.join(failures)})")
+        raise FileNotFoundError(f"{missing(file, places)}, and no folder could be written to ({'; '.join(failures)})")
     failures.clear()
     for url in file.mirrors:
         print(f"{file.path}: downloading {url} to {path}", flush=True)

@@ -88,7 +88,7 @@ def test_a_wrong_class_fails_with_lines_that_reproduce_it(certified):
     assert lines[at].endswith("FAILS")
     assert "its sign is flipped" in lines[at + 1]
     code = "\n".join(line.strip() for line in lines[at + 2 : at + 8])
-    assert code.endswith("check_expectation(estimator, Problem(1, 5))")
+    assert code.endswith("check_expectation(estimator, SmallProblem(1, 5))")
     with pytest.raises(c.Failed, match="its sign is flipped"):
         exec(code, {})
 

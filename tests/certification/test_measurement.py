@@ -12,7 +12,7 @@ from hardmax.estimators import Exact, GumbelSoftmax, Reinforce, sampling
 from hardmax.estimators.base import graft
 from helpers.wrong import FlippedSign
 
-PROBLEM = c.Problem(2, 3)
+PROBLEM = c.SmallProblem(2, 3)
 
 
 class Elsewhere(Reinforce):
@@ -43,7 +43,7 @@ def test_randomness_from_elsewhere_is_noticed_and_drawn(name):
     estimator = Elsewhere(SOURCES[name])
     with pytest.raises(c.ContinuousNoise):
         c.enumerate_draws(c.runner(estimator, PROBLEM))
-    found, exact = c.measure(estimator, PROBLEM), c.measure(Reinforce(baseline="none"), PROBLEM)
+    found, exact = c.measure_on(estimator, PROBLEM), c.measure_on(Reinforce(baseline="none"), PROBLEM)
     assert (found.draws, exact.draws) == (200_000, None)
     assert found.bias <= 4 * found.bias_error
     assert found.variance == pytest.approx(exact.variance, rel=0.03)
@@ -52,7 +52,7 @@ def test_randomness_from_elsewhere_is_noticed_and_drawn(name):
 
 
 def test_enumerated_figures_are_exact():
-    plain, exact = c.measure(Reinforce(baseline="none"), PROBLEM), c.measure(Exact(), PROBLEM)
+    plain, exact = c.measure_on(Reinforce(baseline="none"), PROBLEM), c.measure_on(Exact(), PROBLEM)
     for found in (plain, exact):
         assert found.bias < 1e-9
         assert found.bias_error < 1e-9
@@ -64,11 +64,11 @@ def test_enumerated_figures_are_exact():
 
 
 def test_a_flipped_sign_is_a_bias_of_two_norms():
-    assert c.measure(FlippedSign(baseline="none"), PROBLEM).bias == pytest.approx(2.0)
+    assert c.measure_on(FlippedSign(baseline="none"), PROBLEM).bias == pytest.approx(2.0)
 
 
 def test_the_target_of_a_relaxation_is_its_own():
-    found = c.measure(GumbelSoftmax(), PROBLEM)
+    found = c.measure_on(GumbelSoftmax(), PROBLEM)
     assert abs(found.value - found.target) < 4 * 2**0.5 * found.value_error
     assert abs(found.value - float(PROBLEM.truth()[0])) > 50 * found.value_error
     assert found.bias > 50 * found.bias_error

@@ -24,6 +24,6 @@ def test_a_line_has_the_figures_that_are_measured(name):
     """Of estimators whose draws are enumerated, so that figures are the same whatever the machine."""
     estimator = build((name, {}))
     found = c.Certificate(name, {"unbiased": estimator.unbiased}, estimator.target)
-    found.measurements = [c.measure(build((name, {})), problem) for problem in c.PROBLEMS]
+    found.measurements = [c.measure_on(build((name, {})), problem) for problem in c.PROBLEMS]
     assert all(m.draws is None for m in found.measurements)
     assert ROWS[f"`{name}`"][1:8] == certificates.row(name, found.to_dict())[1:8]

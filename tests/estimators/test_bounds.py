@@ -18,7 +18,7 @@ from hardmax.estimators import (
 )
 from helpers.wrong import DetachedLogQ
 
-PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
+PROBLEM = c.SmallProblem(2, 3, (2,), extreme=0.4)
 PRIOR = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 LIKELIHOOD = torch.tensor([0.9, 0.1, 0.4], dtype=torch.float64)
 EVIDENCE = PRIOR @ LIKELIHOOD
@@ -162,7 +162,7 @@ def test_with_an_analytic_kl_outside_it_is_no_bound():
 
 
 def test_a_bound_in_the_objective_of_an_expectation():
-    nested = c.Nested(c.Problem(1, 3), c.Problem(1, 2))
+    nested = c.Nested(c.SmallProblem(1, 3), c.SmallProblem(1, 2))
     for outer in (Reinforce(baseline="none"), MuProp()):
         found = c.enumerate_draws(nested.run(outer, VIMCO(2)))
         truth = c.enumerate_draws(nested.run(Exact(), VIMCO(2)))

@@ -9,7 +9,7 @@ from hardmax.estimators import DoubleCV, Rebar, Reinforce, Relax, Rodeo, samplin
 from hardmax.estimators.released import RelaxAsReleased, given
 from helpers.wrong import ByDefinition
 
-ONE, TWO = c.Problem(1, 4, extreme=0.5), c.Problem(2, 3)
+ONE, TWO = c.SmallProblem(1, 4, extreme=0.5), c.SmallProblem(2, 3)
 MAKE = {
     "rebar": lambda: Rebar(temperature=0.7, scale=0.6),
     "relax": lambda: Relax(temperature=0.7, scale=0.4, width=8),
@@ -43,7 +43,7 @@ def gradient(estimator, problem, seed=1, lead=200):
 @pytest.mark.parametrize("name", MAKE)
 def test_unbiased_whatever_was_learned(name, problem):
     if (name, problem) == ("rodeo, 3", TWO) or (name, problem) == ("double_cv, 3", TWO):
-        problem = c.Problem(2, 2)  # 9 ** 3 outcomes are no trouble, but 3 ** 6 of them twice over are slow
+        problem = c.SmallProblem(2, 2)  # 9 ** 3 outcomes are no trouble, but 3 ** 6 of them twice over are slow
     c.check_expectation(shaken(MAKE[name], problem), problem)
 
 
@@ -261,7 +261,7 @@ def test_a_negative_coefficient_lowers_the_variance():
         estimator = DoubleCV(2)
         with torch.no_grad():
             estimator.alpha.fill_(alpha)
-        return gradient(estimator, c.Problem(2, 3, linear=True), lead=20_000).var(0).sum()
+        return gradient(estimator, c.SmallProblem(2, 3, linear=True), lead=20_000).var(0).sum()
 
     assert variance(-0.5) < variance(0.0) < variance(0.5)
 

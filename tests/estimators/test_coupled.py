@@ -29,7 +29,7 @@ from hardmax.estimators.unordered_set import beam_search
 from helpers.laws import antithetic_law, comb, enumerated, inverse_law, law_in_order, leaves, orders, outcomes, within
 from helpers.wrong import Clipped, FixedOrder, Unsorted
 
-PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
+PROBLEM = c.SmallProblem(2, 3, (2,), extreme=0.4)
 
 
 def name(value):
@@ -79,7 +79,7 @@ def tree_of(estimator, logits):
 
 
 DISARM = [DisARMIW(), DisARMSB(), DisARMTree()]
-LARGER = [c.Problem(1, 7, extreme=0.4), c.Problem(1, 4), c.Problem(2, 5, extreme=0.4)]
+LARGER = [c.SmallProblem(1, 7, extreme=0.4), c.SmallProblem(1, 4), c.SmallProblem(2, 5, extreme=0.4)]
 
 
 def disarm_laws(estimator, logits):
@@ -109,7 +109,7 @@ def test_disarm_is_exact_over_the_law_of_its_pairs(estimator, problem):
 @pytest.mark.parametrize("C", [3, 5, 6])
 @pytest.mark.parametrize("ruled_out", [[0], [1], [1, 2], [0, 1]])
 def test_disarm_is_exact_beside_categories_of_probability_zero(estimator, C, ruled_out):
-    problem = c.Problem(2, C, extreme=0.3)
+    problem = c.SmallProblem(2, C, extreme=0.3)
     problem.logits[:, ruled_out] = -torch.inf
     results = enumerated(estimator, "pair", problem, disarm_laws(estimator, problem.logits))
     logits, parameters = problem.leaves(1)
@@ -127,7 +127,7 @@ class AlwaysScore(DisARMTree):
 
 def test_unsorted_sticks_are_rejected():
     """A stick with more than half of the probability loses the pairs of later categories."""
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     problem.logits = torch.tensor([[0.6, 0.2, 0.1, 0.07, 0.03]], dtype=torch.float64).log()
     laws = [antithetic_law(row.softmax(-1), comb(list(range(5)))) for row in problem.logits]
     results = enumerated(Unsorted(), "pair", problem, laws)
@@ -140,7 +140,7 @@ def test_unsorted_sticks_are_rejected():
 
 
 def test_score_function_where_draws_part_ways_is_rejected():
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     results = enumerated(AlwaysScore(), "pair", problem, disarm_laws(AlwaysScore(), problem.logits))
     with pytest.raises(AssertionError, match="logits' gradient is off"):
         c.assert_close(results, problem.truth(), "score")
@@ -273,7 +273,7 @@ def test_tuples_have_their_law(estimator, C):
 
 
 @pytest.mark.parametrize("estimator", CARMSES, ids=name)
-@pytest.mark.parametrize("problem", [*c.PROBLEMS, c.Problem(1, 4)], ids=lambda p: f"K={p.K},C={p.C}")
+@pytest.mark.parametrize("problem", [*c.PROBLEMS, c.SmallProblem(1, 4)], ids=lambda p: f"K={p.K},C={p.C}")
 def test_carms_is_exact_over_the_law_of_its_tuples(estimator, problem):
     laws = [carms_law(estimator, row.softmax(-1)) for row in problem.logits]
     c.assert_close(enumerated(estimator, "draws", problem, laws), problem.truth(), "all tuples")
@@ -281,7 +281,7 @@ def test_carms_is_exact_over_the_law_of_its_tuples(estimator, problem):
 
 @pytest.mark.parametrize("estimator", CARMSES, ids=name)
 def test_carms_is_exact_beside_categories_of_probability_zero(estimator):
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     problem.logits[0, 1] = problem.logits[1, 0] = -torch.inf
     laws = [carms_law(estimator, row.softmax(-1)) for row in problem.logits]
     logits, parameters = problem.leaves(1)
@@ -336,7 +336,7 @@ def test_ratios_of_inverse_cdf_are_large():
 
 def test_one_fixed_order_is_rejected():
     """It loses the share of the pairs that it never draws."""
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     p = problem.logits[0].softmax(-1)
     estimator, law = CARMS(2, "inverse_cdf"), law_in_order(p, list(range(5)), 2)
     assert (law[~torch.eye(5, dtype=torch.bool)] < 1e-15).sum() > 5
@@ -349,7 +349,7 @@ def test_one_fixed_order_is_rejected():
 
 def test_clipped_ratios_are_rejected():
     """By the joint law: the bias is small beside any estimate's standard error."""
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     p = problem.logits[0].softmax(-1)
     estimator, law = CARMS(2, "inverse_cdf"), inverse_law(p, 2)
     estimator.coupling = Clipped(2)
@@ -364,7 +364,7 @@ def test_clipped_ratios_are_rejected():
 
 def test_an_order_for_each_draw_is_rejected():
     """As in the released sampler, while the ratio is that of a common order."""
-    problem = c.Problem(1, 4)
+    problem = c.SmallProblem(1, 4)
     p = problem.logits[0].softmax(-1)
     edges = {tuple(o): torch.cat([p.new_zeros(1), p[o].cumsum(0)]).clamp(max=1.0) for o in orders(4)}
     law = torch.zeros(4, 4, dtype=torch.float64)
@@ -422,7 +422,7 @@ def pseudo_actions(race):
 
 def test_plus_forms_leave_out_the_noise_of_settled_variables():
     """Swap by swap, from the definition; and ARSM+ is ARS+ averaged over the reference."""
-    problem = c.Problem(3, 3, (40,), extreme=0.3)
+    problem = c.SmallProblem(3, 3, (40,), extreme=0.3)
     objective = problem.objective(problem.parameters)
     torch.manual_seed(0)
     race = Race(problem.logits)
@@ -448,9 +448,9 @@ def test_plus_forms_leave_out_the_noise_of_settled_variables():
 
 @pytest.mark.parametrize(("plain", "plus"), [(ARS(), ARSPlus()), (ARSM(), ARSMPlus())], ids=name)
 def test_plus_forms_have_less_variance_except_with_one_variable(plain, plus):
-    one = c.Problem(1, 4)
+    one = c.SmallProblem(1, 4)
     assert torch.allclose(c.gradient_draws(plain, one, lead=500), c.gradient_draws(plus, one, lead=500), atol=1e-12)
-    three = c.Problem(3, 3, extreme=0.6)
+    three = c.SmallProblem(3, 3, extreme=0.6)
     before, after = (c.gradient_draws(e, three, lead=50_000).var(0).sum() for e in (plain, plus))
     assert after < 0.99 * before
 
@@ -466,7 +466,7 @@ class SettledByOneSwap(ARSPlus):
 
 def test_too_few_settled_swaps_are_rejected():
     with pytest.raises(AssertionError, match="standard errors"):
-        c.check_expectation(SettledByOneSwap(), c.Problem(2, 3))
+        c.check_expectation(SettledByOneSwap(), c.SmallProblem(2, 3))
 
 
 # ---------------------------------------------------------------- sums over categories
@@ -492,7 +492,7 @@ def test_local_expectation_is_the_softmax_jacobian_of_the_costs_of_all_changes()
 
 
 def test_local_expectation_of_one_variable_is_exact_in_every_draw():
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     found = c.gradient_draws(LocalExpectation(), problem, lead=20).flatten(1)
     assert (found - problem.truth()[1]).abs().max() < 1e-12
 
@@ -509,7 +509,7 @@ def test_what_is_never_drawn_may_cost_anything():
 @pytest.mark.parametrize(("K", "C", "count"), [(1, 5, 2), (2, 3, 1), (2, 3, 4), (3, 2, 7)])
 def test_the_rest_is_drawn_in_proportion(K, C, count):
     """Exactly: the probability of each configuration beyond the most probable ones, over what they leave."""
-    problem = c.Problem(K, C)
+    problem = c.SmallProblem(K, C)
     log_p = problem.logits.log_softmax(-1)
     top = beam_search(log_p, count)
     members = {tuple(row) for row in top.tolist()}
@@ -529,7 +529,9 @@ def test_the_rest_is_drawn_in_proportion(K, C, count):
     assert torch.allclose(found, expected / expected.sum(), atol=1e-12)
 
 
-@pytest.mark.parametrize(("samples", "problem"), [(6, c.Problem(1, 5)), (10, c.Problem(3, 2)), (5, c.Problem(2, 2))])
+@pytest.mark.parametrize(
+    ("samples", "problem"), [(6, c.SmallProblem(1, 5)), (10, c.SmallProblem(3, 2)), (5, c.SmallProblem(2, 2))]
+)
 def test_the_sum_over_everything_is_exact_in_every_draw(samples, problem):
     logits, parameters = problem.leaves(20)
     cost = SumAndSample(samples)(logits, problem.objective(parameters))
@@ -539,7 +541,7 @@ def test_the_sum_over_everything_is_exact_in_every_draw(samples, problem):
 
 @pytest.mark.parametrize("estimator", [SumAndSample(2), SumAndSample(4), SumAndSample(9), LocalExpectation()], ids=name)
 def test_exact_beside_categories_of_probability_zero(estimator):
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     problem.logits[0, 1] = problem.logits[1, 0] = -torch.inf
     logits, parameters = problem.leaves(1)
     exact = problem.gradients(Exact()(logits, problem.objective(parameters)), logits, parameters)
@@ -557,7 +559,7 @@ def test_a_rest_that_underflows_is_left_out(gap):
 
 
 def test_wrong_sums_are_rejected(monkeypatch):
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     with monkeypatch.context() as m:
         m.setattr(sum_and_sample, "draw_from_rest", lambda log_p, top: sampling.categorical(log_p, 1))
         with pytest.raises(AssertionError, match="value is off"):

@@ -43,7 +43,7 @@ def test_one_evaluation_without_gradients(estimator):
 
 
 @every_estimator
-@pytest.mark.parametrize("problem", [c.Problem(1, 5), c.Problem(2, 3)], ids=lambda p: f"K={p.K},C={p.C}")
+@pytest.mark.parametrize("problem", [c.SmallProblem(1, 5), c.SmallProblem(2, 3)], ids=lambda p: f"K={p.K},C={p.C}")
 def test_evaluations_are_the_stated_ones(estimator, problem):
     c.check_evaluations(estimator, c.fitting(estimator, problem))
 

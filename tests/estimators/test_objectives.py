@@ -41,7 +41,7 @@ def needs_a_derivative(estimator):
     return estimator.differentiates_objective and not estimator.unbiased
 
 
-class Step(c.Problem):
+class Step(c.SmallProblem):
     """Its cost is one of draws alone: of the most probable category of z, without a derivative."""
 
     def objective(self, parameters):

@@ -18,7 +18,7 @@ from hardmax.estimators import (
 from hardmax.estimators.exact import Exact
 from hardmax.estimators.gumbel_softmax import log_concrete
 
-LINEAR = c.Problem(2, 3, linear=True)
+LINEAR = c.SmallProblem(2, 3, linear=True)
 
 
 def expected(estimator, problem):
@@ -28,7 +28,7 @@ def expected(estimator, problem):
 def test_straight_through_is_exact_for_a_linear_objective_only():
     estimator = StochasticStraightThrough()
     c.assert_close(expected(estimator, LINEAR), LINEAR.truth(), "linear")
-    curved = c.Problem(2, 3)
+    curved = c.SmallProblem(2, 3)
     assert (expected(estimator, curved)[1] - curved.truth()[1]).abs().max() > 0.05, "exact for a curved objective?"
 
 
@@ -45,8 +45,8 @@ def test_straight_through_adds_the_exact_kl_without_variance():
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("make", [StraightThrough, StochasticStraightThrough])
 def test_straight_through_keeps_one_over_the_temperature(temperature, make):
-    logits = c.Problem(2, 3).logits.clone().requires_grad_()
-    weight = c.Problem(2, 3).parameters[0]
+    logits = c.SmallProblem(2, 3).logits.clone().requires_grad_()
+    weight = c.SmallProblem(2, 3).parameters[0]
     cost = make(temperature)(logits, lambda z: (z * weight).sum((-2, -1)))
     (found,) = torch.autograd.grad(cost, logits)
     p = (logits / temperature).softmax(-1)
@@ -55,7 +55,7 @@ def test_straight_through_keeps_one_over_the_temperature(temperature, make):
 
 def test_st_gumbel_softmax_draw_by_draw():
     """The derivative at the hard draw, through the Jacobian of the soft sample of the same noise, over tau."""
-    problem, tau = c.Problem(2, 3), 0.7
+    problem, tau = c.SmallProblem(2, 3), 0.7
     logits, parameters = problem.leaves(100)
     objective = problem.objective(parameters)
     torch.manual_seed(4)
@@ -79,7 +79,7 @@ def quadrature_nodes(nodes=2000):
 def test_gumbel_softmax_is_the_integral_over_its_noise(temperature):
     """Value, and gradient against a central difference, by quadrature for two categories."""
     noise, weight = quadrature_nodes()
-    problem = c.Problem(1, 2)
+    problem = c.SmallProblem(1, 2)
 
     def gumbel(logits, samples):
         return torch.stack([noise, torch.zeros_like(noise)], -1).reshape(1, -1, 1, 2)
@@ -99,7 +99,7 @@ def test_gumbel_softmax_is_the_integral_over_its_noise(temperature):
 
 @pytest.mark.parametrize("make", [GumbelSoftmax, StraightThroughGumbelSoftmax])
 def test_learned_temperature_trains_on_the_loss(make):
-    problem = c.Problem(2, 3, linear=make is StraightThroughGumbelSoftmax)
+    problem = c.SmallProblem(2, 3, linear=make is StraightThroughGumbelSoftmax)
     objective = problem.objective(problem.parameters)
 
     def relaxed(estimator):
@@ -146,7 +146,7 @@ def test_schedule_of_the_temperature():
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_softmax_is_the_objective_at_the_tempered_probabilities(temperature):
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     objective = problem.objective(problem.parameters)
     logits = problem.logits.clone().requires_grad_()
     cost = Softmax(temperature)(logits, objective)
@@ -161,7 +161,7 @@ def test_softmax_is_the_objective_at_the_tempered_probabilities(temperature):
 @pytest.mark.parametrize("make", [Softmax, lambda t: GumbelSoftmax(t)])
 def test_log_q_of_a_relaxation_has_its_direct_gradient_too(make):
     """That of the logits in log q(z), beside that through z: as finite differences of the value have both."""
-    problem, estimator = c.Problem(2, 3), make(0.5)
+    problem, estimator = c.SmallProblem(2, 3), make(0.5)
     objective = problem.objective(problem.parameters)
 
     def value(logits):
@@ -304,7 +304,7 @@ def test_relaxed_kl_lets_gradients_through_the_sample_and_the_density():
 
 def test_relaxed_kl_of_three_categories_by_the_score_of_the_noise():
     """Value and gradient to the logits against f(noise) times the Gumbel score, an objective included."""
-    problem = c.Problem(1, 3)
+    problem = c.SmallProblem(1, 3)
     tau, prior = 0.8, torch.tensor(0.6, dtype=torch.float64)
     estimator = GumbelSoftmax(tau, relaxed_kl=True, prior_temperature=0.6)
 

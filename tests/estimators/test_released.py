@@ -64,8 +64,8 @@ def test_the_released_noise_of_ars_plus_is_its_mean_given_which_swapped_categori
 
 def test_ars_plus_as_released_is_biased():
     """By 2.6 % of the gradient's norm on three choices among three; the errors of this mean have a norm of 0.5 %."""
-    problem = certification.Problem(3, 3)
-    run, moments = certification.runner(ARSPlusAsReleased(), problem), certification.Moments()
+    problem = certification.SmallProblem(3, 3)
+    run, moments = certification.runner(ARSPlusAsReleased(), problem), certification.MeanOfDraws()
     torch.manual_seed(0)
     for _ in range(20):
         moments.add(run(40_000)[1])

@@ -20,7 +20,7 @@ from hardmax.estimators import (
 )
 from hardmax.estimators.arsm import Race
 
-PROBLEM = c.Problem(2, 3, (2,), extreme=0.4)
+PROBLEM = c.SmallProblem(2, 3, (2,), extreme=0.4)
 ALL = [
     Reinforce(baseline="none"),
     Reinforce(samples=3, baseline="leave_one_out"),
@@ -277,7 +277,7 @@ def test_muprop_is_the_published_form():
 
 @pytest.mark.parametrize("log_q", [False, True])
 def test_muprop_is_exact_in_every_draw_of_a_linear_objective(log_q):
-    problem = c.Problem(2, 3, linear=True)
+    problem = c.SmallProblem(2, 3, linear=True)
     torch.manual_seed(0)
     _, found, _ = c.runner(MuProp(), problem, log_q)(50)
     assert (found - problem.truth(log_q)[1]).abs().max() < 1e-12
@@ -285,7 +285,7 @@ def test_muprop_is_exact_in_every_draw_of_a_linear_objective(log_q):
 
 def test_muprop_is_unbiased_whatever_the_slope():
     """Here that of a biased estimator in the objective, which is noisy as well."""
-    nested = c.Nested(c.Problem(1, 3), c.Problem(1, 2))
+    nested = c.Nested(c.SmallProblem(1, 3), c.SmallProblem(1, 2))
     found, truth = c.enumerate_draws(nested.run(MuProp(), StochasticStraightThrough())), nested.truth()
     assert (found[1] - truth[1]).abs().max() < 1e-10, "the upper logits' gradient"
     assert (found[2] - truth[2]).abs().max() > 1e-3, "the slope was not biased"
@@ -362,7 +362,7 @@ def test_two_categories_give_arm():
 
 @pytest.mark.parametrize(("estimator", "expected"), [(AR(), (1, 0)), (ARS(), (1, 4)), (ARSM(), (1, 10))], ids=name)
 def test_evaluations(estimator, expected):
-    assert c.evaluations(estimator, c.Problem(2, 5, extreme=0.3)) == expected
+    assert c.evaluations(estimator, c.SmallProblem(2, 5, extreme=0.3)) == expected
 
 
 @pytest.mark.parametrize("estimator", [ARSM, ARSMPlus])

@@ -32,7 +32,7 @@ from hardmax.estimators.straight_through import through_softmax
 
 
 @dataclass
-class Polynomial(c.Problem):
+class Polynomial(c.SmallProblem):
     """An objective of this degree in the entries of z, of all variables together."""
 
     degree: int = 2
@@ -49,7 +49,7 @@ class Polynomial(c.Problem):
 
 
 SIZES = [(1, 6), (2, 4), (3, 3), (3, 2)]
-CURVED = c.Problem(2, 4, extreme=0.5)
+CURVED = c.SmallProblem(2, 4, extreme=0.5)
 
 
 def stochastic(temperature=1.0):
@@ -370,7 +370,7 @@ def test_conditional_noise_has_the_right_law(category):
         moments = []
         for x in (ours, theirs):
             y = (x[:, 0] / tau).softmax(-1)
-            moment = c.Moments()
+            moment = c.MeanOfDraws()
             moment.add(torch.cat([y, (y.unsqueeze(-1) * y.unsqueeze(-2)).flatten(1), x[:, 0].clamp(min=-20)], -1))
             moments.append(moment)
         assert c.z_scores(*moments).max() < 4.5
@@ -387,7 +387,7 @@ def test_conditional_noise_keeps_the_drawn_category_on_top():
 
 
 def check_mean_of_gumbel_rao(estimator, of=None):
-    problem = c.Problem(2, 3, extreme=0.4)
+    problem = c.SmallProblem(2, 3, extreme=0.4)
     run, against = c.runner(estimator, problem), c.runner(of or StraightThroughGumbelSoftmax(0.5), problem)
     c.assert_mean(lambda n: run(n)[1:2], [0.0], "mean of Gumbel-Rao", lambda n: against(n)[1:2])
 
@@ -399,7 +399,7 @@ def test_gumbel_rao_has_the_mean_of_st_gumbel_softmax(noises):
 
 def test_gumbel_rao_with_one_noise_has_the_law_of_st_gumbel_softmax():
     """Its second moments too."""
-    problem = c.Problem(2, 3, extreme=0.4)
+    problem = c.SmallProblem(2, 3, extreme=0.4)
     ours, theirs = c.runner(GumbelRao(1, 0.5), problem), c.runner(StraightThroughGumbelSoftmax(0.5), problem)
     squares = lambda run: lambda n: [(g.unsqueeze(-1) * g.unsqueeze(-2)).flatten(1) for g in run(n)[1:2]]
     c.assert_mean(squares(ours), [0.0], "second moments", squares(theirs))
@@ -407,7 +407,7 @@ def test_gumbel_rao_with_one_noise_has_the_law_of_st_gumbel_softmax():
 
 def test_variance_of_gumbel_rao_falls_as_one_over_its_noises():
     """V(n) = V(infinity) + (V(1) - V(infinity)) / n, so V(1) - V(2) is twice V(2) - V(4)."""
-    problem = c.Problem(2, 3, extreme=0.4)
+    problem = c.SmallProblem(2, 3, extreme=0.4)
     V = {n: float(gradients(GumbelRao(n, 0.3), problem, 100_000, seed=n).var(0).sum()) for n in (1, 2, 4, 16)}
     assert V[1] > V[2] > V[4] > V[16]
     assert (V[1] - V[2]) / (V[2] - V[4]) == pytest.approx(2.0, abs=0.25)
@@ -440,7 +440,7 @@ def test_gapped_keeps_the_drawn_category_on_top(gap):
 
 
 def test_gapped_leaves_gapped_logits_alone():
-    problem = c.Problem(1, 3)
+    problem = c.SmallProblem(1, 3)
     problem.logits = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
     ours, plain = gradients(GappedStraightThrough(0.7), problem), gradients(stochastic(0.7), problem)
     torch.manual_seed(1)
@@ -479,8 +479,8 @@ def test_tau_rises_to_its_ceiling():
 
 def check_decoupled(estimator, tau):
     """Value and draws are those of the logits over the forward temperature."""
-    problem = c.Problem(2, 3, extreme=0.4)
-    tempered = c.Problem(2, 3, extreme=0.4)
+    problem = c.SmallProblem(2, 3, extreme=0.4)
+    tempered = c.SmallProblem(2, 3, extreme=0.4)
     tempered.logits = problem.logits / tau
     value, _, of_parameters = tempered.truth()
     c.assert_mean(c.runner(estimator, problem), [value, None, of_parameters], "forward temperature")

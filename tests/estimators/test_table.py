@@ -3,7 +3,7 @@
 import pytest
 
 from hardmax.estimators import CARMS, Softmax
-from hardmax.estimators.__main__ import FOLDER, first_reference, rewritten, table, typeset
+from hardmax.estimators.__main__ import FOLDER, estimators_table, first_reference, rewritten, typeset
 from helpers.commands import ROOT
 
 README = ROOT / "README.md"
@@ -17,7 +17,7 @@ def test_the_readme_has_the_table_of_what_the_classes_say():
 
 def test_nothing_but_the_table_is_rewritten():
     stale = "before\n<!-- estimators -->\nold\n<!-- end of estimators -->\nafter | old\n"
-    assert rewritten(stale) == stale.replace("old\n<", f"\n{table()}\n<")
+    assert rewritten(stale) == stale.replace("old\n<", f"\n{estimators_table()}\n<")
     for broken in ("no comments", stale.replace("end of", ""), stale + stale):
         with pytest.raises(ValueError, match="must be there once"):
             rewritten(broken)

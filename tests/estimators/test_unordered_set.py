@@ -50,7 +50,9 @@ def test_exact_over_the_law_of_all_sets(samples, baseline, problem):
 
 
 @pytest.mark.parametrize("baseline", [True, False])
-@pytest.mark.parametrize(("samples", "problem"), [(5, c.Problem(1, 5)), (8, c.Problem(3, 2)), (8, c.Problem(2, 2))])
+@pytest.mark.parametrize(
+    ("samples", "problem"), [(5, c.SmallProblem(1, 5)), (8, c.SmallProblem(3, 2)), (8, c.SmallProblem(2, 2))]
+)
 def test_the_set_of_everything_is_exact_in_every_draw(samples, baseline, problem):
     """Also where the set has more members than there are configurations."""
     logits, parameters = problem.leaves(20)
@@ -62,7 +64,7 @@ def test_the_set_of_everything_is_exact_in_every_draw(samples, baseline, problem
 @pytest.mark.parametrize("samples", [2, 3, 4, 8])
 def test_exact_beside_categories_of_probability_zero(samples):
     """Fewer configurations than members, too: two times one are possible."""
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     for ruled_out in ([[0, 1]], [[0, 1], [1, 2]], [[0, 1], [1, 2], [1, 0]], [[0, 1], [0, 0], [1, 2], [1, 0]]):
         for k, category in ruled_out:
             problem.logits[k, category] = -torch.inf
@@ -74,7 +76,7 @@ def test_exact_beside_categories_of_probability_zero(samples):
 
 
 def test_one_member_is_reinforce():
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     logits, parameters = problem.leaves(7)
     estimator = UnorderedSet(1, baseline=False)
     estimator.members = lambda log_p: torch.randint(3, (1, 7, 2), generator=torch.Generator().manual_seed(0))
@@ -87,7 +89,7 @@ def test_one_member_is_reinforce():
 
 @pytest.mark.parametrize("samples", [2, 4])
 def test_baseline_removes_a_constant_from_every_draw(samples):
-    problem = c.Problem(2, 3)
+    problem = c.SmallProblem(2, 3)
     logits = problem.leaves(50)[0]
     estimator = UnorderedSet(samples)
     (found,) = torch.autograd.grad(estimator(logits, lambda z: torch.full(z.shape[:-2], 7.0)).sum(), logits)
@@ -175,7 +177,7 @@ MUTATIONS = {
 def test_wrong_signs_in_the_weights_are_rejected(mutation, samples, baseline, monkeypatch):
     right = unordered_set.log1mexp
     monkeypatch.setattr(unordered_set, "log1mexp", lambda x: MUTATIONS[mutation](x, right))
-    problem = c.Problem(1, 5)
+    problem = c.SmallProblem(1, 5)
     expected, _ = enumerated_sets(UnorderedSet(samples, baseline), problem)
     with pytest.raises(AssertionError, match="all sets: value is off"):
         c.assert_close(expected, problem.truth(), "all sets")
@@ -253,7 +255,7 @@ def test_twenty_variables(dtype, scale):
 
     estimator = UnorderedSet(4)
     (found,) = torch.autograd.grad(estimator(expanded, objective).sum(), expanded)
-    moments = c.Moments()
+    moments = c.MeanOfDraws()
     moments.add(found.double())
     scores = c.z_scores(moments, exact.double())
     p = logits.softmax(-1)

@@ -34,13 +34,13 @@ def test_exact_and_local_expectation_measure_no_bias(task):
     """Beside an estimator whose relaxed layers would be biased: each is nested in itself."""
     rivals = "measure.rivals=[exact,local_expectation]"
     state, _ = of_task(task, "estimator=gumbel_softmax", rivals, "measure.draws=100", "measure.reference_draws=0")
-    found, _ = state.measuring.take(0)
+    found, _ = state.measuring.measure_all(0)
     assert found["truth/exact"] == 0
-    places = ["encoder"] if state.task.whole else WHERE
+    places = ["encoder"] if state.task.parameters_only else WHERE
     for where in places:
         size = found[f"{where}/true_norm"] ** 2
         exact = {name: found[f"rivals/exact/{where}/{name}"] for name in ("bias2", "mse", "cosine", "variance")}
-        if state.task.whole:  # it enumerates word by word, but the cost of another word is one draw
+        if state.task.parameters_only:  # it enumerates word by word, but the cost of another word is one draw
             assert abs(exact["bias2"]) < 4 * found[f"rivals/exact/{where}/bias2_error"] + 1e-6 * size
         else:
             assert exact == pytest.approx(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hardmax.gradients import BLOCKS, Known, Moments, RunningVariance
+from hardmax.gradients import BLOCKS, Moments, RunningVariance, TrueGradient
 
 
 def statistics(g, truth=None):
@@ -18,8 +18,8 @@ def test_gradients_of_any_size_have_the_statistics_of_ordinary_ones(scale):
     torch.manual_seed(0)
     g = torch.randn(40, 3, 4) + 0.5
     truth = torch.full((3, 4), 0.4)
-    ordinary = statistics(g, Known("exact", truth))
-    found = statistics(g * scale, Known("exact", truth * scale))
+    ordinary = statistics(g, TrueGradient("exact", truth))
+    found = statistics(g * scale, TrueGradient("exact", truth * scale))
     powers = {"variance": 2, "variance_mean": 2, "bias2": 2, "mse": 2, "norm": 1, "rms_norm": 1, "true_norm": 1}
     for name, value in ordinary.items():
         factor = scale ** powers.get(name.removesuffix("_error"), 0)

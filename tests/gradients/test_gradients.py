@@ -11,13 +11,13 @@ from hardmax.gradients import (
     BLOCKS,
     WHERE,
     Draws,
-    Known,
     Moments,
     RunningVariance,
-    fill,
+    TrueGradient,
+    add_draws,
     forked_random,
     measure,
-    noises,
+    noise_by_source,
     truth_of,
 )
 from hardmax.tasks.base import Problem, Task
@@ -66,7 +66,7 @@ def test_statistics_are_their_definitions():
     torch.manual_seed(0)
     g = torch.randn(50, 4, 6, dtype=torch.float64) + 0.3
     truth = torch.full((4, 6), 0.25, dtype=torch.float64)
-    found = without_errors(moments_of(g, Known("exact", truth)).statistics())
+    found = without_errors(moments_of(g, TrueGradient("exact", truth)).statistics())
     z = (g.mean(0) - truth) / (g.var(0) / 50).sqrt()
     assert found == pytest.approx(brute(g, truth) | {"worst_z": float(z.abs().max())})
 
@@ -76,7 +76,7 @@ def test_statistics_beside_a_reference():
     torch.manual_seed(0)
     g = torch.randn(50, 4, 6, dtype=torch.float64) + 0.3
     other = 2 * torch.randn(200, 4, 6, dtype=torch.float64) + 0.9
-    found = moments_of(g, Known("other", moments_of(other, coordinates=True))).statistics()
+    found = moments_of(g, TrueGradient("other", moments_of(other, coordinates=True))).statistics()
     z = (g.mean(0) - other.mean(0)) / (g.var(0) / 50 + other.var(0) / 200).sqrt()
     expected = brute(g, other.mean(0), other.var(0).sum(-1) / 200) | {"worst_z": float(z.abs().max())}
     assert without_errors(found) == pytest.approx(expected)
@@ -94,7 +94,11 @@ def test_standard_errors_are_the_spread_of_repeated_measurements(bias, reference
     make = lambda n: mean + torch.randn(n, 2, 3, dtype=torch.float64) * torch.rand(n, 2, 1, dtype=torch.float64)
     results = []
     for _ in range(300):
-        truth = Known("r", moments_of(make(reference), coordinates=True)) if reference else Known("exact", mean)
+        truth = (
+            TrueGradient("r", moments_of(make(reference), coordinates=True))
+            if reference
+            else TrueGradient("exact", mean)
+        )
         results.append(moments_of(make(40) * torch.tensor(1 + bias), truth).statistics())
     for name in ("norm", "rms_norm", "variance", "variance_mean", "snr", "bias2", "mse", "cosine", "cosine_mean"):
         values = torch.tensor([r[name] for r in results], dtype=torch.float64)
@@ -125,10 +129,10 @@ def test_variance_does_not_cancel():
 
 def test_what_is_undefined_is_none():
     g = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
-    found = moments_of(g, Known("exact", torch.zeros(1, 2)), parts=(1, 1)).statistics()
+    found = moments_of(g, TrueGradient("exact", torch.zeros(1, 2)), parts=(1, 1)).statistics()
     undefined = ("relative_bias", "relative_bias_error", "cosine", "cosine_mean", "variance_error")
     assert all(found[name] is None for name in undefined)
-    found = moments_of(g, Known("exact", torch.tensor([[1.0, 0.0]])), parts=(1, 1)).statistics()
+    found = moments_of(g, TrueGradient("exact", torch.tensor([[1.0, 0.0]])), parts=(1, 1)).statistics()
     assert found["cosine"] == 0.5, "a gradient of zero counts 0"
 
 
@@ -206,7 +210,7 @@ def exact_by_hand(task, batch):
 @pytest.mark.parametrize("kl", ["analytic", "sampled"])
 def test_enumeration_knows_the_gradient(kl):
     task = small_task(kl=kl)
-    batch = task.held_aside(4)
+    batch = task.measurement_batch(4)
     problem = task.problem(batch)
     truth = truth_of(task, problem)
     for where, by_hand in zip(WHERE, exact_by_hand(task, batch), strict=True):
@@ -220,7 +224,7 @@ def test_enumeration_knows_the_gradient(kl):
 def test_measuring_agrees_with_a_loop_of_backward_passes(estimator):
     """Every figure, to the logits and to the encoder, within six standard errors, themselves from ten blocks."""
     task = small_task()
-    batch = task.held_aside(4)
+    batch = task.measurement_batch(4)
     problem = task.problem(batch)
     estimator.eval()
     torch.manual_seed(2)
@@ -242,7 +246,7 @@ def test_measuring_agrees_with_a_loop_of_backward_passes(estimator):
 def test_unbiased_estimators_measure_no_bias(estimator, reference):
     """Over 50 seeds the mean of the debiased squared bias is within 3 standard errors of 0, or else there is a bias."""
     task = small_task()
-    batch = task.held_aside(4)
+    batch = task.measurement_batch(4)
     problem = task.problem(batch)
     measured = {where: [] for where in WHERE}
     for seed in range(50):
@@ -251,8 +255,8 @@ def test_unbiased_estimators_measure_no_bias(estimator, reference):
                 truth = truth_of(task, problem)
             else:
                 moments = {where: Moments(coordinates=True) for where in WHERE}
-                fill(Draws(task, reference, problem), moments, 60)
-                truth = {where: Known("reference", x) for where, x in moments.items()}
+                add_draws(Draws(task, reference, problem), moments, 60)
+                truth = {where: TrueGradient("reference", x) for where, x in moments.items()}
             found = measure(task, estimator, problem, 30, truth)
         for where in WHERE:
             measured[where].append(found[f"{where}/bias2"])
@@ -265,7 +269,7 @@ def test_unbiased_estimators_measure_no_bias(estimator, reference):
 
 def test_variance_to_the_encoder_falls_with_the_batch():
     toy = Toy(variables=2, categories=4, objective="quadratic")
-    found = measure(toy, Reinforce(samples=2, baseline="leave_one_out"), toy.problem(toy.held_aside(20)), 2000)
+    found = measure(toy, Reinforce(samples=2, baseline="leave_one_out"), toy.problem(toy.measurement_batch(20)), 2000)
     assert found["encoder/variance"] == pytest.approx(found["logits/variance"] / 20, rel=0.1)
 
 
@@ -282,7 +286,7 @@ def test_variance_to_the_encoder_falls_with_the_batch():
 )
 def test_costs_are_counted(estimator, rows, differentiated):
     task = small_task()
-    found = measure(task, estimator, task.problem(task.held_aside(4)), 20)
+    found = measure(task, estimator, task.problem(task.measurement_batch(4)), 20)
     assert (found["evaluations"], found["objective_gradients"], found["draws"]) == (rows, differentiated, 20)
     assert found["truth/exact"] == 0
     for where in WHERE:
@@ -291,7 +295,7 @@ def test_costs_are_counted(estimator, rows, differentiated):
 
 def test_draws_go_on_until_a_precision_is_reached():
     task = small_task()
-    problem = task.problem(task.held_aside(4))
+    problem = task.problem(task.measurement_batch(4))
     found = measure(task, Reinforce(4, "leave_one_out"), problem, 20, precision=0.05)
     assert 20 < found["draws"] <= 2000
     for where in WHERE:
@@ -312,7 +316,7 @@ def test_whose_noise_it_is(kl):
             yield task.batch(torch.randint(task.examples, (4,), generator=generator), generator)
 
     torch.manual_seed(6)
-    found = noises(task, estimator, batches(300), 3)
+    found = noise_by_source(task, estimator, batches(300), 3)
     assert (found["batches"], found["draws_per_batch"]) == (300, 3)
     singles, within = [], []
     for batch in batches(2000):
@@ -336,9 +340,9 @@ def test_whose_noise_it_is(kl):
 
 def test_one_batch_over_and_over_has_no_minibatch_noise():
     task = small_task()
-    found = noises(task, Reinforce(2, "leave_one_out"), itertools.repeat(task.held_aside(4), 200), 3)
+    found = noise_by_source(task, Reinforce(2, "leave_one_out"), itertools.repeat(task.measurement_batch(4), 200), 3)
     assert abs(found["minibatch_noise"]) < 4 * found["minibatch_noise_error"]
-    found = noises(task, Softmax(), [task.held_aside(4), task.held_aside(8)[4:]], 2)
+    found = noise_by_source(task, Softmax(), [task.measurement_batch(4), task.measurement_batch(8)[4:]], 2)
     assert found["estimator_noise"] == 0
     assert found["minibatch_noise"] > 0
 
@@ -387,7 +391,7 @@ def test_parameters_within_the_objective_are_measured_too():
     by_loop = gradients_by_loop(task, estimator, batch, 1500)
     moments = {where: Moments() for where in WHERE}
     problem = task.problem(batch)
-    fill(Draws(task, estimator, problem), moments, 1500)
+    add_draws(Draws(task, estimator, problem), moments, 1500)
     for where, g in zip(WHERE, by_loop, strict=True):
         found, mean = moments[where].statistics(), g.mean(0)
         assert found["variance"] == pytest.approx(float(g.var(0).sum(-1).mean()), abs=6 * found["variance_error"])
@@ -405,7 +409,7 @@ def test_measuring_is_repeatable_and_leaves_no_trace():
     results = []
     for _ in range(2):
         with forked_random(torch.device("cpu"), 1, 2):
-            results.append(measure(toy, estimator, toy.problem(toy.held_aside(3)), 10))
+            results.append(measure(toy, estimator, toy.problem(toy.measurement_batch(3)), 10))
     assert results[0] == results[1]
     after = [*toy.state_dict().values(), *estimator.state_dict().values(), torch.get_rng_state()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -420,17 +424,17 @@ def test_memory_of_measuring_is_bounded():
     rows = []
     cost = toy.objective
     toy.objective = lambda z: rows.append(z.numel()) or cost(z)
-    measure(toy, Exact(), toy.problem(toy.held_aside(50)), 20)
+    measure(toy, Exact(), toy.problem(toy.measurement_batch(50)), 20)
     assert rows[1:] == [5**4 * 50 * 20] * 20, "the first asks what the objective depends on"
     rows.clear()
-    measure(toy, Reinforce(), toy.problem(toy.held_aside(50)), 1000)
+    measure(toy, Reinforce(), toy.problem(toy.measurement_batch(50)), 1000)
     assert max(rows) <= 2**17
 
 
 def test_chunked_products_are_a_loop_of_backward_passes():
     torch.manual_seed(0)
     task, estimator = DiscreteVAE(3, 4, [8], [8], bound_samples=1), Softmax(0.5)
-    batch = task.held_aside(5)
+    batch = task.measurement_batch(5)
     problem = task.problem(batch)
     found = measure(task, estimator, problem, 7)
     cost = estimator(problem.logits, problem.objective).mean()

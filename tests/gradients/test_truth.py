@@ -73,13 +73,13 @@ def two_layers(K, C):
 def test_configurations_of_all_layers_together_are_what_is_limited():
     for K, C, known in ((2, 8, True), (2, 9, False), (4, 3, False), (3, 4, True), (40, 40, False)):
         task = two_layers(K, C)
-        assert (truth_of(task, task.problem(task.held_aside(2))) is not None) == known, f"{C}^{K * 2}"
+        assert (truth_of(task, task.problem(task.measurement_batch(2))) is not None) == known, f"{C}^{K * 2}"
 
 
 def test_all_layers_are_enumerated():
     """The sum over both layers by hand."""
     task = two_layers(2, 3)
-    upper, lower = (x := task.held_aside(4)).tensor_split([task.half], -1)
+    upper, lower = (x := task.measurement_batch(4)).tensor_split([task.half], -1)
     every = torch.cartesian_prod(*[torch.arange(3)] * 2)
     z = torch.nn.functional.one_hot(every, 3).float()  # [9, 2, 3]
     first = (task.logits(upper, 0).log_softmax(-1).unsqueeze(0) * z.unsqueeze(1)).sum((-2, -1))  # [9, 4]
@@ -98,6 +98,6 @@ def test_an_exact_gradient_takes_no_random_numbers():
     task.nest(Reinforce())
     with forked_random(torch.device("cpu"), 1):
         before = torch.get_rng_state()
-        truth_of(task, task.problem(task.held_aside(2)))
+        truth_of(task, task.problem(task.measurement_batch(2)))
         assert torch.equal(before, torch.get_rng_state())
     assert not any(inner.running.pending for inner in task.inner)

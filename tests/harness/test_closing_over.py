@@ -19,6 +19,6 @@ class Closing(Toy):
 def test_an_objective_that_closes_over_the_logits_is_refused():
     task = Closing(categories=4)
     with pytest.raises(Refused, match=r"^Reinforce: objective closes over the logits: .* Take log_q=True"):
-        fit(task, Reinforce(), task.held_aside(3))
+        fit(task, Reinforce(), task.measurement_batch(3))
     fine = Toy(categories=4)
-    fit(fine, Reinforce(), fine.held_aside(3))
+    fit(fine, Reinforce(), fine.measurement_batch(3))

@@ -45,7 +45,7 @@ def test_a_picture_that_fails_does_not_fail_a_finished_training(command, tmp_pat
     monkeypatch.setattr(DiscreteVAE, "show", shown)
     code, _, err = command("estimator=reinforce", *LIGHT)
     assert code == 0
-    assert "what the model does is not shown: " in err
+    assert "no examples of the model were kept: " in err
     (folder,) = folders(tmp_path)
     assert (folder / "summary.json").is_file()
     assert not (folder / "failed.txt").exists()

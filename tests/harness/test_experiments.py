@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from hardmax.harness.config import build, check, key_of, plain
+from hardmax.harness.config import build, check, key_of, plain_config
 from hardmax.tasks.data import sets
 from helpers.commands import ROOT, composed, folders, rows_of
 from hydra_plugins.hardmax_rows import jobs
@@ -64,7 +64,7 @@ def test_every_row_can_be_built(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_small_is_a_smaller_part(experiment):
-    full, small = (plain(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
+    full, small = (plain_config(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
     changed = {key for key in full if full[key] != small[key]}
     assert "budget" in changed
     if experiment == "kool2020_bernoulli":  # trains nothing

@@ -78,7 +78,7 @@ def test_nothing_is_built_but_what_a_config_names(monkeypatch, tmp_path, part, t
     node = config[path[0]] if path else config
     node[last] = {"_target_": target, "_partial_": True}
     with pytest.raises(side_by_side.Refused, match="is named by no config of this installation or of --config-dir"):
-        side_by_side.check_targets(config, known, tmp_path)
+        side_by_side.check_saved_targets(config, known, tmp_path)
 
 
 def test_code_beside_a_config_is_not_run(foreign, measured, tmp_path, monkeypatch, capfd):
@@ -106,13 +106,13 @@ def test_a_config_does_not_say_where_files_are_written(foreign, measured, tmp_pa
     """A data set's files that are not in a folder are downloaded into it."""
     folder = foreign(part, {"_target_": "hardmax.tasks.data.mnist", "folder": str(tmp_path)})
     before = sorted(tmp_path.iterdir())
-    assert is_refused(measured(folder, "measure.rivals=[]"), folder, "where files lie is not for it to say")
+    assert is_refused(measured(folder, "measure.rivals=[]"), folder, "a saved config may not name a folder to read")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_stands_for_something_else_is_refused(foreign, measured):
     folder = foreign("task.variables", "${oc.env:HOME}")
-    assert is_refused(measured(folder, "measure.rivals=[]"), folder, "${oc.env:HOME} is no value")
+    assert is_refused(measured(folder, "measure.rivals=[]"), folder, "${oc.env:HOME} is an interpolation")
 
 
 def test_figures_of_a_measurement_are_not_written_through_links(foreign, measured, tmp_path):

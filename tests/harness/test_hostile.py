@@ -19,7 +19,7 @@ from scipy.io import savemat
 
 from hardmax.harness.shared import Refused
 from hardmax.harness.train import train
-from hardmax.reporting.runs import find
+from hardmax.reporting.runs import find_runs
 from hardmax.tasks.data import formats
 from hardmax.tasks.data.formats import Malformed
 from helpers.commands import ROOT, SHORT, folders, started
@@ -95,13 +95,13 @@ CRAFTED = {
     "a tensor that is not there": (calling(torch.Tensor, 10**9), "it calls torch Tensor"),
     "a bomb": (
         lambda good: changed(good, {"data/0": bytes(10**9)}, zipfile.ZIP_DEFLATED),
-        "unpacks to more than it has",
+        "would unpack to more bytes than its entries have",
     ),
     "cut off": (lambda good: good[: len(good) // 2], "not a zip file"),
     "noise": (lambda good: np.random.default_rng(0).bytes(5000), "not a zip file"),
     "nothing": (lambda good: b"", "not a zip file"),
     "another archive": (lambda good: saved(torch.zeros(3)), "it has no state, or no sizes"),
-    "another dictionary": (lambda good: saved({"state": {}, "sizes": {}}), "state is another"),
+    "another dictionary": (lambda good: saved({"state": {}, "sizes": {}}), "state does not match this run"),
     "no sizes": (lambda good: saved({"state": torch.load(io.BytesIO(good))["state"]}), "it has no state, or no sizes"),
     "other files": (
         lambda good: saved(torch.load(io.BytesIO(good)) | {"sizes": {"x": 1}}),
@@ -265,7 +265,7 @@ def test_configs_that_grow_or_nest_without_end_are_refused(command, measured, tm
     (folder,) = folders(tmp_path)
     with (folder / "config.yaml").open("a") as file:
         file.write(more)
-    found = find([tmp_path])
+    found = find_runs([tmp_path])
     assert found.runs == []
     assert found.notes == [f"not a run: {folder} (its config.yaml is not a run's)"]
     code, _, err = measured(folder, "measure.rivals=[]")
@@ -278,7 +278,7 @@ def test_deep_json_is_none(command, tmp_path):
     (folder,) = folders(tmp_path)
     for name in ("environment.json", "summary.json"):
         (folder / name).write_text(DEEP)
-    (run,) = find([tmp_path]).runs
+    (run,) = find_runs([tmp_path]).runs
     assert (run.status, run.environment) == ("unfinished", {})
 
 

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hardmax.harness.config import key_of, plain
+from hardmax.harness.config import key_of, plain_config
 from hardmax.harness.shared import said_once
 from hardmax.reporting.runs import Run, read
 from hardmax.tasks.base import Task
@@ -19,7 +19,7 @@ TOY = ["task=toy", "estimator=reinforce", "steps=2", "batch_size=4", *NONE]
 
 
 def key(*overrides):
-    return key_of(plain(composed(*overrides)))
+    return key_of(plain_config(composed(*overrides)))
 
 
 # ---------------------------------------------------------------- what is saved
@@ -38,7 +38,7 @@ TAKEN = [
 @pytest.mark.parametrize("choice", TAKEN, ids=" ".join)
 def test_what_is_saved_builds_the_task_with_its_data(tmp_path, choice):
     """Read back by itself, as by someone who has nothing but the file."""
-    config = plain(composed(*choice))
+    config = plain_config(composed(*choice))
     path = tmp_path / "config.yaml"
     OmegaConf.save(OmegaConf.create(config), path)
     saved = OmegaConf.to_container(OmegaConf.load(path), resolve=False)

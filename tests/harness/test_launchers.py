@@ -67,7 +67,7 @@ def test_submitit_writes_the_same_bytes_through_a_stop_and_a_time_limit(serial, 
     stopped.terminate()
     _, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 128 + signal.SIGTERM
-    assert "stopped with 1 of 1 jobs open; the same command goes on" in err
+    assert "stopped with 1 of 1 jobs unfinished; the same command goes on" in err
     before = rows(where)
     sweep = start(*TWO, LOCAL, where=where)
     wait_for_rows(sweep, where, before + 100)

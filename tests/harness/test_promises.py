@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from hardmax.harness import pause, refusals, tracking
 from hardmax.harness import run as run_module
-from hardmax.harness.config import key_of, plain
+from hardmax.harness.config import key_of, plain_config
 from hardmax.harness.folders import OpenFolder
 from hardmax.harness.shared import NotWritten
 from hardmax.harness.sweep import Sweep
@@ -39,7 +39,7 @@ def other_is_quicker(monkeypatch):
 
     def after_the_other(cfg, *rest):
         if cfg.seed == 2:
-            name = f"{cfg.seed}-{key_of(plain(cfg))}"
+            name = f"{cfg.seed}-{key_of(plain_config(cfg))}"
             folder = Path(cfg.output) / "toy" / "reinforce" / name
             folder.mkdir(parents=True, exist_ok=True)
             locks.append(FileLock(folder / "lock"))

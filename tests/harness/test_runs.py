@@ -209,7 +209,7 @@ def test_a_reference_stands_in_where_nothing_is_exact():
         assert rows[0][f"gradient/{key}"] is not None
     assert (rows[0]["gradient/encoder/batches"], rows[0]["gradient/encoder/draws_per_batch"]) == (3, 2)
     state, cfg = started("estimator=local_expectation", *SHORT, "measure.reference_draws=4", "task.variables=8")
-    found, _ = state.measuring.take(0)
+    found, _ = state.measuring.measure_all(0)
     same_draws = -2 * found["logits/variance"] / 4
     assert found["logits/bias2"] != pytest.approx(same_draws, rel=1e-3), "the reference has draws of its own"
     with pytest.raises(Refused, match=r"measure\.reference must be an unbiased estimator, got reinmax"):
@@ -421,7 +421,7 @@ def test_measuring_a_config(measured, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nowhere"], "nowhere: no folder of a finished run (config.yaml and state.pt)"),
+        (["nowhere"], "nowhere is not the folder of a finished run: config.yaml or state.pt is missing"),
         (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?)"),
         (["measure.rivals=[renforce]"], "measure.rivals: renforce does not exist (did you mean reinforce?)"),
         (["estimator.temperature=0"], "estimator=gumbel_softmax: temperature must be a number above 0, got 0"),
@@ -532,11 +532,14 @@ WRONG_ARGUMENTS = [
         "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
     ),
     (["estimator=vimco", "estimator.samples=1"], "estimator=vimco: samples must be an integer of at least 2, got 1"),
-    (["estimator=vimco"], "VIMCO: a bound bounds nothing beside the penalty that the task adds outside it (task.kl="),
-    (["estimator=vimco", "task=semi_supervised", "task.kl=sampled"], "VIMCO: a bound bounds nothing on this task: the"),
+    (["estimator=vimco"], "VIMCO: what it estimates is no bound once the task adds a penalty outside it (task.kl="),
+    (
+        ["estimator=vimco", "task=semi_supervised", "task.kl=sampled"],
+        "VIMCO: what it estimates is no bound on this",
+    ),
     (
         ["estimator=reweighted_wake_sleep", "task=text"],
-        "ReweightedWakeSleep: a bound bounds nothing beside the penalty that the task adds outside it (task.kl=",
+        "ReweightedWakeSleep: what it estimates is no bound once the task adds a penalty outside it (task.kl=",
     ),
     (["measure.rivals=[{reinforce:{nope:0}}]"], "measure: reinforce with nope=0: Key 'nope' is not in struct"),
     (["task.encoder_widths=64"], "task=dvae: encoder_widths must be a list of integers of at least 1, got 64"),
@@ -695,12 +698,12 @@ def test_a_sweep_side_by_side_and_its_report(tmp_path):
 
 def test_runs_with_other_settings_are_not_averaged(command, tmp_path):
     from hardmax.reporting.groups import grouped
-    from hardmax.reporting.runs import find
+    from hardmax.reporting.runs import find_runs
 
     for samples in (1, 2):
         assert command("estimator=reinforce", f"estimator.samples={samples}", *SHORT, "wandb.mode=disabled")[0] == 0
     assert command("estimator=softmax", "seed=3", *SHORT, "wandb.mode=disabled")[0] == 0
-    found = find([tmp_path / "output"])
+    found = find_runs([tmp_path / "output"])
     groups = grouped(found.runs, [], [], found.notes)["dvae"]
     assert [group.label for group in groups] == ["reinforce (samples=1)", "reinforce (samples=2)", "softmax"]
     assert not found.notes

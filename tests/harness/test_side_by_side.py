@@ -55,7 +55,7 @@ def test_flags_that_show_something_measure_nothing(own, measured, tmp_path):
     [
         (["-m", "task=toy"], "-m: measure.py puts estimators side by side by itself: measure.rivals=[NAME,NAME]"),
         (["a", "b"], "b: one run's folder is measured at a time, and a is given"),
-        (["a", "--config-dir", "conf"], "a: no folder of a finished run"),
+        (["a", "--config-dir", "conf"], "a is not the folder of a finished run"),
         (["--config-dir", "nowhere"], "nowhere' not found"),
         (["--unknown", "task=toy"], "unrecognized arguments: --unknown"),
         (["task=toy", "--config-dir", "conf", "estimator=min"], "estimator=min does not exist (did you mean mine?"),

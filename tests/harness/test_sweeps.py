@@ -58,7 +58,7 @@ def test_a_sweep_that_is_asked_to_stop_saves_and_goes_on(undisturbed, tmp_path, 
         process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
-    assert "jobs open; the same command goes on" in err
+    assert "jobs unfinished; the same command goes on" in err
     assert "Traceback" not in err
     assert not any(locked(p) for p in tmp_path.rglob("lock")), "a worker is still at it"
     code, _, err = finish(*SWEEP, *launcher, where=tmp_path)

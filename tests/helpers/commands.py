@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hardmax.harness import app, options
 from hardmax.harness.config import build
-from hardmax.harness.measuring import asked_for
+from hardmax.harness.measuring import reference_and_rivals
 from hardmax.harness.train import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def started(*overrides):
         cfg = hydra.compose("config", [*overrides])
         torch.manual_seed(cfg.seed)
         task, estimator = build(cfg, "task", "task"), build(cfg, "estimator", "estimator")
-        return prepare(cfg, task, estimator, torch.device("cpu"), *asked_for(cfg)), cfg
+        return prepare(cfg, task, estimator, torch.device("cpu"), *reference_and_rivals(cfg)), cfg
 
 
 def rows_of(folder):

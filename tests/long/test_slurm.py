@@ -146,7 +146,7 @@ def test_asked_to_stop_every_job_saves(undisturbed, where):
     sweep.send_signal(signal.SIGINT)
     _, err = sweep.communicate(timeout=60)
     assert sweep.returncode == 128 + signal.SIGINT
-    assert "stopped with 2 of 2 jobs open; the same command goes on" in err
+    assert "stopped with 2 of 2 jobs unfinished; the same command goes on" in err
     code, _, err = finish(*LONG, *SLURM, where=where, timeout=LONGEST)
     assert code == 0, err
     assert hashes(where) == undisturbed

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 
 from hardmax.reporting import tables
-from hardmax.reporting.biases import Comparison, Point, comparisons, points_of
+from hardmax.reporting.biases import BiasComparison, Point, comparisons, points_of
 from hardmax.reporting.charts import CUT, STRIP, axis_limits, bias_chart, bias_rows, curves_picture, cut_rows, limits
 from hardmax.reporting.curves import curve_of
+from hardmax.reporting.final_figures import results_of
 from hardmax.reporting.groups import grouped
 from hardmax.reporting.looks import looks
-from hardmax.reporting.results import results_of
-from hardmax.reporting.runs import find
-from hardmax.reporting.side_by_side import table
+from hardmax.reporting.runs import find_runs
+from hardmax.reporting.side_by_side import printed_table
 from hardmax.reporting.words import Words
 from helpers.made_up import run
 
@@ -100,7 +100,7 @@ def test_no_bias_is_neither_a_limit_nor_a_point_of_a_logarithmic_axis(tmp_path, 
     """Exactly 0; rounding of the gradient; and rounding of the cost, of which the gradient is a difference."""
     measured(tmp_path, "exact", bias2)
     measured(tmp_path, "biased", 1e-7, variance=1e-5, error=1e-9)
-    ((_, groups),) = grouped(find([tmp_path]).runs, [], [], []).items()
+    ((_, groups),) = grouped(find_runs([tmp_path]).runs, [], [], []).items()
     results = results_of("dvae", groups)
     assert results.bias("exact", "logits") == (0.0, 0.0, False)
     cells = {group.label: cells for group, cells in tables.final_table(results).rows}
@@ -124,7 +124,7 @@ def test_no_bias_is_neither_a_limit_nor_a_point_of_a_logarithmic_axis(tmp_path, 
 
 def test_a_bias_of_a_short_gradient_is_seen(tmp_path):
     measured(tmp_path, "biased", (1e-6) ** 2)
-    ((_, groups),) = grouped(find([tmp_path]).runs, [], [], []).items()
+    ((_, groups),) = grouped(find_runs([tmp_path]).runs, [], [], []).items()
     assert results_of("dvae", groups).bias("biased", "logits")[0] == pytest.approx(1e-3)
 
 
@@ -132,9 +132,9 @@ def test_estimators_without_bias_and_noise_lie_side_by_side():
     points = [Point(name, name, 0.0, False, 0.0, 1, 0.1) for name in "abcd"] + [
         Point("e", "e", 0.1, False, 1.0, 1, 0.1)
     ]
-    rows = bias_rows(Comparison("title", points), at_equal_cost=False)
+    rows = bias_rows(BiasComparison("title", points), at_equal_cost=False)
     assert len({row["x"] for row in rows}) == 5
-    assert "no bias" not in str(bias_chart(Comparison("title", points[-1:])).to_dict())
+    assert "no bias" not in str(bias_chart(BiasComparison("title", points[-1:])).to_dict())
 
 
 def test_rounding_is_no_bias_where_estimators_are_measured():
@@ -149,7 +149,7 @@ def test_rounding_is_no_bias_where_estimators_are_measured():
     rows = pd.DataFrame([{"estimator": "exact", "bias2": 1e-10, **row}])
     (point,) = points_of(rows)
     assert (point.bias, point.limit, point.deviation) == (0.0, False, 0.0)
-    assert table(rows)["bias / |g|"].tolist() == ["0"]
+    assert printed_table(rows)["bias / |g|"].tolist() == ["0"]
 
 
 # ---------------------------------------------------------------- looks

@@ -25,10 +25,10 @@ import yaml
 from PIL import Image
 
 from hardmax.harness import contents
-from hardmax.harness.contents import is_figure, shortened
+from hardmax.harness.contents import bounded_text, is_figure
 from hardmax.harness.shared import Refused
 from hardmax.reporting import examples, leaderboard, page, writing
-from hardmax.reporting.runs import find
+from hardmax.reporting.runs import find_runs
 from hardmax.reporting.spreadsheets import as_csv
 from helpers.made_up import picture, run
 from report import main
@@ -282,7 +282,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(page.charts, "bias_chart", lambda *_: SimpleNamespace(to_dict=dict))
     monkeypatch.setattr(page, "library", lambda: "")
     monkeypatch.setattr(writing, "pictures", lambda on: {})
-    monkeypatch.setattr(writing, "facts_of", lambda *_: [])
+    monkeypatch.setattr(writing, "read_published", lambda *_: [])
 
 
 def report(root):
@@ -319,7 +319,7 @@ def test_a_run_that_cannot_be_read_is_one_line(tmp_path, quick, way):
 def test_a_figure_with_which_nothing_can_be_reckoned_is_undefined(tmp_path, quick, way):
     root = tree(tmp_path, UNDEFINED[way])
     check(root, *report(root))
-    (odd,) = [run for run in find([root]).runs if run.estimator == "odd0"]
+    (odd,) = [run for run in find_runs([root]).runs if run.estimator == "odd0"]
     assert odd.finished
     assert odd.figures.get("test/elbo") is None
     assert odd.figures["cost/seconds"] == 2.0
@@ -344,7 +344,7 @@ def test_a_run_1500_folders_deep_is_found():
             os.chdir("d")
         run(Path(), "deep", 1)
         os.chdir(here)
-        assert {run.estimator for run in find([top]).runs} == {"arsm", "deep"}
+        assert {run.estimator for run in find_runs([top]).runs} == {"arsm", "deep"}
     finally:
         os.chdir(here)
         subprocess.run(["rm", "-rf", top], check=True)
@@ -352,7 +352,7 @@ def test_a_run_1500_folders_deep_is_found():
 
 def test_pictures_are_drawn_of_all_that_is_odd(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "library", lambda: "")
-    monkeypatch.setattr(writing, "facts_of", lambda *_: [])
+    monkeypatch.setattr(writing, "read_published", lambda *_: [])
     monkeypatch.setattr(writing.vl_convert, "svg_to_png", lambda *_, **__: b"")  # which texts have passed by then
     words = (
         "losses",
@@ -388,10 +388,10 @@ def test_a_linked_folder_is_not_followed_and_noted(tmp_path):
     run(tmp_path / "elsewhere", "linked", 1)
     root = tree(tmp_path)
     (root / "dvae/linked").symlink_to(tmp_path / "elsewhere/dvae/linked/1-key")
-    found = find([root])
+    found = find_runs([root])
     assert "linked" not in {run.estimator for run in found.runs}
     assert found.notes == [f"a link, not followed: {root / 'dvae/linked'}"]
-    assert "linked" in {run.estimator for run in find([root / "dvae/linked"]).runs}, "as it is named"
+    assert "linked" in {run.estimator for run in find_runs([root / "dvae/linked"]).runs}, "as it is named"
 
 
 def test_a_folder_that_cannot_be_read_is_noted(tmp_path, monkeypatch):
@@ -400,7 +400,7 @@ def test_a_folder_that_cannot_be_read_is_noted(tmp_path, monkeypatch):
     scandir = os.scandir
     denied = lambda path: scandir(path) if path.name != "private" else scandir("/proc/1/nothing")
     monkeypatch.setattr(os, "scandir", denied)
-    found = find([root])
+    found = find_runs([root])
     assert found.notes == [f"cannot be read: {root / 'private'} (No such file or directory)"]
     assert len(found.runs) == 4
 
@@ -408,7 +408,7 @@ def test_a_folder_that_cannot_be_read_is_noted(tmp_path, monkeypatch):
 def test_rows_without_end_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(contents, "MOST_ROWS", 3)
     root = tree(tmp_path)
-    found = find([root])
+    found = find_runs([root])
     assert found.runs == []
     assert all("metrics.jsonl has more than 3 lines" in note for note in found.notes)
 
@@ -416,10 +416,10 @@ def test_rows_without_end_are_left_out(tmp_path, monkeypatch):
 def test_long_texts_stay_different(tmp_path):
     for n in (1, 2):
         run(tmp_path, settings={"optimizer.lr": "x" * 100_000 + str(n)}, name=f"key{n}")
-    values = [run.config["optimizer.lr"] for run in find([tmp_path]).runs]
+    values = [run.config["optimizer.lr"] for run in find_runs([tmp_path]).runs]
     assert len(set(values)) == 2
     assert all(len(value) <= contents.MOST_LETTERS + 50 and "100,001 letters" in value for value in values)
-    assert shortened("a\x1bb") == "a?b"
+    assert bounded_text("a\x1bb") == "a?b"
 
 
 @pytest.mark.parametrize("number", [0, 0.0, -3, 1e-100, 1e100, -2.5, 10**99])

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from hardmax.reporting import tables
+from hardmax.reporting.final_figures import results_of
 from hardmax.reporting.groups import grouped
 from hardmax.reporting.page import answer
-from hardmax.reporting.published.values import facts
-from hardmax.reporting.results import results_of
-from hardmax.reporting.runs import find
+from hardmax.reporting.published.values import read_published
+from hardmax.reporting.runs import find_runs
 from hardmax.reporting.settings import canonical, texts
 from hardmax.reporting.statistics import AS_GOOD, BEST
 from hardmax.reporting.writing import published_beside, write
@@ -20,7 +20,7 @@ from helpers.made_up import run
 
 def problems(folder, by=()):
     """Results by problem, and notes."""
-    found = find([folder])
+    found = find_runs([folder])
     groups = grouped(found.runs, list(by), [], found.notes)
     return {problem: results_of(problem, own) for problem, own in groups.items()}, found.notes
 
@@ -106,7 +106,12 @@ def test_equal_numbers_are_one_group(tmp_path):
 def test_numbers_are_short_and_never_two_alike(tmp_path):
     for n, rate in enumerate((0.99999, 0.999999, 0.12345678901234567, 1e-4)):
         run(tmp_path, "arsm", 1, -20.0 - n, settings={"optimizer.lr": rate}, name=str(n))
-    assert list(texts("optimizer.lr", find([tmp_path]).runs).values()) == ["0.99999", "0.999999", "0.1235", "0.0001"]
+    assert list(texts("optimizer.lr", find_runs([tmp_path]).runs).values()) == [
+        "0.99999",
+        "0.999999",
+        "0.1235",
+        "0.0001",
+    ]
     assert len(means(tmp_path)) == 4
     run(tmp_path / "other", "arsm", 1, settings={"optimizer.lr": 0.0006513466723912742})
     run(tmp_path / "other", "arsm", 1, settings={"optimizer.lr": 0.07}, name="other")
@@ -143,7 +148,7 @@ def test_pooled_options_are_said_and_get_no_marks(tmp_path):
     table = tables.final_table(results)
     assert not [cell for _, cells in table.rows for cell in cells if cell.marked]
     assert "6 of 6; over temperature=0.5, 2" in tables.as_markdown(table)
-    assert tables.heading(results) == (
+    assert tables.table_heading(results) == (
         "final figures, mean ± standard error over seeds and temperature; no marks, as options are pooled"
     )
     assert answer(results).startswith("Pooled over temperature: which is best is not said")
@@ -229,8 +234,8 @@ def test_a_published_value_is_joined_with_all_problems_of_a_task(tmp_path):
     value = {"name": "v", "value": -10.0, "metric": "valid/elbo", "choose": {"metric": "valid/elbo", "best": "highest"}}
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump({"tables": [{"table": "t", "where": {"task": "dvae"}, "values": [value]}]}))
-    groups = grouped(find([tmp_path]).runs, [], [], [])
-    found = published_beside([v for v in facts([file], find([tmp_path]).runs) if v.table == "t"], groups)
+    groups = grouped(find_runs([tmp_path]).runs, [], [], [])
+    found = published_beside([v for v in read_published([file], find_runs([tmp_path]).runs) if v.table == "t"], groups)
     assert {problem: [len(c.runs) for c in own] for problem, own in found.items()} == {
         "dvae, alpha=0.1": [1], "dvae, alpha=0.3": [], "dvae, alpha=1": [],
     }  # fmt: skip

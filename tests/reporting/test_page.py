@@ -8,7 +8,7 @@ import pytest
 from hardmax.reporting.charts import axis_limits, curve_rows, cut_rows
 from hardmax.reporting.curves import curve_of
 from hardmax.reporting.groups import grouped
-from hardmax.reporting.runs import find
+from hardmax.reporting.runs import find_runs
 from hardmax.reporting.writing import write
 from helpers.made_up import run
 
@@ -101,7 +101,7 @@ def test_axes_are_switched(page):
 
 def test_axes_are_those_of_pictures(page, report):
     """What the page's script computes is what Python does; the first row lies far off, and is marked."""
-    runs = find([report.parent.parent]).runs
+    runs = find_runs([report.parent.parent]).runs
     (groups,) = (own for problem, own in grouped(runs, [], [], []).items() if problem == "dvae")
     rows = curve_rows(filter(None, (curve_of(group, "valid/elbo", "steps", 200) for group in groups)))
     low, high = axis_limits(rows, log=False)

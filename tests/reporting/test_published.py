@@ -12,15 +12,15 @@ import pytest
 import yaml
 
 import report
-from hardmax.harness.config import plain
+from hardmax.harness.config import plain_config
 from hardmax.harness.shared import Refused
 from hardmax.reporting import reproduction
 from hardmax.reporting.published.experiments import experiment
-from hardmax.reporting.published.join import compare, judged
+from hardmax.reporting.published.join import compare_with_runs, judged
 from hardmax.reporting.published.texts import cells
-from hardmax.reporting.published.values import Value, config_keys, facts
+from hardmax.reporting.published.values import Value, config_keys, read_published
 from hardmax.reporting.reproduction import circumstance
-from hardmax.reporting.runs import find, read
+from hardmax.reporting.runs import find_runs, read
 from helpers.commands import composed
 
 HOOPER = ["experiment=hooper2026_polynomial", "task.power=2", "estimator=reinmax"]
@@ -48,9 +48,9 @@ def value(**changes):
         ({"error": 0.1}, [10.4, 10.6, 10.8], "agrees"),  # within 4.303 * (0.2^2 / 3 + 0.1^2)^0.5
         ({"error": 0.0}, [10.4, 10.6, 10.8], "differs"),  # exact, and the mean within 0.497 of it
         ({"decimals": 0}, [11.2, 11.4, 11.6], "agrees"),  # anything from 9.5 to 10.5
-        ({"open": ("batch size",)}, [9.9, 10.1, 10.3], "settings incomplete"),
-        ({"open": ("batch size",)}, [90.0, 91.0], "settings incomplete"),
-        ({"open": ("batch size",)}, [], "not run"),
+        ({"unpublished": ("batch size",)}, [9.9, 10.1, 10.3], "settings incomplete"),
+        ({"unpublished": ("batch size",)}, [90.0, 91.0], "settings incomplete"),
+        ({"unpublished": ("batch size",)}, [], "not run"),
         ({}, [], "not run"),
         ({"decimals": 1}, [10.04], "agrees"),
         ({"decimals": 1}, [10.2], "undecided"),
@@ -121,7 +121,7 @@ def make_run(where, *overrides, rows=(), finished=True, seed=1):
     chosen = {key: re.search(rf"{key}=(\w+)", " ".join(overrides)) for key in ("task", "estimator")}
     experiment = {"task": cfg.task._target_.rpartition(".")[2].lower(), "estimator": "exact"}
     choices = {key: match[1] if match else experiment[key] for key, match in chosen.items()} | {"seed": seed}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **plain(cfg)}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **plain_config(cfg)}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     about = {"commit": "0123456789abcdef", "device": "a machine", "python": "3.11", "versions": {"torch": "2"}}
     (folder / "environment.json").write_text(json.dumps(about))
@@ -135,9 +135,9 @@ def losses(*values, every=200):
 
 
 def beside(where, name="ReinMax", power="2"):
-    (wanted,) = [v for v in facts([]) if v.name == name and v.experiment == "hooper2026_polynomial"
+    (wanted,) = [v for v in read_published([]) if v.name == name and v.experiment == "hooper2026_polynomial"
                  and v.where["task.power"] == power]  # fmt: skip
-    return compare(wanted, find([where]).runs)
+    return compare_with_runs(wanted, find_runs([where]).runs)
 
 
 def test_finished_runs_with_all_settings_count(tmp_path):
@@ -199,7 +199,7 @@ def test_runs_of_another_experiment_do_not(tmp_path):
 )
 def test_the_first_steps_of_a_shorter_run_count_where_a_step_is_stated(tmp_path, changes, step, counts):
     run = read(make_run(tmp_path, *HOOPER, *changes, rows=losses(3.0, 2.0, 1.0)))
-    found = compare(value(experiment="hooper2026_polynomial", metric="train/loss", step=step), [run])
+    found = compare_with_runs(value(experiment="hooper2026_polynomial", metric="train/loss", step=step), [run])
     assert (found.mean == 2.0 and found.verdict != "smaller budget") == counts
 
 
@@ -210,10 +210,10 @@ def test_a_seed_counts_once(tmp_path):
     os.utime(again[0] / "summary.json", (1, 1))
     runs = [read(folder) for folder in (shorter, longer, *again)]
     at_the_end = value(experiment="hooper2026_polynomial", metric="train/loss")
-    assert compare(at_the_end, runs).mean == pytest.approx((1.0 + 1.5) / 2)
-    found = compare(dataclasses.replace(at_the_end, step=600), runs)
+    assert compare_with_runs(at_the_end, runs).mean == pytest.approx((1.0 + 1.5) / 2)
+    found = compare_with_runs(dataclasses.replace(at_the_end, step=600), runs)
     assert (found.mean, len(found.runs)) == (pytest.approx((1.0 + 1.5) / 2), 2)
-    anywhere = compare(value(metric="train/loss"), runs)
+    anywhere = compare_with_runs(value(metric="train/loss"), runs)
     assert anywhere.notes == ("several settings fit, which differ in steps",)
 
 
@@ -222,7 +222,14 @@ def test_runs_from_before_an_option_came_are_averaged_with_later_ones(tmp_path):
     config = yaml.safe_load((before / "config.yaml").read_text())
     del config["estimator"]["temperature"]
     (before / "config.yaml").write_text(yaml.safe_dump(config))
-    assert len(compare(value(metric="train/loss", where={"estimator": "reinmax"}), find([tmp_path]).runs).runs) == 2
+    assert (
+        len(
+            compare_with_runs(
+                value(metric="train/loss", where={"estimator": "reinmax"}), find_runs([tmp_path]).runs
+            ).runs
+        )
+        == 2
+    )
 
 
 def test_how_closely_a_run_is_watched_is_no_setting(tmp_path):
@@ -234,15 +241,15 @@ def test_the_best_of_several_settings_is_the_one_chosen(tmp_path):
     for lr, valid, test in ((0.1, 5.0, 1.0), (0.2, 3.0, 2.0), (0.3, 4.0, 3.0)):
         rows = [{"step": 1, "valid/cost": valid, "test/cost": test}]
         make_run(tmp_path, "estimator=reinforce", "task=toy", f"optimizer.lr={lr}", rows=rows)
-    runs, where = find([tmp_path]).runs, {"estimator": "reinforce"}
-    lowest = compare(value(where=where, choose={"metric": "valid/cost", "best": "lowest"}), runs)
+    runs, where = find_runs([tmp_path]).runs, {"estimator": "reinforce"}
+    lowest = compare_with_runs(value(where=where, choose={"metric": "valid/cost", "best": "lowest"}), runs)
     assert lowest.mean == 2
     assert lowest.notes[0] == "optimizer.lr=0.2, best of 3 by valid/cost"
-    assert compare(value(where=where, choose={"metric": "valid/cost", "best": "highest"}), runs).mean == 1
-    several = compare(value(where=where), runs)
+    assert compare_with_runs(value(where=where, choose={"metric": "valid/cost", "best": "highest"}), runs).mean == 1
+    several = compare_with_runs(value(where=where), runs)
     assert several.verdict == "not run"
     assert several.notes == ("several settings fit, which differ in optimizer.lr",)
-    assert compare(value(where={**where, "optimizer.lr": "3e-1"}), runs).mean == 3
+    assert compare_with_runs(value(where={**where, "optimizer.lr": "3e-1"}), runs).mean == 3
 
 
 @pytest.mark.parametrize(
@@ -262,7 +269,7 @@ def test_the_best_of_several_settings_is_the_one_chosen(tmp_path):
 )
 def test_where_in_a_run_a_figure_is_taken(tmp_path, changes, figure):
     folder = make_run(tmp_path, "task=toy", "estimator=arsm", rows=losses(8.0, 1.0, 3.0, 2.0))
-    found = compare(value(**changes), [read(folder)])
+    found = compare_with_runs(value(**changes), [read(folder)])
     assert found.mean == figure
 
 
@@ -291,7 +298,7 @@ def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdic
     quiet = ["measure.every=0", "valid.every=0", "wandb.mode=disabled", "output=runs"]
     code, _, err = command("-m", *setting, *quiet, *mutation, "seed=1,2,3")
     assert code == 0, err
-    found = compare(facts([tmp_path / "mine.yaml"])[-1], find([tmp_path / "runs"]).runs)
+    found = compare_with_runs(read_published([tmp_path / "mine.yaml"])[-1], find_runs([tmp_path / "runs"]).runs)
     assert (found.verdict, len(found.runs)) == (verdict, 3)
 
 
@@ -319,7 +326,7 @@ def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdic
         ({"decimals": 10**9}, "decimals must be a whole number from 0 to 20, got 1000000000"),
         ({"std": "0,1"}, "std must be a number of at least 0, got '0,1'"),
         ({"error": -1}, "error must be a number of at least 0, got -1"),
-        ({"open": "batch size"}, "open must be a list of texts, got 'batch size'"),
+        ({"unpublished": "batch size"}, "unpublished must be a list of texts, got 'batch size'"),
         ({"choose": "lowest"}, "choose must be metric: ... and best: lowest or highest, got 'lowest'"),
         ({"choose": {"best": 1}}, "choose must be metric: ... and best: lowest or highest, got {'best': 1}"),
         ({"where": "task"}, "where must be settings of runs by their keys, got 'task'"),
@@ -333,7 +340,7 @@ def test_a_wrong_entry_is_refused(tmp_path, entry, line):
     entry = {key: content for key, content in {**good, **entry}.items() if content is not None}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [{"table": "T", "values": [entry]}]}))
     with pytest.raises(Refused, match="mine.yaml: T, a: " + re.escape(line)) as refused:
-        facts([tmp_path / "mine.yaml"])
+        read_published([tmp_path / "mine.yaml"])
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -351,19 +358,19 @@ def test_a_wrong_entry_is_refused(tmp_path, entry, line):
 def test_a_file_of_another_form_is_refused(tmp_path, content, line):
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(Refused, match="mine.yaml: " + re.escape(line)) as refused:
-        facts([tmp_path / "mine.yaml"])
+        read_published([tmp_path / "mine.yaml"])
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_settings_of_runs_and_of_all_configs_can_be_asked_for(tmp_path):
     """Also of a task of the user's own, if there is a run of it."""
-    assert {key for found in facts([]) for key in found.where} <= config_keys()
+    assert {key for found in read_published([]) for key in found.where} <= config_keys()
     folder = make_run(tmp_path, "task=toy", "estimator=arsm", rows=losses(1.0))
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump({**config, "mine": {"own": 1}}))
     mine = {"table": "T", "metric": "test/cost", "values": [{"name": "a", "value": 1, "where": {"mine.own": 1}}]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [mine]}))
-    assert facts([tmp_path / "mine.yaml"], find([tmp_path]).runs)[-1].where == {"mine.own": "1"}
+    assert read_published([tmp_path / "mine.yaml"], find_runs([tmp_path]).runs)[-1].where == {"mine.own": "1"}
 
 
 @pytest.mark.parametrize("content", ["", "tables: [", "values: []"])
@@ -383,7 +390,7 @@ def test_no_such_file(tmp_path, monkeypatch, capsys, content):
 
 def test_every_published_value_can_be_met():
     """Its experiment exists, and a row of it has the settings; but for what the experiment's file leaves out."""
-    for found in facts([]):
+    for found in read_published([]):
         rows, params = experiment(found.experiment).rows, experiment(found.experiment).params
         keys = {k: v for k, v in found.where.items() if k not in params}
         fitting = [row for row in rows if all(k not in row or row[k] == v for k, v in keys.items())]
@@ -447,15 +454,17 @@ def test_an_estimator_has_one_look_in_all_panels_and_none_shares_it(tmp_path, mo
     drawn = []
     monkeypatch.setattr(reproduction, "curves_picture", lambda panels, _, looks: drawn.append((panels, looks)) or {})
     monkeypatch.setattr(reproduction, "as_png", lambda spec: b"")
-    monkeypatch.setattr(reproduction, "in_full", lambda run: True)
+    monkeypatch.setattr(reproduction, "ran_in_full", lambda run: True)
     for power, names in (("1.5", ["reinmax", "mve"]), ("2", ["reinmax", "st_gumbel_softmax"])):
         for name in names:
             rows = [{"step": step, "valid/gap": 1.0, "train/loss": 1.0} for step in (200, 10_000)]
             make_run(
                 tmp_path, "experiment=hooper2026_polynomial", f"task.power={power}", f"estimator={name}", rows=rows
             )
-    runs = find([tmp_path]).runs
-    reproduction.draw("hooper2026_polynomial", {"title": "", "curves": ["valid/gap"]}, runs, tmp_path / "picture.png")
+    runs = find_runs([tmp_path]).runs
+    reproduction.draw_courses(
+        "hooper2026_polynomial", {"title": "", "curves": ["valid/gap"]}, runs, tmp_path / "picture.png"
+    )
     ((panels, looks),) = drawn
     assert len(panels) == 2
     assert sorted(looks) == ["mve", "reinmax", "st_gumbel_softmax"]

@@ -20,13 +20,13 @@ from hardmax.reporting import tables
 from hardmax.reporting.biases import comparisons
 from hardmax.reporting.curves import curve_of, drawn
 from hardmax.reporting.examples import exhibits
+from hardmax.reporting.final_figures import results_of
 from hardmax.reporting.groups import chosen, grouped
-from hardmax.reporting.leaderboard import edge_of, panel, write_leaderboard
+from hardmax.reporting.leaderboard import edge_of, ranking_panel, write_leaderboard
 from hardmax.reporting.looks import DASHES, SHAPES, looks
 from hardmax.reporting.numbers import with_error
 from hardmax.reporting.provenance import provenance
-from hardmax.reporting.results import results_of
-from hardmax.reporting.runs import find
+from hardmax.reporting.runs import find_runs
 from hardmax.reporting.statistics import AS_GOOD, BEST, UNTESTED, WORSE, difference, verdicts
 from hardmax.reporting.writing import write
 from helpers.made_up import STEPS, picture, run
@@ -36,7 +36,7 @@ PNG = picture(8, 8)
 
 def groups_of(folder, by=(), only=()):
     """Groups on the only task below a folder, by label, and notes."""
-    found = find([folder])
+    found = find_runs([folder])
     groups = grouped(chosen(found.runs, list(only)), list(by), [], found.notes)
     (of_task,) = groups.values()
     return {group.label: group for group in of_task}, found.notes
@@ -157,13 +157,13 @@ def test_failed_unfinished_running_and_missing_runs_are_shown(tmp_path):
     assert "1 of 5; 1 failed, 1 running, 1 unfinished, 1 missing" in shown
     assert "0 of 5; 1 unfinished, 4 missing" in shown
     page = (tmp_path / "to/report.html").read_text()
-    assert f"failed at step 100 of {STEPS}, in no mean: arsm, seed 2" in page
+    assert f"failed at step 100 of {STEPS}, excluded from averages: arsm, seed 2" in page
     assert "NotFinite: the cost of step 7 is not finite" in page
     assert "missing: nvil, seeds 2, 3, 4, 5" in page
     table = pd.read_csv(tmp_path / "to/runs.csv").set_index(["label", "seed"])
     assert table.status["arsm", 4] == "running"
     assert len(table) == 10
-    assert sum("in no mean" in note for note in notes) == 4
+    assert sum("excluded from averages" in note for note in notes) == 4
 
 
 def test_figures_that_some_runs_lack_say_so(tmp_path):
@@ -177,7 +177,7 @@ def test_figures_that_some_runs_lack_say_so(tmp_path):
 def test_the_last_measurement_counts_even_if_undefined(tmp_path):
     rows = [{"step": 0, "gradient/logits/snr": 3.0}, {"step": 100, "gradient/logits/snr": None}]
     run(tmp_path, rows=rows)
-    (only,) = find([tmp_path]).runs
+    (only,) = find_runs([tmp_path]).runs
     assert only.figures["gradient/logits/snr"] is None
 
 
@@ -207,7 +207,7 @@ def test_damaged_and_foreign_files_are_noted(tmp_path):
     job = {"overrides": ["estimator=arsm", "estimator.samples=0"], "status": "failed", "reason": "samples must be ..."}
     (sweep / "job-0.json").write_text(json.dumps(job))
     (sweep / "job-1.json").write_text("{")
-    found = find([tmp_path, tmp_path / "dvae"])
+    found = find_runs([tmp_path, tmp_path / "dvae"])
     statuses = {run.estimator: run.status for run in found.runs}
     assert statuses == {"torn": "finished", "damaged": "unfinished", "bare": "finished"}
     notes = "\n".join(found.notes)
@@ -229,9 +229,9 @@ def test_several_processes_read_the_same(tmp_path, monkeypatch):
         run(tmp_path, seed=seed)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/config.yaml").write_text("just: text\n")
-    one = find([tmp_path])
+    one = find_runs([tmp_path])
     monkeypatch.setattr(reading, "MANY", 2)
-    several = find([tmp_path])
+    several = find_runs([tmp_path])
     assert [run.folder for run in several.runs] == [run.folder for run in one.runs]
     assert several.notes == one.notes
     for ours, theirs in zip(several.runs, one.runs, strict=True):
@@ -242,7 +242,7 @@ def test_several_processes_read_the_same(tmp_path, monkeypatch):
 def test_long_curves_are_thinned_without_losing_their_mean(tmp_path):
     rows = [{"step": step, "train/loss": float(step % 7), "cost/evaluations": step} for step in range(1, 2001)]
     run(tmp_path, rows=rows)
-    (only,) = find([tmp_path]).runs
+    (only,) = find_runs([tmp_path]).runs
     curve = only.curves["train/loss"]
     assert len(curve) == reading.POINTS
     assert curve[:, 3].mean() == pytest.approx(np.mean([step % 7 for step in range(1, 2001)]))
@@ -471,7 +471,7 @@ def test_bias_variance_and_cost_of_runs_rivals_and_measured_files(tmp_path):
     (tmp_path / "measured/dvae").mkdir(parents=True)
     (tmp_path / "measured/dvae/measured.csv").write_text("foreign\n1\n")
     groups, notes = groups_of(tmp_path)
-    at_end, at_arsm, of_file = comparisons("dvae", list(groups.values()), find([tmp_path]).measured, notes)
+    at_end, at_arsm, of_file = comparisons("dvae", list(groups.values()), find_runs([tmp_path]).measured, notes)
     assert [point.label for point in at_end.points] == ["arsm", "nvil"]
     assert (at_end.points[0].bias, at_end.points[0].limit) == (pytest.approx(1.0), False)
     assert at_end.points[0].deviation == pytest.approx(math.sqrt(2))
@@ -550,7 +550,7 @@ def test_tasks_without_a_ranking_are_left_out_of_the_leaderboard(tmp_path):
 def test_few_bad_figures_do_not_hide_the_others(values, edge):
     assert edge_of(values) == edge
     figures = [(label, value, 0.1, False) for label, value in zip("abcde", values, strict=False)]
-    (rows,) = panel(list("abcde"), "figure", figures, edge).to_dict()["datasets"].values()
+    (rows,) = ranking_panel(list("abcde"), "figure", figures, edge).to_dict()["datasets"].values()
     assert [row["note"] for row in rows] == [f"← −{-v:.0f}" if v < -10 else "" for v in values]
     assert [row["value"] for row in rows] == [edge if v < -10 else v for v in values]
 

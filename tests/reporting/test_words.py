@@ -5,9 +5,9 @@ import os
 
 import pytest
 
+from hardmax.reporting.final_figures import results_of
 from hardmax.reporting.groups import grouped
-from hardmax.reporting.results import results_of
-from hardmax.reporting.runs import find
+from hardmax.reporting.runs import find_runs
 from hardmax.reporting.statistics import BEST
 from hardmax.reporting.words import said_in, words
 from hardmax.reporting.writing import write
@@ -33,7 +33,7 @@ class Regret(Toy):
 
 
 def results(folder):
-    (groups,) = grouped(find([folder]).runs, [], [], []).values()
+    (groups,) = grouped(find_runs([folder]).runs, [], [], []).values()
     return results_of("own", groups)
 
 

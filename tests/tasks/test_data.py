@@ -273,7 +273,7 @@ def test_without_a_network_the_line_says_what_to_do(small, tmp_path, server):
 
 def test_without_room_for_a_download_the_line_says_so(small, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(FileNotFoundError, match=r"is not in .*, and there is no room for it"):
+    with pytest.raises(FileNotFoundError, match=r"is not in .*, and no folder could be written to"):
         LOAD(None)
     with pytest.raises(FileNotFoundError, match="folder=/nowhere: there is no such data folder"):
         LOAD("/nowhere")

@@ -94,7 +94,7 @@ def test_statistics_are_to_the_parameters():
     for estimator, variance in ((Exact(), 0), (Reinforce(1, "batch"), None)):
         task = small(estimator=estimator)
         with forked_random(torch.device("cpu"), 1):
-            found = measure(task, estimator, task.problem(task.held_aside(50)), 400)
+            found = measure(task, estimator, task.problem(task.measurement_batch(50)), 400)
         assert not any(name.startswith("logits/") for name in found)
         first = task.problem(torch.zeros(1)).penalty.mean()
         truth = gradients(task, task.exact_kl() - first)
@@ -110,7 +110,7 @@ def test_statistics_are_to_the_parameters():
 def test_nothing_but_the_random_stream_moves_while_measuring():
     estimator = Reinforce()
     task = small(estimator=estimator)
-    measure(task, estimator, task.problem(task.held_aside(5)), 3)
+    measure(task, estimator, task.problem(task.measurement_batch(5)), 3)
     assert all(p.grad is None for p in task.parameters())
     assert not any(e.running.pending for e in (estimator, *task.inner))
 

@@ -70,7 +70,7 @@ def test_the_gradient_of_the_shared_logit(start):
     assert task.free.grad.item() == pytest.approx(float(p * (1 - p)) * (0.6705 - 0.8505), rel=1e-5)
     if start == 0:
         assert task.free.grad.item() == pytest.approx(-0.045, rel=1e-5)
-    found = measure(task, Exact(), task.problem(task.held_aside(5)), 3)
+    found = measure(task, Exact(), task.problem(task.measurement_batch(5)), 3)
     assert found["encoder/true_norm"] == pytest.approx(abs(task.free.grad.item()), rel=1e-5)
     assert found["logits/bias2"] == pytest.approx(0, abs=1e-12)
     assert found["logits/variance_mean"] == 0

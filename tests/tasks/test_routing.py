@@ -19,7 +19,7 @@ def small(experts=3):
 
 def test_cost_and_gradients_are_sums_over_experts():
     task = small()
-    x, c = task.held_aside(7)
+    x, c = task.measurement_batch(7)
     problem = task.problem((x, c))
     ours = Exact()(problem.logits, problem.objective, problem.context)
     p = task.router(x).softmax(-1)
@@ -32,7 +32,7 @@ def test_cost_and_gradients_are_sums_over_experts():
 
 def test_only_the_chosen_expert_learns_from_an_image():
     task = small()
-    x, c = task.held_aside(1)
+    x, c = task.measurement_batch(1)
     with torch.no_grad():
         task.router[-1].bias.copy_(torch.tensor([0.0, 1e4, 0.0]))
     problem = task.problem((x, c))
@@ -66,7 +66,7 @@ def test_figures():
 def test_gradients_are_measured():
     task = small()
     with forked_random(torch.device("cpu"), 0):
-        found = measure(task, Reinforce(2, "leave_one_out"), task.problem(task.held_aside(10)), 20)
+        found = measure(task, Reinforce(2, "leave_one_out"), task.problem(task.measurement_batch(10)), 20)
     assert found["logits/variance"] > 0
     assert found["encoder/variance"] > 0
 

@@ -52,7 +52,7 @@ def loss(problem, estimator):
 def test_enumeration_marginalises_the_class(kl):
     task = small(kl=kl)
     task.labelled = lambda: 0.0
-    x = task.held_aside(5)
+    x = task.measurement_batch(5)
     problem, noise = parts(task, x)
     exact, ours = expected(task, x, noise), loss(problem, Exact())
     assert torch.allclose(ours, exact)
@@ -63,7 +63,7 @@ def test_enumeration_marginalises_the_class(kl):
 @pytest.mark.parametrize("estimator", [Reinforce(2, "leave_one_out"), ARSM()])
 def test_unbiased_estimators_are_unbiased(estimator):
     task = small()
-    problem, _ = parts(task, task.held_aside(5))
+    problem, _ = parts(task, task.measurement_batch(5))
     gradients = []
     for each, logits in ((Exact(), problem.logits), (estimator, problem.logits.expand(20_000, *problem.logits.shape))):
         logits = logits.detach().requires_grad_()

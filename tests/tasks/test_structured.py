@@ -48,7 +48,7 @@ def gradients(task, loss):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_cost_and_every_gradient_are_the_enumerated_ones(layers):
     task = small(layers)
-    x = task.held_aside(3)
+    x = task.measurement_batch(3)
     log_p, nats = outcomes(task, x)
     expected = (log_p.exp() * nats).sum(0)
     problem, estimator = task.problem(x), nested(task, Exact())
@@ -60,7 +60,7 @@ def test_cost_and_every_gradient_are_the_enumerated_ones(layers):
 @pytest.mark.parametrize("estimator", [Reinforce(2, "leave_one_out"), Reinforce(), ARSM()])
 def test_unbiased_estimators_are_unbiased_through_two_layers(estimator):
     task = small(C=3)
-    x = task.held_aside(1).expand(1000, -1)
+    x = task.measurement_batch(1).expand(1000, -1)
     log_p, nats = outcomes(task, x[:1])
     exact = gradients(task, (log_p.exp() * nats).sum(0).mean())
     torch.manual_seed(1)

@@ -102,7 +102,7 @@ def test_training_images_are_binarised_anew_and_held_out_ones_are_not():
     generator = torch.Generator().manual_seed(0)
     index = torch.arange(10)
     assert not torch.equal(vae.batch(index, generator), vae.batch(index, generator))
-    assert torch.equal(vae.held_aside(10), vae.held_aside(10))
+    assert torch.equal(vae.measurement_batch(10), vae.measurement_batch(10))
     assert set(vae.batch(index, generator).unique().tolist()) == {0.0, 1.0}
     means = torch.stack([vae.batch(index, generator) for _ in range(2000)]).mean(0)
     assert (means - vae.data.train_images[index]).abs().max() < 0.06, "five standard errors of a pixel"
@@ -193,13 +193,13 @@ def test_text_loss_is_the_elbo(kl):
     problem = text.problem(x)
     loss = (
         Exact()(problem.logits, problem.objective, problem.context, problem.log_q) + problem.penalty
-    ).mean() / text.per
+    ).mean() / text.nats_divisor
     z = torch.nn.functional.one_hot(torch.cartesian_prod(torch.arange(3), torch.arange(3)), 3).float()
     with torch.no_grad():
         nats = text.reconstruction(z.unsqueeze(1).expand(9, 50, 2, 3), x)
         log_q = text.logits(text.features(x)).log_softmax(-1)
         log_q = (log_q[:, 0, :, None] + log_q[:, 1, None, :]).flatten(1).T
-        expected = (log_q.exp() * (nats + log_q + 2 * math.log(3))).sum(0).mean() / text.per
+        expected = (log_q.exp() * (nats + log_q + 2 * math.log(3))).sum(0).mean() / text.nats_divisor
     assert loss.item() == pytest.approx(float(expected), rel=1e-5)
 
 
