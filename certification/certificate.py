@@ -119,7 +119,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
             "draws are independent": [Call(samplers.check_independent_samples, (small,))],
             "a gradient reaches the logits": [Call(samplers.check_gradient_reaches_logits, (small,))],
             **of_limits,
-            f"{samplers.MANY:,} draws are finite": [
+            f"{samplers.DRAWS_WITHOUT_NAN:,} draws are finite": [
                 Call(samplers.check_many_draws_are_finite, (precision,)) for precision in limits.PRECISIONS
             ],
         }

@@ -6,7 +6,7 @@ from torch import Tensor
 from hardmax.estimators import Estimator, sampling
 
 from . import expectations
-from .enumeration import ContinuousNoise, Run, enumerate_draws, patched, require
+from .enumeration import ContinuousNoise, RunOfDraws, enumerate_draws, patched, require
 from .expectations import EXACT, assert_close
 from .problems import SmallProblem
 
@@ -14,7 +14,7 @@ OF_DRAWS = ("expectation", "bound")  # targets of estimators that evaluate the o
 STEP = 1e-4  # of differences of the relaxed expectation: their error is its square
 
 
-def runner(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> Run:
+def runner(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> RunOfDraws:
     r"""Draws of value, logits' and parameters' gradients, ``[N, coordinates]`` each."""
 
     def run(draws):
@@ -75,7 +75,7 @@ def truths_of(estimator: Estimator, problem: SmallProblem, log_q: bool = False) 
     return [value, gradient if estimator.target == "relaxed" else None, of_parameters]
 
 
-def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run:
+def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:
     r"""Draws of a relaxation's expected value and gradients without its pathwise derivative."""
     noises = []
 
@@ -88,7 +88,7 @@ def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run
     return (score_of_noise if len(noises) == 1 else differences)(estimator, problem, log_q)
 
 
-def score_of_noise(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run:
+def score_of_noise(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:
     r"""The relaxed expectation's gradient by the score function: f(sample) times that of its Gumbel noise."""
 
     def run(draws):
@@ -111,7 +111,7 @@ def score_of_noise(estimator: Estimator, problem: SmallProblem, log_q: bool) -> 
     return run
 
 
-def differences(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run:
+def differences(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:
     r"""The relaxed expectation's gradient by central differences of the sample's cost, with the same noise."""
 
     def cost_at(logits, parameters, state):

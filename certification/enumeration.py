@@ -11,7 +11,7 @@ from hardmax.estimators import sampling
 
 COPIES = 100  # of a call, in which noise of any kind shows
 
-Run = Callable[[int], list[Tensor]]  # of a number N of draws, each result [N, coordinates]
+RunOfDraws = Callable[[int], list[Tensor]]  # of a number N of draws, each result [N, coordinates]
 
 
 class Failed(AssertionError):
@@ -91,7 +91,7 @@ def no_other_noise() -> Iterator[None]:
         raise ContinuousNoise
 
 
-def all_outcomes(run: Run, batch_dims: int = 0) -> tuple[Tensor, list[Tensor]]:
+def all_outcomes(run: RunOfDraws, batch_dims: int = 0) -> tuple[Tensor, list[Tensor]]:
     r"""The probability ``[N]`` of every outcome of ``run``'s draws, and the results ``[N, coordinates]`` of each.
 
     Raises:
@@ -115,7 +115,7 @@ def all_outcomes(run: Run, batch_dims: int = 0) -> tuple[Tensor, list[Tensor]]:
     return weight, results
 
 
-def enumerate_draws(run: Run, batch_dims: int = 0) -> list[Tensor]:
+def enumerate_draws(run: RunOfDraws, batch_dims: int = 0) -> list[Tensor]:
     r"""The exact expectation ``[coordinates]`` of each result of ``run``; raises as :func:`all_outcomes` does."""
     weight, results = all_outcomes(run, batch_dims)
     return [(weight.unsqueeze(-1) * r).sum(0) for r in results]

@@ -6,12 +6,12 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from .enumeration import Failed, Run
+from .enumeration import Failed, RunOfDraws
 
 FALSE_ALARM = 1e-3  # probability that a z-test of a right estimator asks for more draws
 DRAWS = 50_000  # of a z-test's first round; the second takes ten times as many
 EXACT = 1e-10  # error of an enumerated expectation that is rounding
-PARTS = ("value", "logits' gradient", "parameters' gradient")
+RESULT_PARTS = ("value", "logits' gradient", "parameters' gradient")
 
 Truths = Sequence[Tensor | float | None]
 
@@ -49,7 +49,12 @@ def z_bound(coordinates: int) -> float:
 
 
 def assert_mean(
-    run: Run, truths: Truths, what: str, against: Run | None = None, seed: int = 0, rounds=(DRAWS, 10 * DRAWS)
+    run: RunOfDraws,
+    truths: Truths,
+    what: str,
+    against: RunOfDraws | None = None,
+    seed: int = 0,
+    rounds=(DRAWS, 10 * DRAWS),
 ) -> None:
     r"""z-tests the mean of ``run(M) -> list of [M, coordinates]`` against ``truths`` in every coordinate.
 
@@ -73,14 +78,14 @@ def assert_mean(
             return
     i = worst.index(max(worst))
     truth = theirs[i].mean if against else theirs[i]
-    name = f"{PARTS[i]} is " if len(ours) == len(PARTS) else ""
+    name = f"{RESULT_PARTS[i]} is " if len(ours) == len(RESULT_PARTS) else ""
     said = multiple(ours[i].mean, truth, bound * ours[i].error())
     raise Failed(f"{what}: {name}off by {worst[i]:.1f} standard errors (bound {bound:.1f}){said}")
 
 
 def assert_close(results: Sequence[Tensor], truths: Truths, what: str) -> None:
     r"""Compares enumerated value, logits' and parameters' gradients with the truths that are not None."""
-    for name, result, truth in zip(PARTS, results, truths, strict=True):
+    for name, result, truth in zip(RESULT_PARTS, results, truths, strict=True):
         if truth is not None:
             error = (result - truth).abs().max()
             if not error < EXACT:  # NaN is not

@@ -20,7 +20,8 @@ EXTREME = [
     (-INF, 0.0, -INF),
 ]
 PRECISIONS = ["float32", "bfloat16", "float64"]
-ROUNDING = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.03}  # of a mean, relative to the largest coordinate
+# Of a mean, relative to the largest coordinate.
+ROUNDING_OF_PRECISION = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.03}
 MEANS_OF = 20_000  # draws, for each precision
 
 
@@ -84,7 +85,7 @@ def check_precision(estimator: Estimator, problem: SmallProblem, precision: str)
         means.append(MeanOfDraws())
         means[-1].add(torch.cat([cost.detach().reshape(MEANS_OF, -1), gradient.flatten(1)], -1).double())
     ours, theirs = means
-    tolerance = ROUNDING[precision] * theirs.mean.abs().max()
+    tolerance = ROUNDING_OF_PRECISION[precision] * theirs.mean.abs().max()
     error = (ours.error() ** 2 + theirs.error() ** 2).sqrt()
     beyond = (ours.mean - theirs.mean).abs() - tolerance - 5 * error
     if beyond.max() > 0:

@@ -11,11 +11,11 @@ from hardmax.estimators import Estimator, Reinforce
 
 from .behaviour import claimed_evaluations, evaluations
 from .checks import OF_DRAWS, another_way, runner, truths_of
-from .enumeration import ContinuousNoise, Run, all_outcomes
+from .enumeration import ContinuousNoise, RunOfDraws, all_outcomes
 from .expectations import DRAWS, EXACT
 from .problems import SmallProblem
 
-PARTS = 4  # of DRAWS draws each, where outcomes cannot be enumerated
+BATCHES_OF_DRAWS = 4  # of DRAWS draws each, where outcomes cannot be enumerated
 LEAVE_ONE_OUT = 2  # draws of the leave-one-out REINFORCE to compare with: the fewest
 
 
@@ -106,13 +106,13 @@ def measure_on(estimator: Estimator, problem: SmallProblem) -> Measurement:
     )
 
 
-def summaries(run: Run, batch_dims: int, seed: int = 11) -> list[Summary]:
+def summaries(run: RunOfDraws, batch_dims: int, seed: int = 11) -> list[Summary]:
     r"""Of value, logits' and parameters' gradients: enumerated if possible, else of seeded draws."""
     try:
         weight, results = all_outcomes(run, batch_dims)
     except ContinuousNoise:
         torch.manual_seed(seed)
-        draws = map(torch.cat, zip(*(run(DRAWS) for _ in range(PARTS)), strict=True))
+        draws = map(torch.cat, zip(*(run(DRAWS) for _ in range(BATCHES_OF_DRAWS)), strict=True))
         return [Summary(d.mean(0), d.T.cov().reshape(d.shape[1], -1), len(d)) for d in draws]
     means = [weight @ r for r in results]
     centred = [r - mean for r, mean in zip(results, means, strict=True)]

@@ -13,7 +13,7 @@ from .enumeration import Failed, require
 from .limits import list_of_first
 from .problems import SmallProblem
 
-MANY = 2_000_000  # draws among which no value may be NaN or infinite
+DRAWS_WITHOUT_NAN = 2_000_000  # draws among which no value may be NaN or infinite
 FEW = 1_000
 
 
@@ -107,11 +107,13 @@ def check_gradient_reaches_logits(sampler: Sampler, problem: SmallProblem) -> No
 
 
 def check_many_draws_are_finite(sampler: Sampler, precision: str) -> None:
-    r"""No draw among :data:`MANY` is NaN or infinite."""
+    r"""No draw among :data:`DRAWS_WITHOUT_NAN` is NaN or infinite."""
     torch.manual_seed(5)
-    bad, logits = 0, torch.zeros(MANY // 20, 4, 5, dtype=getattr(torch, precision))
+    bad, logits = 0, torch.zeros(DRAWS_WITHOUT_NAN // 20, 4, 5, dtype=getattr(torch, precision))
     with torch.no_grad():
         for _ in range(5):
             bad += int((~sampler.draw(logits).isfinite()).any(-1).sum())
     if bad:
-        raise Failed(f"{precision}: z is NaN or infinite in {bad:,} of {MANY:,} draws of 5 categories at logits 0")
+        raise Failed(
+            f"{precision}: z is NaN or infinite in {bad:,} of {DRAWS_WITHOUT_NAN:,} draws of 5 categories at logits 0"
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .certificate import Certificate, Outcome
 
-WIDTH = 58  # of the column that says what is meant
+LABEL_WIDTH = 58  # of the column that says what is meant
 
 
 def certificate_heading(certificate: "Certificate") -> Iterator[str]:
@@ -57,7 +57,7 @@ def figure_lines(certificate: "Certificate") -> Iterator[str]:
 
 
 def text_row(label: str, cells: list[str]) -> str:
-    return f"{label:<{WIDTH}}" + "".join(f"{cell:>20}" for cell in cells)
+    return f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>20}" for cell in cells)
 
 
 def number(value: float, error: float) -> str:
@@ -75,7 +75,7 @@ def percentage(value: float, error: float) -> str:
 
 def verdict(outcome: "Outcome") -> Iterator[str]:
     r"""Whether a claim holds; if not, what is wrong and how to see it again."""
-    yield f"{outcome.claim:<{WIDTH}}{'holds' if outcome.holds else 'FAILS'}"
+    yield f"{outcome.claim:<{LABEL_WIDTH}}{'holds' if outcome.holds else 'FAILS'}"
     if not outcome.holds:
         yield f"  {outcome.message}"
         yield from (f"    {line}" for line in outcome.code.splitlines())

@@ -7,7 +7,7 @@ from . import sampling
 from .base import Estimator, graft
 from .unordered_set import beam_search, log1mexp, log_prob_of_members
 
-NEGLIGIBLE = 1e-12  # probability of the rest below which it is left out: smaller ones are rounding errors
+NEGLIGIBLE_REST = 1e-12  # probability of the rest below which it is left out: smaller ones are rounding errors
 
 
 class SumAndSample(Estimator):
@@ -42,7 +42,7 @@ class SumAndSample(Estimator):
         cost = objective(one_hot)  # [S, *batch]
         summed = log_prob.exp()
         rest = log1mexp(log_prob.logsumexp(0, keepdim=True)).exp()
-        weight = torch.cat([summed, torch.where(rest > NEGLIGIBLE, rest, 0.0)])
+        weight = torch.cat([summed, torch.where(rest > NEGLIGIBLE_REST, rest, 0.0)])
         values = cost.detach().double()
         baseline = (log_prob.softmax(0) * values[:-1]).sum(0)  # the same whatever is drawn from the rest
         score = (weight * (values - baseline))[..., None, None]

@@ -8,7 +8,7 @@ from hardmax.checks import at_least, one_of
 from . import sampling
 from .base import Estimator, graft
 
-MOST = 8  # members: the weights go through all 2^S subsets
+MOST_MEMBERS = 8  # members: the weights go through all 2^S subsets
 
 
 class UnorderedSet(Estimator):
@@ -40,8 +40,10 @@ class UnorderedSet(Estimator):
     def __init__(self, samples: int = 4, baseline: bool = True):
         super().__init__()
         self.samples = at_least(1, samples=samples)
-        if samples > MOST:
-            raise ValueError(f"samples must be at most {MOST}, got {samples}: the weights go through 2^samples subsets")
+        if samples > MOST_MEMBERS:
+            raise ValueError(
+                f"samples must be at most {MOST_MEMBERS}, got {samples}: the weights go through 2^samples subsets"
+            )
         self.baseline = one_of([True, False], baseline=baseline)
         if baseline and samples < 2:
             raise ValueError(f"samples must be at least 2 with baseline=true, got {samples}")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NEGLIGIBLE = 1e-12  # a component is dead if its magnitude is at most this share of the largest
+DEAD_BELOW = 1e-12  # a component is dead if its magnitude is at most this share of the largest
 BLOCKS = 10  # of draws, which standard errors come from
 SQUARED_SAFELY = 1e-15, 1e15  # magnitudes whose squares, and many of them, are ordinary numbers in single precision
 
@@ -266,7 +266,7 @@ def squared_safely(magnitude: Tensor) -> bool:
 
 def dead_share_(magnitude: Tensor) -> Tensor:
     r"""Share of components ``[..., D]`` that are at most 1e-12 of the largest, ``[...]``; overwrites them."""
-    return magnitude.le_(NEGLIGIBLE * magnitude.amax(-1, keepdim=True)).mean(-1)
+    return magnitude.le_(DEAD_BELOW * magnitude.amax(-1, keepdim=True)).mean(-1)
 
 
 def finite_or_none(x: Tensor) -> float | None:

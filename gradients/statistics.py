@@ -7,7 +7,7 @@ from .draws import WHERE, Draws, add_draws, evaluating, places
 from .moments import Moments
 from .truth import Truth, truth_of
 
-PATIENCE = 100  # times the number of draws asked for, at most, for the sake of a precision
+MOST_TIMES_THE_DRAWS = 100  # times the number of draws asked for, at most, for the sake of a precision
 
 
 def measure(
@@ -51,7 +51,9 @@ def measure(
             add_draws(making, moments, more)
             found = {f"{where}/{k}": v for where, x in moments.items() for k, v in x.statistics().items()}
             made = moments["encoder"].draws
-            more = 0 if precision is None or precise(found, precision) else min(made, PATIENCE * draws - made)
+            more = (
+                0 if precision is None or precise(found, precision) else min(made, MOST_TIMES_THE_DRAWS * draws - made)
+            )
     rows, differentiated = (n / made for n in (making.cost.rows, making.cost.differentiated))
     for where in moments:
         for end in ("", "_error"):

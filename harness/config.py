@@ -22,9 +22,9 @@ from hardmax.paths import CONFIGS
 from .online import wandb_mode
 from .options import Budget, Device, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
-from .sources import GROUPS, config_of, located, targets_in
+from .sources import CODE_GROUPS, config_of, located, targets_in
 
-MOST = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
+LARGEST = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
 
 
 def check(cfg: DictConfig) -> None:
@@ -44,7 +44,7 @@ def check(cfg: DictConfig) -> None:
         if not low <= (value := OmegaConf.select(cfg, key)):
             kind = "a number" if isinstance(value, float) else "an integer"
             raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
-        if isinstance(value, int) and value > (most := MOST.get(key, sys.maxsize)):
+        if isinstance(value, int) and value > (most := LARGEST.get(key, sys.maxsize)):
             raise Refused(f"{key} must be at most {most}, got {value}")
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
@@ -70,7 +70,7 @@ def check(cfg: DictConfig) -> None:
 
 def check_own_targets(cfg: DictConfig) -> None:
     r"""Refuses a ``_target_`` that is no class or function, and a choice without one."""
-    for group in GROUPS:
+    for group in CODE_GROUPS:
         node = plain_value(cfg[group])
         if not isinstance(node, dict):
             if group != "data" or node is not None:

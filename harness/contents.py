@@ -21,7 +21,7 @@ MOST_ROWS, MOST_ROWS_BYTES = 1_000_000, 200_000_000
 MOST_NAMED = 3  # lines of a file that cannot be read; more are counted
 SMALLEST, LARGEST = 1e-100, 1e100  # numbers whose squares, and quotients of those, are numbers too
 LAST_STEP = 10**15
-NUMBERS = {int, float}  # and no truth values
+NUMBER_TYPES = {int, float}  # and no truth values
 IN_WORDS = {True: "true", False: "false", None: "null"}
 
 
@@ -127,7 +127,7 @@ def lines(path: Path, notes: list[str]) -> Iterator[dict]:
             raise ValueError(f"{path.name} has more than {MOST_ROWS:,} lines")
         try:
             row = orjson.loads(line) if line.strip() else None
-            if row and type(row["step"]) in NUMBERS and 0 <= row["step"] <= LAST_STEP:
+            if row and type(row["step"]) in NUMBER_TYPES and 0 <= row["step"] <= LAST_STEP:
                 yield row
             elif row is not None:
                 raise ValueError("no step")
@@ -158,7 +158,7 @@ def table_of(path: Path) -> pd.DataFrame:
 
 def is_figure(value: object) -> bool:
     r"""Whether a value is a number with which one can reckon: finite, and no larger or smaller than any figure is."""
-    return type(value) in NUMBERS and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
+    return type(value) in NUMBER_TYPES and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
 
 
 def reason_of(error: Exception) -> str:

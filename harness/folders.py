@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from .config import key_of
 from .shared import NOT_RESULTS, NotWritten, Refused
 
-LONGEST = 128  # letters of a name at W&B
+LONGEST_NAME = 128  # letters of a name at W&B
 
 
 def runs_of(output: str, task: str, estimator: str, seed: int, key: str) -> list[Path]:
@@ -133,8 +133,10 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
     for key in {"seed", *searched}:
         remove(common, key.lstrip("+"))
     own, shared = key_of(config), key_of(common)
-    config["name"] = config["name"] or f"{of_all}-{labels['seed']}-{own}{settings}"[:LONGEST]
-    config["wandb"]["group"] = config["wandb"]["group"] or f"{of_all}-{shared}{'' if searched else settings}"[:LONGEST]
+    config["name"] = config["name"] or f"{of_all}-{labels['seed']}-{own}{settings}"[:LONGEST_NAME]
+    config["wandb"]["group"] = (
+        config["wandb"]["group"] or f"{of_all}-{shared}{'' if searched else settings}"[:LONGEST_NAME]
+    )
     config["wandb"]["tags"] = list(dict.fromkeys([*config["wandb"]["tags"], labels["task"], labels["estimator"]]))
 
 

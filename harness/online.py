@@ -21,7 +21,7 @@ from hardmax.files import open_regular, read_text, write_whole
 
 from .shared import Refused
 
-PATIENCE = 10  # seconds that W&B may keep a run waiting at either end
+SECONDS_FOR_WANDB = 10  # seconds that W&B may keep a run waiting at either end
 OWN_ID = "wandb.id"  # a file in the run's folder
 ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
@@ -44,7 +44,7 @@ class WandbRun:
     Making one raises whatever W&B raises.
     """
 
-    def __init__(self, folder: Path, config: dict, mode: str, place: Path, patience: float = PATIENCE):
+    def __init__(self, folder: Path, config: dict, mode: str, place: Path, patience: float = SECONDS_FOR_WANDB):
         import wandb
 
         own_id = id_of(folder)

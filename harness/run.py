@@ -28,7 +28,7 @@ from .sweep import Sweep
 from .tracking import Tracker
 from .train import prepare, train
 
-PATIENCE = {"run": 10, "sweep": 1}  # seconds that one waits for another process that works on the same run
+SECONDS_FOR_ANOTHER_RUN = {"run": 10, "sweep": 1}  # that one waits for another process at work on the same run
 
 
 @of_a_run()
@@ -55,7 +55,7 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
         estimator = build(cfg, "estimator", labels["estimator"])
     state = prepare(cfg, task, estimator, device, *reference_and_rivals(cfg))
     folder = before[-1] if before else new_folder(*place, cfg.fresh)
-    with claimed(folder, PATIENCE["sweep" if sweep else "run"]):
+    with claimed(folder, SECONDS_FOR_ANOTHER_RUN["sweep" if sweep else "run"]):
         if summary := summary_of(folder):  # by that other process, just now
             return finished_before(folder, code, labels, summary)
         sizes = resume(folder, state, code, cfg)

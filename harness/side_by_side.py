@@ -32,7 +32,7 @@ RIVALS = [
 ]  # unless others are asked for
 REFERENCE_DRAWS = 100
 WITH_FOLDER = ("measure.", "device=", "threads=")
-GROUPS = ("estimator", "task", "optimizer", "data")  # of configs that name what is built from a run's folder
+BUILT_GROUPS = ("estimator", "task", "optimizer", "data")  # of configs that name what is built from a run's folder
 
 
 def measure_command() -> tuple[list[dict], str, Path] | None:
@@ -159,7 +159,7 @@ def known_targets(folders: list[Path]) -> set[str]:
             yield from targets(part)
 
     found = set()
-    for path in (path for folder in folders for group in GROUPS for path in (folder / group).rglob("*.yaml")):
+    for path in (path for folder in folders for group in BUILT_GROUPS for path in (folder / group).rglob("*.yaml")):
         found.update(targets(yaml.safe_load(path.read_text(encoding="utf-8"))))
     return {target for target in found if isinstance(target, str)}
 

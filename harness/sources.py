@@ -27,7 +27,7 @@ from .shared import Refused
 
 ROOMS = ("estimators", "tasks", "gradients", "harness")  # of the code that makes results
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "wandb")
-GROUPS = ("estimator", "task", "data", "optimizer", "schedule")
+CODE_GROUPS = ("estimator", "task", "data", "optimizer", "schedule")
 INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev", "/etc")))
 
@@ -42,7 +42,7 @@ def code_of(cfg: DictConfig) -> dict[str, str]:
     files = {f"hardmax/{p.relative_to(HOME).as_posix()}": p for room in ROOMS for p in (HOME / room).rglob("*.py")}
     ours = {path.resolve() for path in files.values()}
     beside = configs_beside(cfg)
-    nodes = [OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS if cfg.get(group) is not None]
+    nodes = [OmegaConf.to_container(cfg[group], resolve=True) for group in CODE_GROUPS if cfg.get(group) is not None]
     targets = [str(target) for node in (*nodes, *beside.values()) for _, target in targets_in(node)]
     files |= {name: path for name, path in modules_behind(targets).items() if path.resolve() not in ours}
     options = {f"estimator/{name}.yaml": hashed(json.dumps(node, sort_keys=True)) for name, node in beside.items()}
@@ -211,7 +211,7 @@ def hash_data(opened: set[str], cfg: DictConfig) -> dict[str, str]:
 
     Files of the system, of installed packages and of the project, and hidden ones (credentials, say), are left out.
     """
-    nodes = [OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS if cfg.get(group) is not None]
+    nodes = [OmegaConf.to_container(cfg[group], resolve=True) for group in CODE_GROUPS if cfg.get(group) is not None]
     found = {}
     for name in sorted({*opened, *texts_in(nodes)}):
         with contextlib.suppress(OSError, ValueError):

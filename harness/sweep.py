@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .shared import Refused, write_json
 
-PATIENCE = 10  # seconds that a sweep waits for another in the same folder, which may be about to end
+SECONDS_FOR_ANOTHER_SWEEP = 10  # seconds that a sweep waits for another in the same folder, which may be about to end
 STOP = "stop"  # a file in the sweep's folder that asks every job to save and end
 ENDED = ("done", "finished before", "failed", "stopped", "running elsewhere")
 THIS_PROCESS = f"{platform.node()}:{os.getpid()}"
@@ -77,7 +77,7 @@ class Sweep:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(self.folder / "lock")
-            self.lock.acquire(timeout=PATIENCE)
+            self.lock.acquire(timeout=SECONDS_FOR_ANOTHER_SWEEP)
         except Timeout as error:
             raise Refused(f"hydra.sweep.dir={self.folder}: another sweep is at work there") from error
         except OSError as error:

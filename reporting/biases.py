@@ -13,7 +13,7 @@ from .curves import with_limits
 from .final_figures import relative_bias
 from .groups import Group
 from .rounding import without_rounding
-from .runs import WHERE, Found
+from .runs import MEASURED_AT, Found
 from .words import PLACES
 
 
@@ -70,12 +70,12 @@ def comparisons(
         notes: Gets the files that cannot be read.
     """
     found = []
-    for where in WHERE:
+    for where in MEASURED_AT:
         points = [point_of(group, "", where) for group in groups]
         title = f"gradient {PLACES[where]}; each at the parameters that its own runs have reached"
         found.append(BiasComparison(title, [point for point in points if point]))
     for group in groups:
-        found += [of_rivals(group, where) for where in WHERE]
+        found += [of_rivals(group, where) for where in MEASURED_AT]
     for on, path in measured:
         if on == task:
             found += of_file(path, notes)
@@ -124,7 +124,7 @@ def measured_in(path: Path, notes: list[str]) -> dict[str, list[Point]]:
     r"""All that ``measure.py`` has saved, by place; if the file cannot be read, a note and nothing."""
     try:
         rows = table_of(path)
-        return {where: points_of(rows[rows["where"] == where]) for where in WHERE}
+        return {where: points_of(rows[rows["where"] == where]) for where in MEASURED_AT}
     except Exception as error:  # anything may be in a file of anyone's
         notes.append(f"cannot be read: {path} ({reason_of(error)})")
         return {}

@@ -23,7 +23,7 @@ BEGINNING = 0.1  # of an axis
 DRAWN_WITHIN = 3  # times the range of the middle half, on either side of it
 STRIP = 1.6  # times the limit of an axis
 LETTERS = 56  # of a line above a panel
-PARTS = 12  # of an axis, in each of which a curve that is cut has one mark
+MARKED_PARTS = 12  # of an axis, in each of which a curve that is cut has one mark
 BIAS_REMARK = "Hollow with arrow: it lies below this. Grey edge: none. Grey arcs: equal root mean square error."
 CUT = "▲▼ at an edge: values beyond it"
 
@@ -97,7 +97,7 @@ def axis_limits(rows: list[dict], log: bool) -> list[float]:
 def cut_rows(rows: list[dict], limits: list[float]) -> list[dict]:
     r"""Where means lie beyond the limits of their axis: of each label, the farthest in each of a few parts of it."""
     first, last = (end(row["x"] for row in rows) for end in (min, max))
-    width = (last - first) / PARTS or 1.0
+    width = (last - first) / MARKED_PARTS or 1.0
     found: dict[tuple, dict] = {}
     for row in rows:
         above = row["mean"] > limits[1]

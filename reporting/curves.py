@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .groups import Group
-from .rounding import ROUNDING
-from .runs import AXES, WHERE, Run, said_by
+from .rounding import ROUNDED_BIAS
+from .runs import MEASURED_AT, X_AXES, Run, said_by
 from .words import by_importance, words
 
 MOST_POINTS = 50_000  # of all curves of a task together, so that a page stays light
@@ -44,7 +44,7 @@ def drawn(groups: list[Group]) -> tuple[list[str], list[str]]:
     there = {metric for group in groups for run in group.finished for metric in run.curves}
     said = said_by([run for group in groups for run in group.runs])
     held_out = by_importance({metric for metric in there if metric.startswith("valid/")}, said)
-    where = next((w for w in WHERE if f"gradient/{w}/variance" in there), WHERE[0])
+    where = next((w for w in MEASURED_AT if f"gradient/{w}/variance" in there), MEASURED_AT[0])
     first = ["train/loss", *held_out[:1], f"gradient/{where}/variance", f"gradient/{where}/bias2"]
     first += [f"gradient/{where}/dead"] * (where == "encoder")
     first = [metric for metric in first if metric in there]
@@ -61,8 +61,8 @@ def varies(metric: str, groups: list[Group]) -> bool:
 
 def group_curves(groups: list[Group], metrics: list[str]) -> list[Curve]:
     r"""The curves of all groups against all axes; a group without one has no defined value, or none above 0."""
-    most = max(10, MOST_POINTS // max(1, len(groups) * len(metrics) * len(AXES)))
-    found = [curve_of(group, metric, axis, most) for metric in metrics for axis in AXES for group in groups]
+    most = max(10, MOST_POINTS // max(1, len(groups) * len(metrics) * len(X_AXES)))
+    found = [curve_of(group, metric, axis, most) for metric in metrics for axis in X_AXES for group in groups]
     return [curve for curve in found if curve is not None]
 
 
@@ -96,7 +96,7 @@ def curve_of(group: Group, metric: str, axis: str, most: int) -> Curve | None:
 
 def known_part(run: Run, metric: str, axis: str, above_zero: bool = False) -> np.ndarray:
     r"""Rows ``[n, 2]`` of a run's curve: positions on an axis, and values, where both are known."""
-    curve = run.curves.get(metric, np.empty((0, 1 + len(AXES))))[:, [AXES.index(axis), -1]]
+    curve = run.curves.get(metric, np.empty((0, 1 + len(X_AXES))))[:, [X_AXES.index(axis), -1]]
     known = np.isfinite(curve).all(1)
     return curve[known & (curve[:, 1] > 0)] if above_zero else curve[known]
 
@@ -127,7 +127,7 @@ def with_limits(square: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.n
     Arguments:
         square, error: Both over the squared norm of the true gradient.
     """
-    rounding = np.maximum(square, np.nan_to_num(error)) <= ROUNDING**2
+    rounding = np.maximum(square, np.nan_to_num(error)) <= ROUNDED_BIAS**2
     square, error = np.where(rounding, 0.0, square), np.where(rounding, 0.0, error)
     limit = ~(square > 2 * np.nan_to_num(error)) & ~rounding
     highest = np.maximum(square, 0) + 2 * error

@@ -19,7 +19,7 @@ MOST_KINDS = 20  # of examples on a task
 MOST_PICTURES = 100  # on a page
 MOST_SHOWN, MOST_SIDE = 100_000, 800  # bytes of a picture on a page, and pixels along a side; a larger one is scaled
 MOST_READ, MOST_PIXELS = 10_000_000, 20_000_000  # of a file: bytes, and pixels of a picture
-MOST_EXAMPLES, MOST_COLUMNS, MOST_LETTERS = 6, 10, 300  # of a table: rows, columns, and letters in each place
+MOST_EXAMPLES, MOST_COLUMNS, MOST_CELL_LETTERS = 6, 10, 300  # of a table: rows, columns, and letters in each place
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def first_rows(path: Path, notes: list[str]) -> list[list[str]]:
     r"""The first rows of a table without its head."""
     try:
         rows = itertools.islice(csv.reader(io.StringIO(read_text(path, MOST_READ), "")), 1, 1 + MOST_EXAMPLES)
-        return [[printable(text[:MOST_LETTERS]) for text in row[:MOST_COLUMNS]] for row in rows if row]
+        return [[printable(text[:MOST_CELL_LETTERS]) for text in row[:MOST_COLUMNS]] for row in rows if row]
     except (OSError, csv.Error) as error:
         notes.append(f"not shown: {path} ({reason_of(error)})")
         return []

@@ -8,7 +8,7 @@ import numpy as np
 from .curves import with_limits
 from .groups import Group
 from .rounding import relative_square
-from .runs import WHERE, said_by
+from .runs import MEASURED_AT, said_by
 from .statistics import UNTESTED, Mean, Verdict, mean_of, verdicts
 from .words import Words, by_importance, words
 
@@ -85,7 +85,7 @@ def results_of(task: str, groups: list[Group]) -> Results:
             results.verdicts[metric] = verdicts_on(metric, groups, better)
     figures = by_importance({metric for metric in results.metrics if metric.startswith("test/")}, results.said)
     figures = [metric for metric in figures if results.words(metric).better] or figures
-    where = next((w for w in WHERE if f"gradient/{w}/variance" in results.metrics), WHERE[0])
+    where = next((w for w in MEASURED_AT if f"gradient/{w}/variance" in results.metrics), MEASURED_AT[0])
     wanted = [*figures, "train/loss", f"gradient/{where}/variance", f"gradient/{where}/relative_bias"]
     same_length = len({run.steps for group in groups for run in group.finished}) == 1
     wanted += ["cost/evaluations_per_step", *["cost/evaluations"] * (not same_length), "cost/seconds"]

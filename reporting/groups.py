@@ -14,7 +14,7 @@ from .settings import ABSENT, as_number, canonical, column_titles, differing, li
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
 CHOICES = ("estimator", "task", "seed")
 PROBLEM = ("task.", "data.")  # what is to be solved, rather than how
-MOST_LETTERS = 160  # of a label
+MOST_LABEL_LETTERS = 160  # of a label
 
 
 @dataclass
@@ -195,7 +195,7 @@ def labels_of(keys: list[tuple], names: dict[str, str]) -> dict[tuple, str]:
 
 def unused(text: str, used: set[str]) -> str:
     r"""A text from anyone, told apart from those that were used before; it is used then."""
-    text = bounded_text(text, MOST_LETTERS)
+    text = bounded_text(text, MOST_LABEL_LETTERS)
     while text in used:
         text += " (another)"
     used.add(text)

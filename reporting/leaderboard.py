@@ -21,11 +21,11 @@ from .runs import Found, find_runs
 from .tables import NONE, about_runs, cell
 from .writing import file_name
 
-WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
+PANEL_WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
 COLOUR = "#0072B2"
 NEVER_CUT = 4  # estimators at most of which all are drawn to scale
 DRAWN_TO = 4  # times the distance of the median from the best, beyond which figures are cut off
-HEAD = """\
+LEADERBOARD_HEAD = """\
 # Leaderboard
 
 Every estimator with its default settings and one learning rate for all: where it stands without being tuned, not how
@@ -48,7 +48,7 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
     """
     found = find_runs(folders)
     by_task = grouped(found.runs, [], sorted({run.estimator for run in found.runs}), found.notes)
-    measured, parts, written = by_problem(found, by_task), [HEAD], []
+    measured, parts, written = by_problem(found, by_task), [LEADERBOARD_HEAD], []
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         for task, groups in by_task.items():
@@ -188,4 +188,4 @@ def ranking_panel(
         for which, filled in (("!datum.note && !datum.limit", True), ("datum.limit", False))
     ]
     beyond = base.mark_text(color=COLOUR, align="right" if worse > 0 else "left").encode(x=x("value"), text="note:N")
-    return alt.layer(bar, *points, beyond).properties(width=WIDTH, height=ROW * len(order))
+    return alt.layer(bar, *points, beyond).properties(width=PANEL_WIDTH, height=ROW * len(order))

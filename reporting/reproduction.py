@@ -41,7 +41,7 @@ SEARCHED = ("optimizer.", "task.alpha")  # what papers report the best value of
 VERDICTS = (AGREES, DIFFERS, UNDECIDED, INCOMPLETE, SMALLER, NOT_RUN)
 BOLD, ITALIC = (AGREES, DIFFERS), (SMALLER, NOT_RUN)
 EMPHASIS = dict.fromkeys(VERDICTS, "{}") | dict.fromkeys(BOLD, "**{}**") | dict.fromkeys(ITALIC, "*{}*")
-HEAD = """\
+RESULTS_HEAD = """\
 # Results
 
 Published experiments, rerun. Written by `make results` from run folders, and by nothing else: every measured figure is
@@ -78,7 +78,7 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
     comparisons = [compare_with_runs(value, found.runs) for value in values]
     about = entries(FACTS, "experiments")
     pictures = to.parent / "docs/results"
-    written, parts = [], [HEAD, overview(about, comparisons, found.runs)]
+    written, parts = [], [RESULTS_HEAD, overview(about, comparisons, found.runs)]
     try:
         pictures.mkdir(parents=True, exist_ok=True)
         for name, shown in about.items():

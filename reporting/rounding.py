@@ -4,7 +4,7 @@ import numpy as np
 
 from hardmax.harness.contents import is_figure
 
-ROUNDING = 1e-4  # of the true gradient's norm
+ROUNDED_BIAS = 1e-4  # of the true gradient's norm
 EPSILON = float(np.finfo(np.float32).eps)
 
 
@@ -37,4 +37,4 @@ def over_square(square: object, norm: object) -> float | None:
 
 def without_rounding(relative: np.ndarray) -> np.ndarray:
     r"""Biases or deviations over the true norm, 0 for those that are rounding."""
-    return np.where(relative <= ROUNDING, 0.0, relative)
+    return np.where(relative <= ROUNDED_BIAS, 0.0, relative)

@@ -14,7 +14,7 @@ from hardmax.files import open_regular, read_text
 from hardmax.harness.contents import (
     LARGEST,
     MOST_ENTRIES,
-    NUMBERS,
+    NUMBER_TYPES,
     SMALLEST,
     bounded_text,
     flat,
@@ -32,10 +32,11 @@ from .words import Words, said_in
 
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged
 MOST_FIGURES = 200  # held-out ones of a run
-MANY = 64  # runs from which on several processes read them
-AXES = ("steps", "evaluations", "seconds")
-WHERE = ("logits", "encoder")
-CURVES = {f"gradient/{where}/{what}" for where in WHERE for what in ("variance", "snr", "dead")} | {"train/loss"}
+IN_PARALLEL_FROM = 64  # runs from which on several processes read them
+X_AXES = ("steps", "evaluations", "seconds")
+MEASURED_AT = ("logits", "encoder")
+
+CURVES = {f"gradient/{where}/{what}" for where in MEASURED_AT for what in ("variance", "snr", "dead")} | {"train/loss"}
 NEEDED_OF_RIVALS = ("variance", "bias2", "bias2_error", "evaluations", "seconds")
 
 
@@ -116,7 +117,7 @@ def find_runs(folders: list[Path]) -> Found:
             elif {"config.yaml", "metrics.jsonl"} & names:
                 places[found.resolve()] = found
     paths = sorted(places.values())
-    if len(paths) < MANY:
+    if len(paths) < IN_PARALLEL_FROM:
         results = [read(path) for path in paths]
     else:
         with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -255,17 +256,17 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
     found = {key: value for key, value in last.items() if key.startswith(("gradient/", "train/"))}
     found |= {key: value for key, value in summary.items() if key.startswith("test/")}
     steps, seconds, evaluations = (summary.get(key) for key in ("steps", "seconds", "evaluations"))
-    found |= {"cost/evaluations": evaluations} if type(evaluations) in NUMBERS else {}
+    found |= {"cost/evaluations": evaluations} if type(evaluations) in NUMBER_TYPES else {}
     if is_figure(evaluations) and is_figure(steps) and steps:
         found["cost/evaluations_per_step"] = evaluations / steps
-    found |= {"cost/seconds": seconds} if type(seconds) in NUMBERS else {}
+    found |= {"cost/seconds": seconds} if type(seconds) in NUMBER_TYPES else {}
     figures = {}
     for key, value in found.items():
         if key.startswith("gradient/rivals/") and not key.endswith(NEEDED_OF_RIVALS):
             continue
         if value is None or is_figure(value):
             figures[key] = value
-        elif type(value) in NUMBERS:
+        elif type(value) in NUMBER_TYPES:
             figures[key] = None
             run.notes.append(bounded_text(f"{key} is no number to reckon with, taken for undefined: {run.folder}"))
     return figures
@@ -275,7 +276,7 @@ def run_curves(rows: list[dict], timings: list[dict], metrics: list[str]) -> dic
     r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
     found = {metric: series_of(rows, metric) for metric in metrics}
     cost = max((abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))), default=None)
-    for where in WHERE:
+    for where in MEASURED_AT:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
         both = [(row["step"], relative_square(*(row.get(key) for key in (bias2, error, norm)), cost)) for row in rows]
         both = [(step, *relative) for step, relative in both if relative]
@@ -294,7 +295,7 @@ def run_curves(rows: list[dict], timings: list[dict], metrics: list[str]) -> dic
 
 def series_of(rows: list[dict], key: str) -> np.ndarray:
     r"""Steps and values ``[n, 2]`` of the rows that have a number there."""
-    points = [(row["step"], row[key]) for row in rows if type(row.get(key)) in NUMBERS]
+    points = [(row["step"], row[key]) for row in rows if type(row.get(key)) in NUMBER_TYPES]
     points = np.array(points, float).reshape(-1, 2)
     size = np.abs(points[:, 1])
     return points[(size == 0) | ((size >= SMALLEST) & (size <= LARGEST))]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from .runs import Run
 
 ABSENT = "absent"  # the text of a setting that a run does not have
-WRITTEN, MOST_DIGITS = 7, 17  # of a number: more are no person's; that many tell any two apart
+WRITTEN, EXACT_DIGITS = 7, 17  # of a number: more are no person's; that many tell any two apart
 
 
 @functools.lru_cache(100_000)
@@ -79,7 +79,7 @@ def choices(key: str, runs: list[Run]) -> dict[Hashable, str]:
 
 def distinct_texts(written: dict[Hashable, str], are_classes: bool) -> Iterable[dict[Hashable, str]]:
     r"""Ever longer texts for values: numbers with more digits, classes with more of their modules."""
-    for n in range(MOST_DIGITS - 3):
+    for n in range(EXACT_DIGITS - 3):
         part = lambda text, n=n: ".".join(text.split(".")[-1 - n :]) if are_classes else text
         yield {
             value: in_digits(value, 4 + n) if isinstance(value, int | float) else part(text)

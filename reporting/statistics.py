@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
+LEVEL = 0.95  # of intervals
 RESAMPLES = 9999
 FEWEST = 3  # runs of which an interval says something
 

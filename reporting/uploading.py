@@ -11,7 +11,7 @@ from hardmax.harness.shared import FINISHED, Refused
 
 from .runs import walk
 
-PATIENCE = 300  # seconds that W&B may take to begin or to end a run
+SECONDS_TO_UPLOAD = 300  # seconds that W&B may take to begin or to end a run
 
 
 def upload(folders: list[Path]) -> int:
@@ -49,7 +49,7 @@ def upload_run(folder: Path) -> str:
     """
     config = saved_config(folder)
     with claimed(folder, patience=0), tempfile.TemporaryDirectory() as place:
-        run, exit_code = WandbRun(folder, config, "online", Path(place), PATIENCE), 1
+        run, exit_code = WandbRun(folder, config, "online", Path(place), SECONDS_TO_UPLOAD), 1
         try:
             run.send_rows(folder)
             rows, missing = run.entries, max(0, run.entries - run.there)

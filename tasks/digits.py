@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-SIZES = {"train": 1297, "valid": 250, "test": 250}
+DIGITS_SPLITS = {"train": 1297, "valid": 250, "test": 250}
 
 
 def digits(labels: bool = False) -> dict[str, Tensor]:
@@ -16,4 +16,4 @@ def digits(labels: bool = False) -> dict[str, Tensor]:
     found = load_digits()
     wanted = torch.tensor(found.target) if labels else torch.tensor(found.data, dtype=torch.float32) / 16
     order = torch.randperm(len(wanted), generator=torch.Generator().manual_seed(0))
-    return dict(zip(SIZES, wanted[order].split(list(SIZES.values())), strict=True))
+    return dict(zip(DIGITS_SPLITS, wanted[order].split(list(DIGITS_SPLITS.values())), strict=True))

@@ -30,7 +30,7 @@ GRAMMAR = {
     "preposition": {"near": 0.5, "with": 0.5},
 }
 END, NOTHING = 0, -1  # the token after a sentence's last word, and what fills the places behind it
-SIZES = {"train": 20_000, "valid": 1_000, "test": 1_000}
+LANGUAGE_SPLITS = {"train": 20_000, "valid": 1_000, "test": 1_000}
 
 
 @dataclass
@@ -94,6 +94,6 @@ def corpus() -> dict[str, tuple[Tensor, Tensor]]:
     """
     source = language()
     generator = torch.Generator().manual_seed(0)
-    index = torch.multinomial(source.log_p.exp(), sum(SIZES.values()), replacement=True, generator=generator)
-    parts = index.split(list(SIZES.values()))
-    return {s: (source.sentences[i], -source.log_p[i].float()) for s, i in zip(SIZES, parts, strict=True)}
+    index = torch.multinomial(source.log_p.exp(), sum(LANGUAGE_SPLITS.values()), replacement=True, generator=generator)
+    parts = index.split(list(LANGUAGE_SPLITS.values()))
+    return {s: (source.sentences[i], -source.log_p[i].float()) for s, i in zip(LANGUAGE_SPLITS, parts, strict=True)}

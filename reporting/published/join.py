@@ -14,10 +14,10 @@ from hardmax.paths import CONFIGS
 
 from ..groups import WATCHING
 from ..runs import Run
+from ..statistics import LEVEL
 from .experiments import fits, group_settings, in_small, ran_in_full, was_run_as_published
 from .values import Value
 
-LEVEL = 0.95  # of intervals
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 INCOMPLETE, SMALLER, NOT_RUN = "settings incomplete", "smaller budget", "not run"
 

@@ -172,11 +172,11 @@ def is_count(content: object) -> bool:
 
 
 def is_choice(content: object) -> bool:
-    return isinstance(content, dict) and content.keys() == {"metric", "best"} and content["best"] in BEST
+    return isinstance(content, dict) and content.keys() == {"metric", "best"} and content["best"] in WAYS_TO_BE_BEST
 
 
 REQUIRED = ("table", "name", "value", "metric")
-BEST = ("lowest", "highest")
+WAYS_TO_BE_BEST = ("lowest", "highest")
 KINDS = {  # of what every key is to be, in words and as a check
     **dict.fromkeys(("table", "name", "metric", "experiment", "quantity", "source", "remark"), ("a text", is_text)),
     "value": ("a number", is_figure),
@@ -187,7 +187,7 @@ KINDS = {  # of what every key is to be, in words and as a check
     "window": ("a whole number of at least 1", is_count),
     "seeds": ("a whole number of at least 1", is_count),
     "decimals": ("a whole number from 0 to 20", lambda content: type(content) is int and 0 <= content <= 20),
-    "best": ("lowest or highest", lambda content: content in BEST),
+    "best": ("lowest or highest", lambda content: content in WAYS_TO_BE_BEST),
     "choose": ("metric: ... and best: lowest or highest", is_choice),
     "where": ("settings of runs by their keys", lambda content: isinstance(content, dict)),
     "unpublished": ("a list of texts", lambda content: isinstance(content, list) and all(map(is_text, content))),

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-MOST = 2**28  # bytes that a file may have once unpacked; the largest here has 78 million
+MOST_UNPACKED = 2**28  # bytes that a file may have once unpacked; the largest here has 78 million
 MATRIX, COMPRESSED = 14, 15  # kinds of variables in a MATLAB file
-NUMBERS = ("double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+MATLAB_NUMBERS = (
+    "double",
+    "single",
+    "logical",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
 
 
 class Malformed(ValueError):
@@ -39,7 +44,7 @@ def matlab(content: bytes, *names: str) -> list[np.ndarray]:
     plain = content if 0 in content[:4] else uncompressed(content)  # version 4 knows no compression
     try:
         kinds = {name: kind for name, _, kind in whosmat(io.BytesIO(plain)) if name in names}
-        if others := {name: kind for name, kind in kinds.items() if kind not in NUMBERS}:
+        if others := {name: kind for name, kind in kinds.items() if kind not in MATLAB_NUMBERS}:
             raise Malformed(f"no numbers in {', '.join(f'the {kind} {name}' for name, kind in others.items())}")
         found = loadmat(io.BytesIO(plain), variable_names=names)
     except Malformed:
@@ -68,11 +73,11 @@ def uncompressed(content: bytes) -> bytes:
         else:
             try:
                 unpack = zlib.decompressobj()
-                parts.append(unpack.decompress(content[at + 8 : end], MOST + 1 - total))
+                parts.append(unpack.decompress(content[at + 8 : end], MOST_UNPACKED + 1 - total))
             except zlib.error as error:
                 raise Malformed(f"a broken MATLAB file ({error})") from None
-            if total + len(parts[-1]) > MOST:
-                raise Malformed(f"more than {MOST} bytes")
+            if total + len(parts[-1]) > MOST_UNPACKED:
+                raise Malformed(f"more than {MOST_UNPACKED} bytes")
             if int.from_bytes(parts[-1][:4], order) != MATRIX or not unpack.eof or unpack.unused_data:
                 raise Malformed(f"a broken MATLAB file at byte {at}")
         total, at = total + len(parts[-1]), end
@@ -123,8 +128,8 @@ def unpacked(path: Path) -> bytes:
         with gzip.open(path) if packed else path.open("rb") as file:
             while part := file.read(2**20):
                 parts.append(part)
-                if (total := total + len(part)) > MOST:
-                    raise Malformed(f"more than {MOST} bytes")
+                if (total := total + len(part)) > MOST_UNPACKED:
+                    raise Malformed(f"more than {MOST_UNPACKED} bytes")
     except EOFError:
         raise Malformed("a gzip file that is cut off") from None
     except (gzip.BadGzipFile, zlib.error) as error:

@@ -47,7 +47,7 @@ def certified(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    monkeypatch.setattr(samplers, "MANY", 20_000)
+    monkeypatch.setattr(samplers, "DRAWS_WITHOUT_NAN", 20_000)
     monkeypatch.setattr(limits, "EXTREME", limits.EXTREME[-2:])
 
     def run(*arguments):

@@ -362,7 +362,7 @@ def test_good_matlab_files_are_read():
 
 def test_bombs_are_unpacked_no_further_than_a_bound(tmp_path, monkeypatch):
     """A packed variable of 500 MB, in several parts as well, and in a gzip file."""
-    monkeypatch.setattr(formats, "MOST", 10**7)
+    monkeypatch.setattr(formats, "MOST_UNPACKED", 10**7)
     part = variable(BYTES, (1, 6 * 10**6), element(UINT8, bytes(6 * 10**6)))
     whole = variable(BYTES, (1, 5 * 10**8), element(UINT8, bytes(5 * 10**8)))
     bombs = [HEAD + packed(whole), HEAD + packed(part) * 2]

@@ -47,7 +47,7 @@ def other_is_quicker(monkeypatch):
         return prepare(cfg, *rest)
 
     monkeypatch.setattr(run_module, "prepare", after_the_other)
-    monkeypatch.setattr(run_module, "PATIENCE", {"run": 0.1, "sweep": 0.1})
+    monkeypatch.setattr(run_module, "SECONDS_FOR_ANOTHER_RUN", {"run": 0.1, "sweep": 0.1})
     yield
     for lock in locks:
         lock.release()

@@ -230,7 +230,7 @@ def test_several_processes_read_the_same(tmp_path, monkeypatch):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/config.yaml").write_text("just: text\n")
     one = find_runs([tmp_path])
-    monkeypatch.setattr(reading, "MANY", 2)
+    monkeypatch.setattr(reading, "IN_PARALLEL_FROM", 2)
     several = find_runs([tmp_path])
     assert [run.folder for run in several.runs] == [run.folder for run in one.runs]
     assert several.notes == one.notes

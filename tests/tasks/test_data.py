@@ -310,7 +310,7 @@ def test_files_of_the_right_format_and_other_sizes_are_refused(small, tmp_path):
 
 
 def test_no_file_is_unpacked_without_bounds(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MOST", 10_000)
+    monkeypatch.setattr(formats, "MOST_UNPACKED", 10_000)
     put(tmp_path, small, IMAGE)
     with pytest.raises(ValueError, match="more than 10000 bytes"):
         LOAD(str(tmp_path))
