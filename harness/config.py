@@ -24,7 +24,7 @@ from .options import Budget, Device, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
-LARGEST = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
+LARGEST_VALUES = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
 
 
 def check(cfg: DictConfig) -> None:
@@ -44,7 +44,7 @@ def check(cfg: DictConfig) -> None:
         if not low <= (value := OmegaConf.select(cfg, key)):
             kind = "a number" if isinstance(value, float) else "an integer"
             raise Refused(f"{key} must be {kind} of at least {low}, got {value}")
-        if isinstance(value, int) and value > (most := LARGEST.get(key, sys.maxsize)):
+        if isinstance(value, int) and value > (most := LARGEST_VALUES.get(key, sys.maxsize)):
             raise Refused(f"{key} must be at most {most}, got {value}")
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
