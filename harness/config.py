@@ -24,7 +24,7 @@ from .options import Budget, Device, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
-LARGEST_VALUES = {"threads": 1024, "seed": 2**32 - 1}  # values of options; of other integers, what a machine's word holds
+LARGEST_VALUES = {"threads": 1024, "seed": 2**32 - 1}  # of options; other integers: sys.maxsize
 
 
 def check(cfg: DictConfig) -> None:
