@@ -132,6 +132,9 @@ class Estimator(nn.Module):
         precise = {id(buffer) for buffer in self.buffers()}
 
         def moved(x):
+            if nn.parameter.is_lazy(x):  # PyTorch refuses some precisions for what has no size yet
+                new = fn(torch.empty(0, dtype=x.dtype, device=x.device))
+                return nn.UninitializedParameter(x.requires_grad, new.device, new.dtype)
             new = fn(x)
             return x.to(new.device) if id(x) in precise and new.dtype != x.dtype else new
 

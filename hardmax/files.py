@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 MOST_BYTES = 1_000_000  # of a text
 
@@ -16,16 +16,21 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: If it cannot be opened, or is a link, a pipe, a device or a folder.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "is a link", str(path)) from None
-        raise
+    descriptor = open_no_link(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def open_no_link(path: Path, flags: int) -> int:
+    r"""A descriptor of a file, as :func:`os.open` gives it; OSError if it cannot be opened, or is a link."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link", str(path)) from None
+        raise
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -45,6 +50,17 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
     r"""As :func:`read_bytes`, in UTF-8; what is none is replaced."""
     return read_bytes(path, most).decode("utf-8", "replace")
+
+
+def open_rows(path: Path, size: int) -> TextIO:
+    r"""A file to which rows are appended, cut off after its first ``size`` bytes; made if it is not there.
+
+    Raises:
+        OSError: If it cannot be opened, or is a link.
+    """
+    descriptor = open_no_link(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    os.ftruncate(descriptor, size)
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

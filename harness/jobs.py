@@ -17,6 +17,7 @@ from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import DictConfig, flag_override
 from tqdm import tqdm
 
+from hardmax.files import write_whole
 from hydra_plugins.hardmax_rows import Composed, jobs
 
 from .config import check
@@ -136,7 +137,7 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
         outcome = {"status": "failed", "reason": user_error_line(error) or f"{type(error).__name__}: {one_line(error)}"}
         if not isinstance(error, Refused | NotWritten):
             path = sweep.folder / f"job-{number}.traceback.txt"
-            path.write_text(traceback.format_exc())
+            write_whole(path, traceback.format_exc())
             outcome["traceback"] = str(path)
     sweep.note(number, overrides, outcome)
     return merit
@@ -148,9 +149,9 @@ def merit_of(cfg: DictConfig, folder: Path) -> float:
     Raises:
         Refused: If there is no such figure on the validation split.
     """
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     last = {key: value for row in rows for key, value in row.items() if value is not None}
-    for name, about in json.loads((folder / FIGURES).read_text()).items():
+    for name, about in json.loads((folder / FIGURES).read_text("utf-8")).items():
         if about["better"] and f"valid/{name}" in last:
             return last[f"valid/{name}"] * (1 if about["better"] == "higher" else -1)
     raise Refused(

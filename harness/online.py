@@ -100,7 +100,7 @@ class WandbRun:
         """
         log = Path(self.run.settings.log_internal)
         self.run.finish(exit_code=exit_code)
-        if log.is_file() and "filestream: fatal error" in log.read_text(errors="replace"):  # it is said nowhere else
+        if log.is_file() and "filestream: fatal error" in log.read_text("utf-8", "replace"):  # it is said nowhere else
             raise ConnectionError("the server refused rows")
 
 

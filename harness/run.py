@@ -10,6 +10,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from hardmax.files import write_whole
 from hardmax.gradients import Stream, forked_random
 from hardmax.tasks.base import Task
 
@@ -100,7 +101,7 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
         except Exception as error:
             with contextlib.suppress(OSError):
                 path = tracker.folder / FAILED
-                path.write_text(traceback.format_exc())
+                write_whole(path, traceback.format_exc())
                 error.add_note(f"traceback: {path}")
             raise
         finally:
@@ -122,7 +123,7 @@ def keep_examples(task: Task, tracker: Tracker) -> None:
 def summary_of(folder: Path) -> dict | None:
     r"""Final figures of a finished run; None if it has not finished, or has lost them or rows since."""
     try:
-        found = json.loads((folder / FINISHED).read_text())
+        found = json.loads((folder / FINISHED).read_text("utf-8"))
         whole = all(size_of(folder / name) >= size for name, size in found.get("sizes", {}).items())
     except (FileNotFoundError, ValueError, AttributeError):
         return None
@@ -149,7 +150,7 @@ def resume(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) ->
         raise Refused(f"{folder} was begun by other code ({changed}): fresh=true begins anew")
     if (folder / FAILED).is_file():
         if not cfg.retry:
-            text = (folder / FAILED).read_text(errors="replace").strip().splitlines()
+            text = (folder / FAILED).read_text("utf-8", "replace").strip().splitlines()
             reason = text[-1] if text else "its reason is lost"
             where = "goes on from its last checkpoint" if saved else "begins it again"
             raise Refused(f"{folder} has failed before ({reason}): retry=true {where}")

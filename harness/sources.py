@@ -250,7 +250,7 @@ def changed_since(folder: Path, code: dict[str, str]) -> str:
     """
     path = folder / "environment.json"
     try:
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text("utf-8"))
         before, data = dict(kept["code"]), dict(kept.get("data", {}))
         other = [name for name, hash in data.items() if os.path.isfile(name) and hash_of_file(name) != hash]
     except (OSError, ValueError, KeyError, TypeError):
@@ -268,7 +268,7 @@ def versions_since(folder: Path) -> str:
 
     now = flat(versions())
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        before = flat(json.loads((folder / "environment.json").read_text()))
+        before = flat(json.loads((folder / "environment.json").read_text("utf-8")))
         changed = [name for name in now if before.get(name, now[name]) != now[name]]
         return ", ".join(f"{name} was {before[name]} and is {now[name]}" for name in changed)
     return ""

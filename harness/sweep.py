@@ -14,6 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from hardmax.files import write_whole
+
 from .shared import Refused, write_json
 
 SECONDS_FOR_ANOTHER_SWEEP = 10  # seconds that a sweep waits for another in the same folder, which may be about to end
@@ -91,11 +93,11 @@ class Sweep:
     def stop(self, number: int) -> None:
         r"""Asks all jobs to save and end, because of a signal."""
         self.folder.mkdir(parents=True, exist_ok=True)  # it may have been deleted since
-        (self.folder / STOP).write_text(signal.Signals(number).name)
+        write_whole(self.folder / STOP, signal.Signals(number).name)
 
     def about(self) -> dict:
         r"""What :meth:`begin` noted: ``began`` in seconds since 1970, ``process`` and ``command`` of the sweep's."""
-        return self.begun or json.loads((self.folder / "sweep.json").read_text())
+        return self.begun or json.loads((self.folder / "sweep.json").read_text("utf-8"))
 
     def known(self) -> bool:
         r"""Whether :meth:`begin` was called for this folder."""
@@ -128,7 +130,7 @@ class Sweep:
 
     def outcomes(self) -> list[dict]:
         r"""What has become of the jobs that have begun, in their order; it is kept should the folder be deleted."""
-        noted = [json.loads(path.read_text()) for path in self.folder.glob("job-*.json")]
+        noted = [json.loads(path.read_text("utf-8")) for path in self.folder.glob("job-*.json")]
         self.found |= {outcome["job"]: outcome for outcome in noted}
         return [self.found[job] for job in sorted(self.found)]
 
@@ -157,7 +159,7 @@ class Sweep:
         open_jobs = jobs - sum(o["status"] not in ("stopped", "running") for o in found)
         if self.stopping():
             print(f"stopped with {open_jobs} of {jobs} jobs unfinished; the same command goes on", file=sys.stderr)
-            return 128 + signal.Signals[(self.folder / STOP).read_text()]
+            return 128 + signal.Signals[(self.folder / STOP).read_text("utf-8")]
         if open_jobs:
             print(f"error: {open_jobs} of {jobs} jobs did not finish; the same command goes on", file=sys.stderr)
         return 1 if bad or open_jobs else 0

@@ -2,6 +2,7 @@ r"""Where a run's figures go: files in a folder of its own, flushed row by row, 
 
 import contextlib
 import csv
+import io
 import json
 import os
 import platform
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import torch
 import yaml
-from matplotlib.image import imsave
+from PIL import Image
 
+from hardmax.files import open_rows
 from hardmax.paths import HOME
 from hardmax.tasks.base import Figure
 
@@ -66,7 +68,7 @@ def commit(folder: Path) -> dict:
 def processor() -> str:
     r"""The processor's name, and how many of its cores there are."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         if names:
             return f"{names[0]}, {os.cpu_count()} cores"
@@ -112,10 +114,7 @@ class Tracker:
                 if not same_code(folder, sources["code"]):  # what W&B has is of other code
                     (folder / OWN_ID).unlink(missing_ok=True)
                 write_json(folder / "environment.json", {**environment(device), **sources})
-            for name in self.FILES:
-                with (folder / name).open("ab") as file:
-                    file.truncate((sizes or {}).get(name, 0))
-            self.metrics, self.timings = ((folder / name).open("a") for name in self.FILES)
+            self.metrics, self.timings = (open_rows(folder / name, (sizes or {}).get(name, 0)) for name in self.FILES)
         self.wandb, self.mode = start_wandb(folder, config)
         self.to_wandb(lambda run: run.send_rows(folder))
 
@@ -157,18 +156,21 @@ class Tracker:
             if isinstance(rows, torch.Tensor):
                 self.keep_picture(name, rows)
                 continue
-            with writing(self.folder), (self.folder / f"{name}.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            table = io.StringIO(newline="")
+            writer = csv.DictWriter(table, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+            with writing(self.folder):
+                write_whole(self.folder / f"{name}.csv", table.getvalue())
         self.to_wandb(lambda run: run.send_examples(self.folder))
 
     def keep_picture(self, name: str, grey: torch.Tensor) -> None:
         r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
-        grey = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
-        path = self.folder / f"{name}.png"
+        levels = (grey.cpu().float().clamp(0, 1) * 255).round().byte()
+        picture = io.BytesIO()
+        Image.fromarray(levels.repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()).save(picture, "PNG")
         with writing(self.folder):
-            imsave(path, grey, cmap="gray", vmin=0, vmax=1)
+            write_whole(self.folder / f"{name}.png", picture.getvalue())
 
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures and :meth:`sizes`."""

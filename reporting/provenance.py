@@ -103,10 +103,10 @@ def circumstances(groups: list[Group]) -> list[Made]:
 
 
 def changed_code(runs: list[Run]) -> list[str]:
-    r"""Files whose hash is not the same behind all runs that kept one."""
+    r"""Files of code and of data whose hash is not the same behind all runs that kept one."""
     hashes = defaultdict(set)
-    kept = [run.environment["code"] for run in runs if isinstance(run.environment.get("code"), dict)]
-    for code in kept:
+    kept = [run.environment.get(part) for run in runs for part in ("code", "data")]
+    for code in filter(lambda files: isinstance(files, dict), kept):
         for name, value in code.items():
             hashes[name].add(str(value))
     return sorted(name for name, found in hashes.items() if len(found) > 1)

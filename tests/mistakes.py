@@ -5,11 +5,12 @@ are those that the tests reject.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
 from hardmax import certification as c
+from hardmax import markdown
 from hardmax.estimators import (
     ARSM,
     CARMS,
@@ -155,11 +156,9 @@ MISTAKES = {
 }
 
 
-def table() -> Iterator[str]:
-    yield "| mistake | seen in, or why | error of the expected gradient | hardmax | by |"
-    yield "| --- | --- | --- | --- | --- |"
-    for mistake, (where, measure) in MISTAKES.items():
-        yield f"| {mistake} | {where} | {' | '.join(measure())} |"
+def table() -> str:
+    titles = ["mistake", "seen in, or why", "error of the expected gradient", "hardmax", "by"]
+    return markdown.table(titles, ([mistake, where, *measure()] for mistake, (where, measure) in MISTAKES.items()))
 
 
 HEAD = """\
@@ -176,7 +175,7 @@ Written by `make certification`.
 
 
 def main() -> None:
-    PAGE.write_text(HEAD + "\n".join(table()) + "\n")
+    PAGE.write_text(HEAD + table())
     print(PAGE)
 
 

@@ -46,8 +46,10 @@ def test_layers_made_at_the_first_call_take_the_default_precision(default_double
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("asked", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", LAZY)
-def test_layers_made_at_the_first_call_take_the_precision_asked_for_before_it(name, asked, dtype):
-    estimator = LAZY[name]().to(asked)
+@pytest.mark.parametrize("by", ["to", "method"])
+def test_layers_made_at_the_first_call_take_the_precision_asked_for_before_it(name, asked, dtype, by):
+    method = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bfloat16"}[asked]
+    estimator = LAZY[name]().to(asked) if by == "to" else getattr(LAZY[name](), method)()
     for _ in range(2):
         assert step(estimator, dtype).isfinite().all()
     assert precisions(estimator) == {asked}

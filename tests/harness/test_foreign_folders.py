@@ -49,6 +49,24 @@ def is_refused(outcome, folder, line):
     return True
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl", "failed.txt", "samples.png", "reconstructions.csv"])
+def test_a_run_that_goes_on_writes_through_no_link(foreign, command, tmp_path, name):
+    """A folder without rows or a checkpoint, in which the name of a file that a run writes leads elsewhere."""
+    folder, secret = foreign(), tmp_path / "secret"
+    for path in folder.iterdir():
+        if path.name != "config.yaml":
+            path.unlink()
+    secret.write_text("kept")
+    (folder / name).symlink_to(secret)
+    code, _, err = command(*RUN, "retry=true")
+    assert secret.read_text() == "kept"
+    if name.endswith(".jsonl"):
+        assert code == 1
+        assert f"{name}: is a link" in err
+    else:
+        assert code == 0, err
+
+
 @pytest.mark.parametrize("part", ["task", "data", "estimator", "optimizer", "task.data", "estimator.temperature"])
 @pytest.mark.parametrize(
     "target",

@@ -247,7 +247,7 @@ def test_a_sweep_s_folder_begins_clean(command, tmp_path):
 
 
 def test_two_sweeps_do_not_share_a_folder(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("hardmax.harness.sweep.PATIENCE", 0.1)
+    monkeypatch.setattr("hardmax.harness.sweep.SECONDS_FOR_ANOTHER_SWEEP", 0.1)
     (tmp_path / "mine").mkdir()
     with FileLock(tmp_path / "mine/lock"):
         code, _, err = command("-m", *TINY, "hydra.sweep.dir=mine")

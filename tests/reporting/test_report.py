@@ -562,11 +562,12 @@ def test_provenance_tells_what_differs(tmp_path):
         )
         about = json.loads((place / "environment.json").read_text())
         about["code"] = {"estimators/a.py": name, "estimators/b.py": "same"}
+        about["data"] = {"mnist/images.gz": name}
         about["command"] = ["/somewhere/run.py", "-m", f"estimator={name}", "note=a b"]
         (place / "environment.json").write_text(json.dumps(about))
     groups, _ = groups_of(tmp_path)
     found = provenance(list(groups.values()))
-    assert found.code == ["estimators/a.py"]
+    assert found.code == ["estimators/a.py", "mnist/images.gz"]
     assert found.commands[0] == ("python run.py -m estimator=arsm 'note=a b'", 1)
     assert found.shared["optimizer.lr"] == "0.001"
     assert found.different[0][1]["batch_size"] == "10"
