@@ -2,13 +2,14 @@ r"""The training loop."""
 
 import inspect
 import math
+import sys
 import time
 from collections.abc import Callable
 
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from hardmax.checks import is_number, positive
 from hardmax.estimators.base import Estimator
@@ -119,7 +120,8 @@ def train(
     evaluations, last, timings = Evaluations(task), {}, {}
     model, rate = optimizer.param_groups[0], cfg.optimizer.lr
     weight = torch.full((2,), 1 / task.nats_divisor, device=device)
-    progress = tqdm(total=steps, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
+    hidden = False if "ipykernel" in sys.modules else None  # a notebook is no terminal; None: unless it is one
+    progress = tqdm(total=steps, initial=state.step, unit="step", disable=hidden, dynamic_ncols=True)
 
     def due(every):
         return state.step in (0, steps) or (every > 0 and state.step % every == 0)

@@ -1,5 +1,7 @@
 """Runs from Python: the same as from the command line, and a table of what there is."""
 
+import sys
+
 import pytest
 import torch
 
@@ -24,6 +26,14 @@ def test_a_run_is_the_command_line_s(tmp_path, command):
     assert run.rows["train/loss"].count() == 2
     again = hardmax.run(*TOY, steps=20, output=str(tmp_path / "a b"), log_every=10)
     assert again.folder == run.folder, "finished already"
+
+
+def test_a_notebook_shows_how_far_a_run_is(tmp_path, monkeypatch, capsys):
+    hardmax.run(*TOY, steps=10, output=str(tmp_path / "script"))
+    assert "10/10" not in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    hardmax.run(*TOY, steps=10, output=str(tmp_path / "notebook"))
+    assert "10/10" in capsys.readouterr().err
 
 
 def test_runs_and_rows_of_a_folder(tmp_path):
