@@ -67,7 +67,7 @@ bias: .venv/installed  ## draw bias and variance of the biased estimators: docs/
 	$(BIN)/python -m benchmarks.bias_variance
 
 bench: .venv/installed  ## print speed figures, as ratios measured in one run
-	for name in overhead estimators libraries gradients; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in overhead estimators libraries gradients marginalisation; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 table: .venv/installed  ## rewrite the README's table of estimators from their classes
 	$(BIN)/python -m hardmax.estimators README.md

@@ -6,7 +6,6 @@ The problem: three variables of four categories, and the squared error of a fixe
 left out. Run it as ``python -m benchmarks.bias_variance``: one to two minutes, and it prints the figures as it goes.
 """
 
-from pathlib import Path
 from unittest.mock import patch
 
 import matplotlib
@@ -35,11 +34,12 @@ from hardmax.estimators import (
     sampling,
 )
 from hardmax.estimators.exact import configurations, log_probabilities
+from hardmax.paths import ROOT
 
 K, C = 3, 4
 DRAWS, AT_ONCE = 400_000, 50_000
 TEMPERATURES = np.geomspace(0.1, 10, 13)
-PICTURE = Path(__file__).resolve().parents[1] / "docs" / "bias_variance.png"
+PICTURE = ROOT / "docs" / "bias_variance.png"
 
 # Name: (estimator at a temperature, whether all its randomness is enumerated, colour, line, marker).
 BLUE, SKY, GREEN, ORANGE, RED, PINK, BLACK, GREY = (

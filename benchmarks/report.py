@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from hardmax.paths import ROOT
+
 ESTIMATORS = sorted(path.stem for path in (ROOT / "configs/estimator").glob("*.yaml"))
 RATES = [round(1e-4 * 1.6**n, 6) for n in range(10)]
 ROWS, LOG_EVERY = 500, 50

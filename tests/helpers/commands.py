@@ -1,7 +1,6 @@
 """Runs and their configs within the test's process, and what their folders hold."""
 
 import json
-from pathlib import Path
 
 import hydra
 import torch
@@ -12,8 +11,8 @@ from hardmax.harness import app, options
 from hardmax.harness.config import build
 from hardmax.harness.measuring import reference_and_rivals
 from hardmax.harness.train import prepare
+from hardmax.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
 SMALL = ["task.variables=2", "task.categories=3", "task.encoder_widths=[16]", "task.decoder_widths=[16]"]
 SHORT = [*SMALL, "task.bound_samples=5", "steps=20", "batch_size=20", "measure.draws=4", "log_every=5"]
