@@ -34,8 +34,8 @@ leaderboard: .venv/installed  ## every estimator on the digits and the toy, five
 	$(BIN)/python report.py output/leaderboard_dvae output/leaderboard_toy --to output/leaderboard
 	$(BIN)/python report.py output/leaderboard_dvae output/leaderboard_toy --leaderboard docs/leaderboard.md
 
-results: .venv/installed  ## write RESULTS.md from the runs of published experiments below output
-	$(BIN)/python report.py output --results RESULTS.md
+results: .venv/installed  ## write RESULTS.md from the archive of runs of published experiments
+	$(BIN)/python report.py docs/results/runs --results RESULTS.md
 
 test: .venv/installed  ## run the tests, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

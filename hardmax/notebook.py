@@ -23,6 +23,7 @@ from hardmax.harness.refusals import check_own_configs, user_error_line
 from hardmax.harness.run import run_from_config as run_config
 from hardmax.harness.shared import Refused, one_line
 from hardmax.paths import CONFIGS
+from hardmax.reporting.archives import shown
 from hardmax.reporting.runs import find_runs
 
 
@@ -90,7 +91,7 @@ def runs(*folders: str | Path) -> pd.DataFrame:
     """
     found = find_runs([Path(folder) for folder in folders or ["output"]]).runs
     return pd.DataFrame(
-        {"folder": str(r.folder), "status": r.status, "step": r.step} | r.config | r.figures for r in found
+        {"folder": shown(r.folder), "status": r.status, "step": r.step} | r.config | r.figures for r in found
     )
 
 
@@ -98,7 +99,7 @@ def rows(*folders: str | Path) -> pd.DataFrame:
     r"""What all runs below folders have logged: a row each, with ``folder``, ``task``, ``estimator`` and ``seed``."""
     tables = []
     for r in find_runs([Path(folder) for folder in folders or ["output"]]).runs:
-        labels = {"folder": str(r.folder), "task": r.task, "estimator": r.estimator, "seed": r.seed}
+        labels = {"folder": shown(r.folder), "task": r.task, "estimator": r.estimator, "seed": r.seed}
         tables.append(logged_rows(r.folder).assign(**labels))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

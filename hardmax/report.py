@@ -7,6 +7,7 @@ from pathlib import Path
 from hardmax.harness.contents import printable
 from hardmax.harness.output import drop_what_cannot_be_written
 from hardmax.harness.shared import Refused
+from hardmax.reporting.archives import is_archive, shown
 from hardmax.reporting.writing import write
 
 
@@ -14,7 +15,9 @@ def main() -> None:
     r"""Entry point of ``report.py`` and ``hardmax report``."""
     drop_what_cannot_be_written()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="runs are looked for below it")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="below it runs, and archives of runs, are looked for"
+    )
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where it goes (default: report in the first FOLDER)")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="KEY=VALUE", help="runs with these settings; of one key, any value"
@@ -35,21 +38,34 @@ def main() -> None:
     parser.add_argument(
         "--upload", action="store_true", help="send W&B what it does not have of the runs instead, from their files"
     )
+    parser.add_argument(
+        "--archive", type=Path, metavar="FOLDER", help="add the finished runs to this folder's archives instead"
+    )
     options = parser.parse_args()
     try:
-        if absent := [str(folder) for folder in options.folders if not folder.is_dir()]:
+        if absent := [str(p) for p in options.folders if not p.is_dir() and not (is_archive(p) and p.is_file())]:
             raise Refused(f"no such folder: {', '.join(absent)}")
         if (options.results or options.leaderboard) and (options.only or options.by or options.to):
             raise Refused("--only, --by and --to are for reports, not for --results or --leaderboard")
         if options.leaderboard and (options.results or options.published):
             raise Refused("--results and --published do not go with --leaderboard")
+        pages = [options.results, options.leaderboard, options.published, options.only, options.by, options.to]
+        for alone in ("upload", "archive"):
+            if getattr(options, alone) and (any(pages) or (options.upload and options.archive)):
+                raise Refused(f"--{alone} goes with no other option")
         if options.upload:
-            if options.results or options.leaderboard or options.published or options.only or options.by or options.to:
-                raise Refused("--upload goes with no other option")
             from hardmax.reporting.uploading import upload
 
             sys.exit(upload(options.folders))
-        if options.results:
+        if options.archive:
+            from hardmax.reporting.archiving import add_runs
+            from hardmax.reporting.runs import find_runs
+
+            found = find_runs(options.folders)
+            written, left_out = add_runs(found.runs, options.archive)
+            text = "" if written else "nothing new to archive"
+            notes = found.notes + left_out
+        elif options.results:
             from hardmax.reporting.reproduction import write_results
 
             text, written, notes = "", write_results(options.folders, options.results, options.published), []
@@ -58,11 +74,12 @@ def main() -> None:
 
             text, (written, notes) = "", write_leaderboard(options.folders, options.leaderboard)
         else:
-            to = options.to or options.folders[0] / "report"
+            first = options.folders[0]
+            to = options.to or (first if first.is_dir() else first.parent) / "report"
             text, written, notes = write(options.folders, to, options.only, options.by, options.published)
     except Refused as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     for note in notes:
-        print(printable(note), file=sys.stderr)
+        print(printable(shown(note)), file=sys.stderr)
     print(printable("\n".join([text, "", *map(str, written)]).lstrip("\n")))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hardmax.harness.contents import bounded_text, reason_of, table_of
 
+from .archives import shown
 from .curves import with_limits
 from .final_figures import relative_bias
 from .groups import Group
@@ -116,7 +117,7 @@ def of_file(path: Path, notes: list[str]) -> list[BiasComparison]:
     r"""What ``measure.py`` has saved, for the logits and for the encoder, without what has no known bias."""
     title = "gradient {}; all at one place, as measured in {}"
     measured = measured_in(path, notes)
-    name = bounded_text(str(path))
+    name = bounded_text(shown(path))
     return [BiasComparison(title.format(PLACES[where], name), drawable(points)) for where, points in measured.items()]
 
 

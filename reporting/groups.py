@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hardmax.harness.contents import bounded_text
 from hardmax.harness.shared import NOT_RESULTS, Refused, nearest
 
+from .archives import shown
 from .looks import Look, looks
 from .runs import Run
 from .settings import ABSENT, as_number, canonical, column_titles, differing, listed, same, texts, without_consequences
@@ -175,7 +176,7 @@ def latest(runs: list[Run], keys: dict[str, list[str]], notes: list[str]) -> lis
         kept.append(last)
         for run in others:
             why = "repeated later" if run.finished or not last.finished else f"{run.status}, and finished elsewhere"
-            notes.append(f"{why}, left out: {run.folder} ({last.folder} is taken)")
+            notes.append(f"{why}, left out: {shown(run.folder)} ({shown(last.folder)} is taken)")
     return sorted(kept, key=lambda run: (as_number(run.seed), run.folder))
 
 

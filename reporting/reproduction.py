@@ -44,8 +44,9 @@ EMPHASIS = dict.fromkeys(VERDICTS, "{}") | dict.fromkeys(BOLD, "**{}**") | dict.
 RESULTS_HEAD = """\
 # Results
 
-Published experiments, rerun. Written by `make results` from run folders, and by nothing else: every measured figure is
-the mean of finished runs ± its standard error over seeds. What an experiment's settings are, and what was chosen where
+Published experiments, rerun. Written by `make results` from the archive of runs in `docs/results/runs`, and by nothing
+else: every measured figure is the mean of finished runs ± its standard error over seeds, and the runs are named by seed
+and key. What an experiment's settings are, and what was chosen where
 the paper leaves them open, is said in `configs/experiment/NAME.yaml` and repeated here; `python run.py -m
 experiment=NAME` runs it.
 
@@ -143,12 +144,18 @@ def tables(comparisons: list[Comparison]) -> Iterator[str]:
     r"""Published beside measured, a Markdown table for each published one."""
     for title, about, group in by_table(comparisons):
         yield f"{title}{f' ({about})' * bool(about)}:\n"
-        rows = [cells(c) for c in group]
-        yield without_empty(
-            HEADS, [[*row[:6], EMPHASIS[row[6]].format(row[6]), markdown.plain_text(row[7])] for row in rows]
-        )
+        rows = []
+        for c in group:
+            *figures, verdict, notes = cells(c)
+            rows.append([*figures, EMPHASIS[verdict].format(verdict), markdown.plain_text(notes), keys_of(c.runs)])
+        yield without_empty([*HEADS, "runs"], rows)
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.unpublished)):
             yield f"Not published: {', '.join(unknown)}.\n"
+
+
+def keys_of(runs: list[Run]) -> str:
+    r"""What the runs are called in their archive: seed and key."""
+    return markdown.plain_text(", ".join(run.folder.name for run in runs))
 
 
 def without_empty(titles: list[str], rows: list[list]) -> str:
@@ -182,8 +189,8 @@ def figures_table(runs: list[Run], shown: dict) -> str:
             taken = [c for run in group.finished if (c := value_at_step(run, metric, step)) is not None]
             error = float(np.std(taken, ddof=1) / len(taken) ** 0.5) if len(taken) > 1 else None
             cells.append(with_error(float(np.mean(taken)), error) if taken else "")
-        rows.append(cells)
-    return without_empty(["", "seeds", *(f"`{metric}`" for metric in shown["figures"])], rows)
+        rows.append([*cells, keys_of(group.finished)])
+    return without_empty(["", "seeds", *(f"`{metric}`" for metric in shown["figures"]), "runs"], rows)
 
 
 def value_at_step(run: Run, metric: str, step: int | None) -> float | None:

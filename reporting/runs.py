@@ -27,6 +27,7 @@ from hardmax.harness.contents import (
 )
 from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
 
+from .archives import is_archive, shown, unpacked_runs
 from .rounding import relative_square
 from .words import Words, said_in
 
@@ -109,7 +110,7 @@ def find_runs(folders: list[Path]) -> Found:
     r"""All runs below the folders, whatever state they are in; what cannot be read costs a note and nothing else."""
     places, measured, notes = {}, {}, []
     for folder in folders:
-        for found, names in walk(folder, notes):
+        for found, names in walk_with_archives(folder, notes):
             if "measured.csv" in names:
                 measured[found.resolve()] = found / "measured.csv"
             if "sweep.json" in names:
@@ -126,7 +127,19 @@ def find_runs(folders: list[Path]) -> Found:
     notes += [result for result in results if isinstance(result, str)]
     tasks = {run.folder: run.task for run in runs}
     files = [(tasks.get(path.parent, path.parent.name), path) for path in sorted(measured.values())]
-    return Found(runs, files, notes + [note for run in runs for note in run.notes])
+    return Found(runs, files, [shown(note) for note in notes + [note for run in runs for note in run.notes]])
+
+
+def walk_with_archives(folder: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    r"""As :func:`walk`, and the unpacked runs of archives, of which ``folder`` may be one itself."""
+    for place, names in [(folder.parent, {folder.name})] if is_archive(folder) else walk(folder, notes):
+        yield place, names
+        for path in sorted(place / name for name in names if is_archive(Path(name))):
+            try:
+                for run in unpacked_runs(path):
+                    yield run, {entry.name for entry in run.iterdir()}
+            except (OSError, ValueError) as error:
+                notes.append(f"left out, from here on: {path} ({reason_of(error)})")
 
 
 def walk(folder: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from hardmax import markdown
 
+from .archives import shown
 from .final_figures import Results
 from .groups import Group
 from .numbers import with_error
@@ -157,5 +158,5 @@ def runs_csv(all_results: list[Results]) -> pd.DataFrame:
             for run in group.runs:
                 about = {"task": results.task, "label": group.label, "estimator": run.estimator, **group.settings}
                 about |= {"seed": run.seed, "status": run.status, "reason": run.reason, "step": run.step}
-                rows.append(about | {"folder": str(run.folder)} | {m: run.figures.get(m) for m in results.shown})
+                rows.append(about | {"folder": shown(run.folder)} | {m: run.figures.get(m) for m in results.shown})
     return pd.DataFrame(rows)

@@ -13,6 +13,7 @@ from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
 from . import charts, tables
+from .archives import shown
 from .biases import by_problem, comparisons
 from .curves import Curve, drawn, group_curves
 from .final_figures import results_of
@@ -76,7 +77,7 @@ def write(
 
 def about_lost(run: Run) -> str:
     reason = f": {run.reason}" if run.reason else ""
-    return f"{run.status}, excluded from averages: {run.folder} (step {run.step} of {run.steps}{reason})"
+    return f"{run.status}, excluded from averages: {shown(run.folder)} (step {run.step} of {run.steps}{reason})"
 
 
 def on_task(
