@@ -154,11 +154,13 @@ def figure(value: Value, run: Run) -> float | None:
     found = course(run, value.metric)
     if value.step is not None:
         found = [(step, content) for step, content in found if step == value.step]
-    if len(found) < value.window:
+    steps, series = np.array(found, float).reshape(-1, 2).T
+    if value.window:
+        ends = steps[steps >= value.window]
+        series = np.array([series[(steps > end - value.window) & (steps <= end)].mean() for end in ends])
+    if not len(series):
         return None
-    series = np.array([content for _, content in found]) * value.scale
-    if value.window > 1:
-        series = np.convolve(series, np.full(value.window, 1 / value.window), "valid")
+    series = series * value.scale
     pick = {"lowest": np.min, "highest": np.max, "": lambda s: s[-1]}[value.best]
     return float(pick(series))
 

@@ -31,7 +31,7 @@ class Value:
         quantity, source: For people.
         scale: See ``metric``.
         step: At which the metric is taken; None: the last one that has it.
-        window: Number of values in a row that are averaged first.
+        window: Number of steps over which values are averaged first; 0: of none.
         best: ``lowest`` or ``highest`` over the run; empty: not over the run.
         choose: ``metric`` and ``best``, which one of several settings that fit is taken; empty: there must be one.
         decimals: To which the value is rounded; None: those it is written with.
@@ -51,7 +51,7 @@ class Value:
     source: str = ""
     scale: float = 1.0
     step: int | None = None
-    window: int = 1
+    window: int = 0
     best: str = ""
     choose: dict[str, str] = field(default_factory=dict)
     decimals: int | None = None
