@@ -13,6 +13,7 @@ from hardmax import markdown
 from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 
+from .chance import chance_paragraph, chance_picture
 from .charts import as_png, curve_rows, curves_picture
 from .curves import curve_of
 from .groups import Group, grouped
@@ -79,9 +80,14 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
     comparisons = [compare_with_runs(value, found.runs) for value in values]
     about = entries(FACTS, "experiments")
     pictures = to.parent / "docs/results"
-    written, parts = [], [RESULTS_HEAD, overview(about, comparisons, found.runs)]
+    written, parts = [], [RESULTS_HEAD, overview(about, comparisons, found.runs), chance_paragraph(comparisons)]
     try:
         pictures.mkdir(parents=True, exist_ok=True)
+        if spec := chance_picture(comparisons):
+            written.append(pictures / "chance.png")
+            write_whole(written[0], as_png(spec))
+            place = written[0].relative_to(to.parent).as_posix()
+            parts.append(f"![How far published figures lie from measured ones]({place})\n")
         for name, shown in about.items():
             own = [c for c in comparisons if c.published.experiment == name]
             runs = [run for run in found.runs if run.config.get("experiment") == name]

@@ -32,6 +32,7 @@ class Comparison:
         mean, error: Of the measured figures, and its standard error; None without, or with a single run.
         difference: Measured less published.
         in_errors: The difference over its standard deviation among runs like ours; None where that is not known.
+        chance: How often a figure of runs like ours would lie as far from our mean; None where that is not known.
         verdict: ``agrees``, ``differs``, ``undecided``, ``settings incomplete``, ``smaller budget`` or ``not run``.
         notes: What a reader should know: of runs with smaller budgets or other settings, for one.
     """
@@ -42,6 +43,7 @@ class Comparison:
     error: float | None
     difference: float | None
     in_errors: float | None
+    chance: float | None
     verdict: str
     notes: tuple[str, ...]
 
@@ -62,7 +64,7 @@ def compare_with_runs(value: Value, runs: list[Run]) -> Comparison:
     if not measured:
         taken, note = one_setting(value, [run for run in finished if in_small(run)])
         if smaller := with_figures(value, taken):
-            return replace(judged(value, smaller, [*note, *notes]), verdict=SMALLER, in_errors=None)
+            return replace(judged(value, smaller, [*note, *notes]), verdict=SMALLER, in_errors=None, chance=None)
     return judged(value, measured, notes)
 
 
@@ -168,15 +170,19 @@ def figure(value: Value, run: Run) -> float | None:
 def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) -> Comparison:
     r"""The comparison of a published value with figures of runs."""
     if not measured:
-        return Comparison(value, (), None, None, None, None, NOT_RUN, tuple(notes))
+        return Comparison(value, (), None, None, None, None, None, NOT_RUN, tuple(notes))
     found = np.array([figure for _, figure in measured])
     n, mean = len(found), float(found.mean())
     error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 else None
     difference = mean - value.value
     deviation, freedom = expected_deviation(value, found)
-    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, freedom)) * deviation if freedom else 0.0
-    beyond = DIFFERS if freedom else UNDECIDED
-    verdict = AGREES if abs(difference) <= half + value.rounding else beyond
+    beyond = max(abs(difference) - value.rounding, 0.0)
+    chance = None
+    if freedom:
+        chance = float(2 * scipy.stats.t.sf(beyond / deviation, freedom)) if deviation else float(beyond == 0)
+        verdict = AGREES if chance >= 1 - LEVEL else DIFFERS
+    else:
+        verdict = UNDECIDED if beyond else AGREES
     if not freedom:
         notes = [*notes, "one run: how much others would differ is not known"]
     return Comparison(
@@ -186,6 +192,7 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
         error,
         difference,
         difference / deviation if deviation else None,
+        None if value.unpublished else chance,
         INCOMPLETE if value.unpublished else verdict,
         tuple(notes),
     )

@@ -15,6 +15,7 @@ import report
 from hardmax.harness.config import plain_config
 from hardmax.harness.shared import Refused
 from hardmax.reporting import reproduction
+from hardmax.reporting.chance import chance_paragraph, chance_picture
 from hardmax.reporting.published.experiments import experiment
 from hardmax.reporting.published.join import compare_with_runs, judged
 from hardmax.reporting.published.texts import cells
@@ -82,6 +83,35 @@ def test_one_in_twenty_figures_of_runs_like_ours_differs(ours, theirs, spread):
         published = value(value=figures.mean(), seeds=theirs, std=std, decimals=12)
         differ += judged(published, of_runs(draws.normal(size=ours)), []).verdict == "differs"
     assert differ / trials == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / trials))
+
+
+def test_the_page_says_how_many_figures_differ_by_chance():
+    """Of 400 that are like ours some 20 do, and none when that is corrected for; of ten far ones all do."""
+    draws = np.random.default_rng(1)
+    alike = [judged(value(value=draws.normal(), seeds=1), of_runs(draws.normal(size=5)), []) for _ in range(400)]
+    assert all((c.verdict == "differs") == (c.chance < 0.05) for c in alike)
+    differ = sum(c.verdict == "differs" for c in alike)
+    assert abs(differ - 20) < 4 * math.sqrt(400 * 0.05 * 0.95)
+    text = chance_paragraph(alike)
+    assert (
+        f"Of 400 figures whose spread is known, {differ} differ. Were all runs like the published ones, about 20"
+        in text
+    )
+    assert text.endswith("0 of them differ.\n")
+    far = [judged(value(value=50.0 + draws.normal(), seeds=1), of_runs(draws.normal(size=5)), []) for _ in range(10)]
+    assert chance_paragraph(alike + far).endswith("10 of them differ.\n")
+    unknown = [judged(value(), of_runs([1.0]), []), judged(value(unpublished=("x",)), of_runs([1.0, 2.0]), [])]
+    assert [c.chance for c in unknown] == [None, None]
+    assert (chance_paragraph(unknown), chance_picture(unknown)) == ("", None)
+
+
+def test_bars_hold_all_figures_and_are_beside_what_is_expected():
+    draws = np.random.default_rng(1)
+    found = [judged(value(value=draws.normal() - 99 * (n == 0)), of_runs(draws.normal(size=9)), []) for n in range(50)]
+    rows = chance_picture(found)["concat"][0]["layer"][0]["data"]["values"]
+    assert sum(row["figures"] for row in rows) == 50
+    assert sum(row["expected"] for row in rows) == pytest.approx(50)
+    assert rows[-1]["figures"] == 1
 
 
 def test_figures_of_other_runs_differ():

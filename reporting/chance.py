@@ -1,0 +1,54 @@
+r"""How many published figures would differ by chance alone, as some of many must."""
+
+import altair as alt
+import numpy as np
+import scipy.stats
+
+from .charts import picture_of_charts
+from .published.join import Comparison
+from .statistics import LEVEL
+
+BAR = 0.5  # standard deviations
+LAST_BAR = 4.0  # what lies beyond is drawn there
+
+
+def tested(comparisons: list[Comparison]) -> list[Comparison]:
+    r"""Those of which it is known how far chance would take them."""
+    return [c for c in comparisons if c.chance is not None]
+
+
+def chance_paragraph(comparisons: list[Comparison]) -> str:
+    r"""How many figures differ, how many would by chance, and how many do when that is corrected for."""
+    chances = [c.chance for c in tested(comparisons)]
+    if not chances:
+        return ""
+    expected, differ = (1 - LEVEL) * len(chances), sum(chance < 1 - LEVEL for chance in chances)
+    left = int((scipy.stats.false_discovery_control(chances) < 1 - LEVEL).sum())
+    return (
+        f"Of {len(chances)} figures whose spread is known, {differ} differ{'s' * (differ == 1)}. Were all runs like "
+        f"the published ones, about {expected:.3g} would. At a false discovery rate of {1 - LEVEL:.0%} (Benjamini and "
+        f"Hochberg, 1995), {left} of them differ{'s' * (left == 1)}.\n"
+    )
+
+
+def chance_picture(comparisons: list[Comparison]) -> dict | None:
+    r"""A histogram of differences in standard deviations, beside what a normal law would give; None without any."""
+    found = [c.in_errors for c in tested(comparisons) if c.in_errors is not None]
+    if not found:
+        return None
+    edges = np.arange(-LAST_BAR, LAST_BAR + BAR / 2, BAR)
+    counts, _ = np.histogram(np.clip(found, -LAST_BAR, LAST_BAR), edges)
+    cdf = scipy.stats.norm.cdf(edges)
+    cdf[0], cdf[-1] = 0, 1
+    rows = [
+        {"from": float(low), "to": float(low + BAR), "figures": int(n), "expected": float(part) * len(found)}
+        for low, n, part in zip(edges[:-1], counts, np.diff(cdf), strict=True)
+    ]
+    x = alt.X("from:Q", title="measured less published, in standard deviations", scale=alt.Scale(nice=False))
+    bars = alt.Chart(alt.Data(values=rows)).mark_bar(color="#0072B2", opacity=0.6)
+    bars = bars.encode(x=x, x2="to:Q", y=alt.Y("figures:Q", title="figures"), y2=alt.YDatum(0))
+    steps = alt.Chart(alt.Data(values=rows)).mark_rule(color="black", strokeWidth=2)
+    steps = steps.encode(x=x, x2="to:Q", y="expected:Q")
+    chart = alt.layer(bars, steps).properties(width=420, height=180)
+    remark = f"Black: expected of runs like the published ones. Outermost bars: all beyond {LAST_BAR - BAR:g}."
+    return picture_of_charts([chart], "Published figures beside measured ones", 1, remark)
