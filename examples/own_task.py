@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import hardmax
-from hardmax.tasks.base import Problem, Task
+from hardmax.tasks.base import Figure, Problem, Task
 
 
 class Switches(Task):
@@ -19,7 +19,7 @@ class Switches(Task):
     Figures: ``distance``, from discrete draws; 0 is reached.
     """
 
-    merit = "-distance"  # of the figures below, the lower the better
+    figures = {"distance": Figure("distance from the pattern", better="lower")}
 
     def __init__(self, variables: int = 12):
         super().__init__()

@@ -63,16 +63,18 @@ class Moments:
 
     def replicates(self) -> "JackknifeReplicates":
         r"""What all draws give, and what they give without each of the blocks."""
-        N = self.without(torch.tensor(self.count, dtype=torch.float64, device=self.sums.device)).unsqueeze(-1)
-        mean = self.without(self.sums)
-        spread = self.without(self.squares) - squared(mean) / N
-        torch.addcdiv(self.first.double(), mean, N.unsqueeze(-1), out=mean)
+        N = self.all_and_without_each(torch.tensor(self.count, dtype=torch.float64, device=self.sums.device)).unsqueeze(
+            -1
+        )
+        sums = self.all_and_without_each(self.sums)
+        spread = self.all_and_without_each(self.squares) - squared(sums) / N
+        mean = torch.addcdiv(self.first.double(), sums, N.unsqueeze(-1), out=sums)
         square = squared(mean)
         V = spread / (N - 1).masked_fill(N < 2, torch.nan)
         rounding = 16 * torch.finfo(self.first.dtype).eps ** 2 * square
         return JackknifeReplicates(mean, square, V.masked_fill(rounding >= V, 0.0), N)
 
-    def without(self, x: Tensor) -> Tensor:
+    def all_and_without_each(self, x: Tensor) -> Tensor:
         r"""The sum of x ``[BLOCKS, ...]`` over the blocks, and the sums without each block that has draws."""
         x = x[: sum(n > 0 for n in self.count)]  # the first blocks have draws
         result = x.new_empty((len(x) + 1, *x.shape[1:]))
@@ -94,40 +96,42 @@ class Moments:
 
         With M draws, their mean and the trace V of their unbiased covariance: ``norm`` of the mean, ``rms_norm`` of
         the draws, ``variance`` V, ``variance_mean`` V over the number of components, ``snr`` (squared norm of the mean
-        less V / M, over V), ``dead``, the share of components at most 1e-12 of the largest in all draws, and
+        less V / M, over V), ``dead``, the share of components that in no draw exceed 1e-12 of the largest, and
         ``dead_per_draw``. A spread below rounding counts as a V of 0.
 
         Beside a truth, which as a reference has the noise V_ref / M_ref: ``true_norm``, the root of its mean square
         over the examples; ``bias2``, the squared distance of the mean from it less V / M and V_ref / M_ref, so that it
-        may be negative; ``relative_bias``, the signed root of bias2, averaged over the examples *before*, over the true
-        norm: roots of single examples' noise would not average out; ``mse`` of one draw; ``cosine``, mean over draws, a
+        may be negative; ``relative_bias``, the signed root of the examples' mean ``bias2`` over the true norm, as in a
+        mean of single examples' roots the noise would not cancel; ``mse`` of one draw; ``cosine``, mean over draws, a
         gradient of zero counting 0; ``cosine_mean``, of the mean; and ``worst_z``, the largest difference of a
         coordinate from the truth, over all examples, in standard errors. The true norm is debiased as well: what is
         divided by it is undefined where the noise of a reference hides it.
 
         ``<name>_error`` is a standard error: what the draws at hand, and a reference's (but for ``cosine``), leave
-        open. That of ``relative_bias`` is by how much its magnitude grows with one error more of ``bias2``. Some are on
-        the safe side: that of ``bias2`` where a reference has few draws, that of a ``cosine_mean`` close to 1.
+        open. That of ``relative_bias`` is by how much its magnitude grows when that of ``bias2`` grows by one. Some
+        are on the safe side: that of ``bias2`` where a reference has few draws, that of a ``cosine_mean`` close to 1.
         """
         ours, truth = self.replicates(), self.truth
-        found = ours.statistics() | {"dead_per_draw": self.without(self.dead) / ours.N}
+        found = ours.statistics() | {"dead_per_draw": self.all_and_without_each(self.dead) / ours.N}
         if truth is not None:
-            found |= ours.beside(truth.first()) | {"cosine": self.without(self.cosines) / ours.N}
-        error = {name: jackknife(x) for name, x in found.items()}
+            found |= ours.beside(truth.first()) | {"cosine": self.all_and_without_each(self.cosines) / ours.N}
+        squared_error = {name: jackknife(x) for name, x in found.items()}
         if truth is not None:
             twice = counted_twice(ours.mean)
             if truth.draws:
-                error |= {name: error[name] + jackknife(x) for name, x in ours.first().beside(truth).items()}
+                squared_error |= {
+                    name: squared_error[name] + jackknife(x) for name, x in ours.first().beside(truth).items()
+                }
                 twice = twice + counted_twice(truth.mean)
-            error["bias2"] = torch.maximum(error["bias2"] - twice, error["bias2"] / 2)
+            squared_error["bias2"] = torch.maximum(squared_error["bias2"] - twice, squared_error["bias2"] / 2)
             size = found["true_norm"][0].square()
-            bias2, one_more = found["bias2"][0].mean(), error["bias2"].sqrt()
+            bias2, one_more = found["bias2"][0].mean(), squared_error["bias2"].sqrt()
             found["relative_bias"] = bias2.sign() * (bias2.abs() / size).sqrt().unsqueeze(0)
-            error["relative_bias"] = ((bias2.abs() + one_more).sqrt() - bias2.abs().sqrt()).square() / size
+            squared_error["relative_bias"] = ((bias2.abs() + one_more).sqrt() - bias2.abs().sqrt()).square() / size
         result = {}
         for name, x in found.items():
             result[name] = finite_or_none(x[0].nanmean())
-            result[f"{name}_error"] = None if result[name] is None else finite_or_none(error[name].sqrt())
+            result[f"{name}_error"] = None if result[name] is None else finite_or_none(squared_error[name].sqrt())
         result["dead"] = finite_or_none(dead_share_(self.largest.clone()).mean())
         if self.truth is not None:
             result["worst_z"] = finite_or_none(self.worst_z())
@@ -221,7 +225,7 @@ class TrueGradient:
 
 
 def jackknife(x: Tensor) -> Tensor:
-    r"""Variance of a figure from its value ``[B]`` with all blocks and without each of them, ``x [1 + blocks, B]``."""
+    r"""The squared standard error of a mean over B examples, of ``x [1 + blocks, B]``: of all, and without each."""
     without = x[1:].nanmean(-1)
     G = len(without)
     return (without - without.mean()).square().sum() * (G - 1) / G if G > 1 else torch.full_like(x[0, 0], torch.nan)

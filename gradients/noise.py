@@ -38,7 +38,7 @@ def noise_by_source(task: Task, estimator: Estimator, batches: Iterable[Tensor],
     for n, V in enumerate(within):
         blocks[n % BLOCKS] += V
     means = of_means.replicates()
-    estimators = of_means.without(blocks) / means.N
+    estimators = of_means.all_and_without_each(blocks) / means.N
     found = {"estimator_noise": estimators, "minibatch_noise": means.V - estimators / draws}
     found["total_noise"] = found["estimator_noise"] + found["minibatch_noise"]
     result = {name: finite_or_none(x[0]) for name, x in found.items()}

@@ -48,7 +48,7 @@ def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[st
     return reference, rivals
 
 
-def fit(task: Task, estimator: Estimator, batch: Tensor) -> None:
+def nest_and_try(task: Task, estimator: Estimator, batch: Tensor) -> None:
     r"""Nests an estimator in a task, and makes one forward pass, in which learned parts take their sizes.
 
     Raises:
@@ -76,7 +76,8 @@ class Rivals:
     r"""Estimators that are measured beside the trained one; what they learn, they learn without touching the model.
 
     Before each measurement, those that learn take ``steps`` training steps of their own, at the parameters that the
-    model has then, and schedules move to where training is. In a task of several layers each is nested in itself.
+    model has then, and their schedules move to the training step. In a task of several layers, a rival is used
+    in all of them.
 
     Arguments:
         estimators: By label.
@@ -145,7 +146,8 @@ class Measuring:
         device: Where to compute.
 
     Raises:
-        Refused: If a reference or a rival does not fit the task; of ``all`` rivals, those are left out.
+        Refused: If a reference or a rival does not fit the task; with ``rivals=all`` those
+            that do not fit are left out, with a note.
     """
 
     def __init__(
@@ -165,8 +167,8 @@ class Measuring:
         with forked_random(device, self.seed, 0, Stream.FIT):
             for name, other in [*reference.items(), *rivals.items()]:
                 try:
-                    with task.using(estimator):  # again, behind it
-                        fit(task, other.to(device), self.batch)
+                    with task.using(estimator):  # afterwards the trained one's nested copies are back in the task
+                        nest_and_try(task, other.to(device), self.batch)
                     fitting[name] = other
                 except Refused as error:
                     if self.cfg.rivals != "all" or name in reference:
@@ -181,7 +183,9 @@ class Measuring:
         r"""Statistics after ``step`` optimiser steps, and the seconds that one draw took, by name."""
         task, cfg = self.task, self.cfg
         with forked_random(self.device, self.seed, step, Stream.TRUTH):
-            problem = task.problem(self.batch)  # one, since what is random in it is part of what is measured
+            problem = task.problem(
+                self.batch
+            )  # once: what is random in it is the same for the truth and for all estimators
             truth = truth_of(task, problem, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
         found, seconds = self.measure_one(self.estimator, problem, truth, step)
         seconds = {"seconds": seconds}

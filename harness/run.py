@@ -29,7 +29,7 @@ from .sweep import Sweep
 from .tracking import Tracker
 from .train import prepare, train
 
-SECONDS_FOR_ANOTHER_RUN = {"run": 10, "sweep": 1}  # that one waits for another process at work on the same run
+SECONDS_FOR_ANOTHER_RUN = {"run": 10, "sweep": 1}  # to wait for another process that works on the same run
 
 
 @of_a_run()
@@ -67,7 +67,7 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
 
         def save():
             nonlocal saved
-            if state.is_finite():  # else the next row says so, and the last checkpoint stays
+            if state.is_finite():  # if not, the last checkpoint is kept, and the next row raises NotFinite
                 with writing(tracker.folder):
                     state.save(tracker.folder, tracker.sizes())
                 saved = state.step
@@ -121,7 +121,7 @@ def keep_examples(task: Task, tracker: Tracker) -> None:
 
 
 def summary_of(folder: Path) -> dict | None:
-    r"""Final figures of a finished run; None if it has not finished, or has lost them or rows since."""
+    r"""Final figures of a finished run; None if it has not, or if they or some rows have been lost since."""
     try:
         found = json.loads((folder / FINISHED).read_text("utf-8"))
         whole = all(size_of(folder / name) >= size for name, size in found.get("sizes", {}).items())
@@ -140,7 +140,10 @@ def finished_before(folder: Path, code: dict[str, str], labels: dict, summary: d
 
 
 def resume(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) -> dict[str, int] | None:
-    r"""Restores the state of an unfinished run; the sizes of its files then, or None if it has no checkpoint yet.
+    r"""Restores an unfinished run from its newest readable checkpoint.
+
+    Returns:
+        The sizes that its files of rows had then; None if it has no checkpoint yet.
 
     Raises:
         Refused: If the code has changed since, a failed run is not to be retried, or no checkpoint can be read.
@@ -168,6 +171,7 @@ def resume(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) ->
             continue
         if problems:
             print(f"{problems[0]}: the one before it is taken", file=sys.stderr)
+            (folder / CHECKPOINT).unlink()  # else the next checkpoint would move it over the good one
         print(f"going on from step {state.step} in {folder}")
         if versions := versions_since(folder):
             print(f"{versions}: rows from here on may differ from those of an undisturbed run", file=sys.stderr)

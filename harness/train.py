@@ -17,7 +17,7 @@ from hardmax.gradients import Evaluations, Stream, forked_random
 from hardmax.tasks.base import Task
 
 from .config import build
-from .measuring import Measuring, fit
+from .measuring import Measuring, nest_and_try
 from .shared import Refused, innermost, one_line
 from .state import Batches, State
 
@@ -46,7 +46,7 @@ def prepare(
     batches = Batches(task.examples, cfg.batch_size, cfg.seed, device)
     index = torch.arange(cfg.batch_size, device=device)
     with forked_random(device, cfg.seed, 0, Stream.TRY):
-        fit(task, estimator, task.batch(index, torch.Generator(device)))
+        nest_and_try(task, estimator, task.batch(index, torch.Generator(device)))
     schedule = build(cfg, "schedule", cfg.schedule._target_.rpartition(".")[2])
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
     rate = settings.pop("estimator_lr", None)

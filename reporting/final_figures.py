@@ -95,7 +95,7 @@ def results_of(task: str, groups: list[Group]) -> Results:
 
 
 def verdicts_on(metric: str, groups: list[Group], better: int) -> dict[str, Verdict]:
-    r"""Verdicts by label; where a figure is not defined in all runs, those that have one may be the lucky ones."""
+    r"""Verdicts by label; a group that lacks the figure in some runs is untested: the rest may be the lucky ones."""
     values = {group.label: group.by_seed(metric) for group in groups}
     whole = [group.label for group in groups if len(values[group.label]) == len(group.finished)]
     partly = {label: Verdict(UNTESTED) for label, found in values.items() if found and label not in whole}
@@ -103,7 +103,7 @@ def verdicts_on(metric: str, groups: list[Group], better: int) -> dict[str, Verd
 
 
 def rank(results: Results, label: str) -> tuple:
-    r"""Orders labels: the best by the first figure that has a better and a worse first."""
+    r"""A sort key that puts the best label first, by the first figure shown that can be better or worse."""
     metric = next((m for m in results.shown if results.words(m).better), None)
     mean = results.means[label].get(metric)
     if mean is None:

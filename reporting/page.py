@@ -24,7 +24,7 @@ from .numbers import with_error
 from .provenance import provenance
 from .published.join import Comparison
 from .published.texts import HEADS, by_table, cells
-from .statistics import AS_GOOD, BEST, UNTESTED
+from .statistics import AS_GOOD, BEST, FEWEST
 from .tables import final_table
 from .words import AXES, Words
 
@@ -58,7 +58,7 @@ class OnTask:
 
     @functools.cached_property
     def looks(self) -> dict[str, Look]:
-        r"""Of every label in a chart: a group's own; one that was measured beside it has its estimator's colour."""
+        r"""The look of every label in a chart; one that was measured beside the groups has its estimator's colour."""
         own = {group.label: group for group in self.results.groups}
         measured = {point.label: point.estimator for each in self.comparisons for point in each.points}
         known = [group.estimator for group in own.values()]
@@ -137,10 +137,10 @@ def final_figures_section(on: OnTask, drawn: Charts, notes: list[str]) -> Sectio
     table = final_table(on.results)
     lost = [run for group in on.results.groups for run in group.runs if not run.finished]
     missing = [group for group in on.results.groups if group.missing]
-    verdicts = {verdict.word for found in on.results.verdicts.values() for verdict in found.values()}
+    verdicts = [verdict for found in on.results.verdicts.values() for verdict in found.values()]
     html = rendered(
         "figures.html", table=table, answer=answer(on.results), lost=lost, missing=missing, most=MOST_LISTED,
-        untested=UNTESTED in verdicts, results=on.results,
+        untested=any(verdict.open for verdict in verdicts), results=on.results,
     )  # fmt: skip
     return Section("Final figures", html)
 
@@ -149,15 +149,19 @@ def answer(results: Results) -> str:
     r"""What came out, in a sentence."""
     if results.pooled:
         pooled = " and ".join(results.pooled)
-        return f"Pooled over {pooled}: which is best is not said, as these options, too, are in every mean and error."
+        return f"Pooled over {pooled}: no best is named, as means and errors mix the values of these options."
     metric = next((m for m in results.shown if results.verdicts.get(m)), None)
     if metric is None:
         return ""
     found, words = results.verdicts[metric], results.words(metric)
-    best = next(label for label, verdict in found.items() if verdict.word == BEST)
+    best = next((label for label, verdict in found.items() if verdict.word == BEST), None)
+    if best is None:
+        return f"Which has the best {words.title} is not said: every group lacks it in some of its finished runs."
     mean = results.means[best][metric]
     value = with_error(mean.value, mean.error) + f" {words.unit}" * bool(words.unit)
     text = f"Best {words.title}: {best}, {value} ({mean.runs} run{'s' * (mean.runs > 1)})."
+    if found[best].few:
+        return f"{text} With fewer than {FEWEST} runs, nothing says by more than chance."
     as_good = [group.label for group in results.groups if group.label in found and found[group.label].word == AS_GOOD]
     if as_good:
         listed = ", ".join(as_good[:8]) + f" and {len(as_good) - 8} more" * (len(as_good) > 8)

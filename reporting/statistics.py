@@ -103,14 +103,26 @@ def stretch(variances: np.ndarray, counts: list[int]) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    r"""How a group compares with the best: one of the four words above, and the difference behind it, if any."""
+    r"""How a group compares with the best.
+
+    Attributes:
+        word: One of the four above.
+        difference: Behind it, if any.
+        few: Whether there are too few runs to say so.
+    """
 
     word: str
     difference: Difference | None = None
+    few: bool = False
 
     @property
     def marked(self) -> bool:
-        return self.word in (BEST, AS_GOOD)
+        return self.word in (BEST, AS_GOOD) and not self.few
+
+    @property
+    def open(self) -> bool:
+        r"""Whether nothing can be said, which a question mark shows."""
+        return self.word == UNTESTED or self.few
 
 
 def verdicts(values: dict[str, dict], better: int) -> dict[str, Verdict]:
@@ -127,7 +139,7 @@ def verdicts(values: dict[str, dict], better: int) -> dict[str, Verdict]:
     if not means:
         return {}
     best = max(means, key=means.get)
-    result = {best: Verdict(BEST)}
+    result = {best: Verdict(BEST, few=len(values[best]) < FEWEST)}
     for label in means.keys() - {best}:
         found = difference(values[label], values[best])
         if found is None:

@@ -11,7 +11,7 @@ from .archives import shown
 from .final_figures import Results
 from .groups import Group
 from .numbers import with_error
-from .statistics import FEWEST, UNTESTED, Mean
+from .statistics import FEWEST, Mean
 from .words import spelled
 
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
@@ -45,8 +45,8 @@ class Table:
 def table_heading(results: Results) -> str:
     r"""What the table of plain text shows, in a line."""
     marks = "no marks, as options are pooled" if results.pooled else "* the best, or not significantly worse"
-    found = {verdict.word for of_metric in results.verdicts.values() for verdict in of_metric.values()}
-    few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * (UNTESTED in found)
+    few = any(verdict.open for of_metric in results.verdicts.values() for verdict in of_metric.values())
+    few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * few
     return f"final figures, mean ± standard error over {results.over}; {marks}{few}"
 
 
@@ -91,7 +91,7 @@ def cell(results: Results, group: Group, metric: str) -> Cell:
         text += f" ({mean.runs} of {len(group.finished)})"
     if verdict is None:
         return Cell(text)
-    return Cell(text + " ?" * (verdict.word == UNTESTED), verdict.marked, verdict.word)
+    return Cell(text + " ?" * verdict.open, verdict.marked, verdict.word)
 
 
 def as_markdown(table: Table) -> str:

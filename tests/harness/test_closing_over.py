@@ -3,7 +3,7 @@
 import pytest
 
 from hardmax.estimators import Reinforce
-from hardmax.harness.measuring import fit
+from hardmax.harness.measuring import nest_and_try
 from hardmax.harness.shared import Refused
 from hardmax.tasks.base import Problem
 from hardmax.tasks.toy import Toy
@@ -19,6 +19,6 @@ class Closing(Toy):
 def test_an_objective_that_closes_over_the_logits_is_refused():
     task = Closing(categories=4)
     with pytest.raises(Refused, match=r"^Reinforce: objective closes over the logits: .* Take log_q=True"):
-        fit(task, Reinforce(), task.measurement_batch(3))
+        nest_and_try(task, Reinforce(), task.measurement_batch(3))
     fine = Toy(categories=4)
-    fit(fine, Reinforce(), fine.measurement_batch(3))
+    nest_and_try(fine, Reinforce(), fine.measurement_batch(3))

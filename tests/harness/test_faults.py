@@ -46,6 +46,23 @@ def test_a_file_that_was_cut_off(cases, kind, name, length, text):
     assert (code == 0) == (text in ("", "the one before it is taken"))
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(cases, command, tmp_path, monkeypatch):
+    """The run goes on from the one before, and the disk is full when it saves the next."""
+    cases("interrupted", lambda folder: None)
+    (folder,) = folders(tmp_path / "interrupted")
+    cut("state.pt", 0.5)(folder)
+    good = (folder / "state.before.pt").read_bytes()
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(state_module, "write_whole", full)
+    code, _, err = command(*TINY, f"output={tmp_path / 'interrupted'}")
+    assert code == 1
+    assert "the one before it is taken" in err
+    assert (folder / "state.before.pt").read_bytes() == good
+
+
 def test_both_checkpoints_cut_off(cases):
     def damage(folder):
         cut("state.pt", 0.5)(folder)

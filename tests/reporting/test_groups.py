@@ -151,7 +151,7 @@ def test_pooled_options_are_said_and_get_no_marks(tmp_path):
     assert tables.table_heading(results) == (
         "final figures, mean ± standard error over seeds and temperature; no marks, as options are pooled"
     )
-    assert answer(results).startswith("Pooled over temperature: which is best is not said")
+    assert answer(results).startswith("Pooled over temperature: no best is named")
     write([tmp_path], tmp_path / "to", [], ["estimator"])
     page = (tmp_path / "to/report.html").read_text()
     assert "Mean ± standard error over seeds and temperature." in page

@@ -25,9 +25,11 @@ from hardmax.reporting.groups import chosen, grouped
 from hardmax.reporting.leaderboard import edge_of, ranking_panel, write_leaderboard
 from hardmax.reporting.looks import DASHES, SHAPES, looks
 from hardmax.reporting.numbers import with_error
+from hardmax.reporting.page import answer
 from hardmax.reporting.provenance import provenance
 from hardmax.reporting.runs import find_runs
 from hardmax.reporting.statistics import AS_GOOD, BEST, UNTESTED, WORSE, difference, verdicts
+from hardmax.reporting.tables import cell
 from hardmax.reporting.writing import write
 from helpers.made_up import STEPS, picture, run
 
@@ -131,8 +133,34 @@ def test_below_three_runs_nothing_is_said(few):
     best = {seed: 1.0 + seed / 100 for seed in range(1, few + 1)}
     found = verdicts({"a": best, "b": many, "c": {}}, better=1)
     assert {name: verdict.word for name, verdict in found.items()} == {"a": BEST, "b": UNTESTED}
+    assert not any(verdict.marked for verdict in found.values())
+    assert all(verdict.open for verdict in found.values())
     found = verdicts({"a": best, "b": many}, better=-1)
     assert {name: verdict.word for name, verdict in found.items()} == {"a": UNTESTED, "b": BEST}
+    assert found["b"].marked
+
+
+def test_the_best_of_few_runs_is_named_and_not_marked(tmp_path):
+    for seed in (1, 2):
+        for name, elbo in (("arsm", -24.0), ("nvil", -25.0)):
+            run(tmp_path, name, seed, elbo - seed / 10)
+    groups = list(groups_of(tmp_path)[0].values())
+    results = results_of("dvae", groups)
+    assert [cell(results, group, "test/elbo").marked for group in groups] == [False, False]
+    assert all(cell(results, group, "test/elbo").text.endswith(" ?") for group in groups)
+    assert answer(results).startswith("Best test ELBO, discrete draws: arsm, ")
+    assert answer(results).endswith("With fewer than 3 runs, nothing says by more than chance.")
+
+
+def test_no_best_is_named_where_every_group_lacks_the_figure_in_some_runs(tmp_path):
+    for name in ("arsm", "nvil"):
+        for seed in (1, 2, 3):
+            place = run(tmp_path, name, seed)
+            if seed == 3:
+                summary = json.loads((place / "summary.json").read_text())
+                (place / "summary.json").write_text(json.dumps({**summary, "test/elbo": None}))
+    groups = list(groups_of(tmp_path)[0].values())
+    assert answer(results_of("dvae", groups)).startswith("Which has the best test ELBO, discrete draws is not said")
 
 
 # ---------------------------------------------------------------- what is never averaged away
@@ -437,11 +465,11 @@ def test_tables_for_papers(tmp_path):
 
 
 def test_examples_lie_side_by_side(tmp_path):
-    for name, answer in {"arsm": "a", "nvil": "b"}.items():
+    for name, word in {"arsm": "a", "nvil": "b"}.items():
         place = run(tmp_path, name)
         (place / "samples.png").write_bytes(PNG if name == "arsm" else b"<svg onload='x'>")
-        (place / "reconstructions.csv").write_text(f"sentence,reconstruction\nfirst,{answer}1\nsecond,{answer}2\n")
-        (place / "sentences.csv").write_text(f"sentence\n{answer} and more\n")
+        (place / "reconstructions.csv").write_text(f"sentence,reconstruction\nfirst,{word}1\nsecond,{word}2\n")
+        (place / "sentences.csv").write_text(f"sentence\n{word} and more\n")
         (place / "measured_logits.png").write_bytes(PNG)
     groups, notes = groups_of(tmp_path)
     words, pictures, sentences = exhibits(list(groups.values()), notes, [])
