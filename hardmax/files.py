@@ -47,7 +47,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
     return read_bytes(path, most).decode("utf-8", "replace")
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     r"""Writes a file that is either whole and on disk or as it was before; text in UTF-8, where it can be.
 
     It is written aside and renamed: a link of its name is replaced, whatever it points at stays as it is.

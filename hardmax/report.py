@@ -52,7 +52,8 @@ def main() -> None:
         if options.results:
             from hardmax.reporting.reproduction import write_results
 
-            text, written, notes = "", write_results(options.folders, options.results, options.published), []
+            text, written = "", write_results(options.folders, options.results, options.published)
+            notes: list[str] = []
         elif options.leaderboard:
             from hardmax.reporting.leaderboard import write_leaderboard
 

@@ -50,9 +50,9 @@ def commit(folder: Path) -> dict:
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments):
-        options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "env": surroundings}
+        command = ["git", "--no-optional-locks", *arguments]
         try:
-            done = subprocess.run(["git", "--no-optional-locks", *arguments], **options)
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, env=surroundings)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.rstrip("\n") if done.returncode == 0 else None
@@ -165,10 +165,10 @@ class Tracker:
 
     def keep_picture(self, name: str, grey: torch.Tensor) -> None:
         r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
-        grey = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
+        pixels = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
         path = self.folder / f"{name}.png"
         with writing(self.folder):
-            imsave(path, grey, cmap="gray", vmin=0, vmax=1)
+            imsave(path, pixels, cmap="gray", vmin=0, vmax=1)
 
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures and :meth:`sizes`."""
