@@ -155,7 +155,12 @@ def runs_csv(all_results: list[Results]) -> pd.DataFrame:
     for results in all_results:
         for group in results.groups:
             for run in group.runs:
-                about = {"task": results.task, "label": group.label, "estimator": run.estimator, **group.settings}
+                about: dict[str, object] = {
+                    "task": results.task,
+                    "label": group.label,
+                    "estimator": run.estimator,
+                    **group.settings,
+                }
                 about |= {"seed": run.seed, "status": run.status, "reason": run.reason, "step": run.step}
                 rows.append(about | {"folder": str(run.folder)} | {m: run.figures.get(m) for m in results.shown})
     return pd.DataFrame(rows)
