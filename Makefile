@@ -53,9 +53,13 @@ browser:  ## install Chromium, which the tests of the report's page need
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 	    { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -yqq chromium; }
 
-lint: .venv/installed  ## check style
+.mypy_cache/hardmax:  # a link by which mypy finds estimators/ as hardmax.estimators, and so on
+	mkdir -p .mypy_cache && ln -s .. $@
+
+lint: .venv/installed .mypy_cache/hardmax  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 certification: .venv/installed  ## measure known mistakes of public code: docs/certification.md
 	PYTHONPATH=. $(BIN)/python tests/mistakes.py

@@ -6,6 +6,7 @@ The problem: three variables of four categories, and the squared error of a fixe
 left out. Run it as ``python -m benchmarks.bias_variance``: one to two minutes, and it prints the figures as it goes.
 """
 
+from collections.abc import Callable
 from unittest.mock import patch
 
 import matplotlib
@@ -23,6 +24,7 @@ from hardmax.estimators import (
     MVE,
     ZGR,
     DecoupledSTGumbel,
+    Estimator,
     Exact,
     GappedStraightThrough,
     GumbelRao,
@@ -45,7 +47,7 @@ PICTURE = ROOT / "docs" / "bias_variance.png"
 BLUE, SKY, GREEN, ORANGE, RED, PINK, BLACK, GREY = (
     "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000", "#777777",
 )  # fmt: skip
-CURVES = {
+CURVES: dict[str, tuple[Callable[[float], Estimator], bool, str, str, str]] = {
     "straight_through": (lambda t: StochasticStraightThrough(t), True, BLUE, "-", "o"),
     "gapped_straight_through": (GappedStraightThrough, True, BLUE, "--", "v"),
     "mve (tau)": (MVE, True, BLUE, ":", "s"),
@@ -92,7 +94,7 @@ def enumerated(estimator, logits, objective):
 def drawn(estimator, logits, objective):
     """Mean ``[K * C]``, total variance, and the variance of the mean."""
     torch.manual_seed(0)
-    total, squares = 0.0, 0.0
+    total, squares = torch.zeros(()), torch.zeros(())
     for _ in range(DRAWS // AT_ONCE):
         found = gradients(estimator, logits, objective, AT_ONCE)
         total, squares = total + found.sum(0), squares + (found**2).sum(0)

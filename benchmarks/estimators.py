@@ -34,7 +34,8 @@ def main() -> None:
     cases["gumbel_rao, 100"] = OmegaConf.merge(cases["gumbel_rao"], {"noises": 100})
     print(f"{'estimator':<28}{'ms':>8}{'by hand':>10}{'ratio':>8}{'floor':>8}")
     for name, config in cases.items():
-        estimator, chunks = instantiate(config), []
+        estimator = instantiate(config)
+        chunks: list[tuple[bool, bool, int]] = []
 
         def step(objective=objective, estimator=estimator):
             backward(estimator(logits, objective))

@@ -47,7 +47,7 @@ def main() -> None:
     def loop(estimator: Estimator):
         for _ in range(DRAWS):
             backward(estimator)
-            torch.cat([p.grad.flatten() for p in task.parameters()])
+            torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None])
 
     print(f"{'100 draws, in training steps':<30}{'step, ms':>10}{'loop':>8}{'hardmax':>10}")
     cases = {

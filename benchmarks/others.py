@@ -74,6 +74,10 @@ class Pydrobert(Estimator):
         gradient = self.gradient(theirs, fixed, z, b, cost.detach(), objective)
         return graft(cost, logits, gradient.detach())
 
+    def gradient(self, theirs, logits, z, b, cost, objective):
+        """Of the cost's expectation to the logits, by one of the library's functions."""
+        raise NotImplementedError
+
 
 class PydrobertReinforce(Pydrobert):
     """Its ``reinforce``."""

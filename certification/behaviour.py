@@ -64,7 +64,7 @@ def check_independent_draws(estimator: Estimator, problem: SmallProblem) -> None
 def check_uncorrelated_draws(estimator: Estimator, problem: SmallProblem) -> None:
     r"""Gradient draws along leading dimensions share no noise."""
 
-    def draws(pairs):
+    def draws(pairs: int) -> Tensor:
         logits, parameters = problem.leaves(pairs, 2)
         cost = estimator(logits, problem.objective(parameters)).sum()
         return torch.autograd.grad(cost, logits)[0].flatten(2)
@@ -100,7 +100,7 @@ def evaluations(estimator: Estimator, problem: SmallProblem, enabled: bool = Tru
     logits, parameters = problem.leaves(1)
     objective = problem.objective(parameters)
 
-    def counted(z):
+    def counted(z: Tensor) -> Tensor:
         rows[torch.is_grad_enabled()] += len(z)
         return objective(z)
 
@@ -132,7 +132,7 @@ def check_without_gradients(estimator: Estimator, problem: SmallProblem) -> None
     if estimator.target not in OF_DRAWS:
         return
 
-    def run(draws):
+    def run(draws: int) -> list[Tensor]:
         logits, parameters = problem.leaves(draws)
         with torch.no_grad():
             return [estimator(logits, problem.objective(parameters)).reshape(draws, -1)]
@@ -154,7 +154,7 @@ def check_nested(outer: Estimator, inner: Estimator | None = None) -> None:
     inner = inner or copy.deepcopy(outer)
     nested = Nested(SmallProblem(1, 3), SmallProblem(1, 2))
     with_gradients, without = evaluations(outer, nested.upper)
-    count = []
+    count: list[int] = []
     results = nested.run(outer, inner, count)(1)
     require(all(r.isfinite().all() for r in results), "nested: value or gradients are not finite")
     expected = with_gradients * sum(evaluations(inner, nested.lower)) + without

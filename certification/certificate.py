@@ -3,7 +3,7 @@ r"""A certificate: what an estimator claims, what its gradients are worth, and w
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -24,7 +24,7 @@ class Call:
     arguments: tuple = ()
     options: dict = field(default_factory=dict)
 
-    def __str__(self):
+    def __str__(self) -> str:
         told = [*map(repr, self.arguments), *(f"{k}={v!r}" for k, v in self.options.items())]
         return f"{self.check.__name__}({', '.join(['estimator', *told])})"
 
@@ -192,6 +192,7 @@ def certify(
     found = Certificate(name, claims, estimator.target)
     for line in text.certificate_heading(found):
         say(line)
+    lines: Iterable[str]
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)

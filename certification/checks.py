@@ -1,5 +1,7 @@
 r"""The checks of what an estimator's expectation is claimed to be: each raises :class:`Failed` with what is wrong."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from hardmax.estimators import Estimator, sampling
 from . import expectations
 from .enumeration import ContinuousNoise, RunOfDraws, enumerate_draws, patched, require
 from .expectations import EXACT, assert_close
-from .problems import SmallProblem
+from .problems import SmallProblem, samples_of_bound
 
 OF_DRAWS = ("expectation", "bound")  # targets of estimators that evaluate the objective at discrete draws
 STEP = 1e-4  # of differences of the relaxed expectation: their error is its square
@@ -17,7 +19,7 @@ STEP = 1e-4  # of differences of the relaxed expectation: their error is its squ
 def runner(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> RunOfDraws:
     r"""Draws of value, logits' and parameters' gradients, ``[N, coordinates]`` each."""
 
-    def run(draws):
+    def run(draws: int) -> list[Tensor]:
         logits, parameters = problem.leaves(draws)
         cost = estimator(logits, problem.objective(parameters), log_q=log_q)
         expected = list(logits.shape[:-2])
@@ -60,8 +62,7 @@ def truths_of(estimator: Estimator, problem: SmallProblem, log_q: bool = False) 
     mode or a relaxation; with noise see :func:`another_way`.
     """
     if estimator.target in OF_DRAWS:
-        samples = estimator.samples if estimator.target == "bound" else 1
-        value, gradient, of_parameters = problem.truth(log_q, samples)
+        value, gradient, of_parameters = problem.truth(log_q, samples_of_bound(estimator))
         return [value, gradient if estimator.unbiased else None, of_parameters]
     logits, parameters = problem.leaves(1)
     z = estimator.draw(logits)
@@ -79,7 +80,7 @@ def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run
     r"""Draws of a relaxation's expected value and gradients without its pathwise derivative."""
     noises = []
 
-    def recorded(logits, samples, gumbel=sampling.gumbel):
+    def recorded(logits: Tensor, samples: int, gumbel: Callable[[Tensor, int], Tensor] = sampling.gumbel) -> Tensor:
         noises.append(gumbel(logits, samples))
         return noises[-1]
 
@@ -91,11 +92,11 @@ def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run
 def score_of_noise(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:
     r"""The relaxed expectation's gradient by the score function: f(sample) times that of its Gumbel noise."""
 
-    def run(draws):
+    def run(draws: int) -> list[Tensor]:
         logits, parameters = problem.leaves(draws)
         noises = []
 
-        def recorded(logits, samples, gumbel=sampling.gumbel):
+        def recorded(logits: Tensor, samples: int, gumbel: Callable[[Tensor, int], Tensor] = sampling.gumbel) -> Tensor:
             noises.append(gumbel(logits, samples))
             return noises[-1]
 
@@ -114,14 +115,14 @@ def score_of_noise(estimator: Estimator, problem: SmallProblem, log_q: bool) -> 
 def differences(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:
     r"""The relaxed expectation's gradient by central differences of the sample's cost, with the same noise."""
 
-    def cost_at(logits, parameters, state):
+    def cost_at(logits: Tensor, parameters: list[Tensor], state: Tensor) -> Tensor:
         torch.set_rng_state(state)
         with torch.no_grad():
             z = estimator.draw(logits)
         log_p = logits.detach().log_softmax(-1)
         return problem.objective(parameters)(z)[0] + ((z[0] * log_p).sum((-2, -1)) if log_q else 0)
 
-    def run(draws):
+    def run(draws: int) -> list[Tensor]:
         logits, parameters = problem.leaves(draws)
         state = torch.get_rng_state()
         value, gradient, of_parameters = problem.gradients(cost_at(logits, parameters, state), logits, parameters)

@@ -101,11 +101,11 @@ def all_outcomes(run: RunOfDraws, batch_dims: int = 0) -> tuple[Tensor, list[Ten
     count = EnumeratedDraws(batch_dims)
     with patched(count, forbid, forbid):
         run(1)  # also lets learned parts take their sizes
-    results = []
+    twice = []
     for _ in range(2):  # noise from generators of one's own, or of other libraries, differs in the second
         with patched(EnumeratedDraws(batch_dims, COPIES), forbid, forbid), no_other_noise():
-            results.append(run(COPIES))
-    if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*results, strict=True)):
+            twice.append(run(COPIES))
+    if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*twice, strict=True)):
         raise ContinuousNoise
     outcomes = EnumeratedDraws(batch_dims, count.stride)
     with patched(outcomes, forbid, forbid):

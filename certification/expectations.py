@@ -19,8 +19,8 @@ Truths = Sequence[Tensor | float | None]
 class MeanOfDraws:
     r"""Mean and standard error of the mean, over draws ``[M, *shape]`` that come in parts."""
 
-    def __init__(self):
-        self.n, self.mean, self.m2 = 0, 0.0, 0.0
+    def __init__(self) -> None:
+        self.n, self.mean, self.m2 = 0, torch.zeros(()), torch.zeros(())
 
     def add(self, draws: Tensor) -> None:
         r"""Takes in more draws."""
@@ -54,7 +54,7 @@ def assert_mean(
     what: str,
     against: RunOfDraws | None = None,
     seed: int = 0,
-    rounds=(DRAWS, 10 * DRAWS),
+    rounds: Sequence[int] = (DRAWS, 10 * DRAWS),
 ) -> None:
     r"""z-tests the mean of ``run(M) -> list of [M, coordinates]`` against ``truths`` in every coordinate.
 
@@ -63,7 +63,8 @@ def assert_mean(
     """
     torch.manual_seed(seed)
     ours = [MeanOfDraws() for _ in run(1)]
-    theirs = [MeanOfDraws() for _ in ours] if against else truths
+    theirs = [MeanOfDraws() for _ in ours] if against else []
+    expected: Sequence[MeanOfDraws | Tensor | float | None] = theirs or truths
     for draws in rounds:
         for _ in range(draws // DRAWS):
             for m, r in zip(ours, run(DRAWS), strict=True):
@@ -71,28 +72,29 @@ def assert_mean(
             if against:
                 for m, r in zip(theirs, against(DRAWS), strict=True):
                     m.add(r)
-        scores = [None if t is None else z_scores(m, t) for m, t in zip(ours, theirs, strict=True)]
+        scores = [None if t is None else z_scores(m, t) for m, t in zip(ours, expected, strict=True)]
         bound = z_bound(sum(len(s) for s in scores if s is not None))
         worst = [0.0 if s is None else float(s.max()) for s in scores]
         if max(worst) < bound:
             return
     i = worst.index(max(worst))
-    truth = theirs[i].mean if against else theirs[i]
+    truth = theirs[i].mean if against else truths[i]
     name = f"{RESULT_PARTS[i]} is " if len(ours) == len(RESULT_PARTS) else ""
     said = multiple(ours[i].mean, truth, bound * ours[i].error())
     raise Failed(f"{what}: {name}off by {worst[i]:.1f} standard errors (bound {bound:.1f}){said}")
 
 
-def assert_close(results: Sequence[Tensor], truths: Truths, what: str) -> None:
+def assert_close(results: Sequence[Tensor | None], truths: Truths, what: str) -> None:
     r"""Compares enumerated value, logits' and parameters' gradients with the truths that are not None."""
     for name, result, truth in zip(RESULT_PARTS, results, truths, strict=True):
         if truth is not None:
+            assert result is not None, f"{what}: {name} is missing"
             error = (result - truth).abs().max()
             if not error < EXACT:  # NaN is not
                 raise Failed(f"{what}: {name} is off by {error:.2e}{multiple(result, truth, EXACT)}")
 
 
-def multiple(found: Tensor, truth: Tensor | float, tolerance: Tensor | float) -> str:
+def multiple(found: Tensor, truth: Tensor | float | None, tolerance: Tensor | float) -> str:
     r"""By what the truth was multiplied, if it was, in words: a wrong sign or scale, or a missing gradient."""
     if not isinstance(truth, Tensor):
         return ""

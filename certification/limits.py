@@ -99,7 +99,7 @@ def check_precision(estimator: Estimator, problem: SmallProblem, precision: str)
 def check_compiles(estimator: Estimator, problem: SmallProblem) -> None:
     r"""A call can be traced in one graph, forward and backward, and gives the same numbers as it does untraced."""
 
-    def call(logits):
+    def call(logits: Tensor) -> Tensor:
         return estimator(logits, problem.objective(problem.parameters))
 
     results = []

@@ -13,7 +13,7 @@ from .behaviour import claimed_evaluations, evaluations
 from .checks import OF_DRAWS, another_way, runner, truths_of
 from .enumeration import ContinuousNoise, RunOfDraws, all_outcomes
 from .expectations import DRAWS, EXACT
-from .problems import SmallProblem
+from .problems import SmallProblem, samples_of_bound
 
 BATCHES_OF_DRAWS = 4  # of DRAWS draws each, where outcomes cannot be enumerated
 LEAVE_ONE_OUT = 2  # draws of the leave-one-out REINFORCE to compare with: the fewest
@@ -80,10 +80,11 @@ def measure_on(estimator: Estimator, problem: SmallProblem) -> Measurement:
     found = summaries(runner(estimator, problem), len(problem.batch))
     exact = math.isinf(found[0].draws)
     if estimator.target in OF_DRAWS or exact:
-        value, _, of_parameters = map(exactly, truths_of(estimator, problem))
+        expected = [exactly(truth) for truth in truths_of(estimator, problem) if truth is not None]
     else:
-        value, _, of_parameters = summaries(another_way(estimator, problem, log_q=False), len(problem.batch), seed=12)
-    gradient = problem.truth(samples=estimator.samples if estimator.target == "bound" else 1)[1]
+        expected = summaries(another_way(estimator, problem, log_q=False), len(problem.batch), seed=12)
+    value, of_parameters = expected[0], expected[-1]  # a gradient without a claim is not between them
+    gradient = problem.truth(samples=samples_of_bound(estimator))[1]
     bias, bias_error = relative_distance(found[1], exactly(gradient))
     parameters_error, parameters_error_error = relative_distance(found[2], of_parameters)
     by = [Reinforce(baseline="none"), Reinforce(LEAVE_ONE_OUT, "leave_one_out")]
@@ -119,9 +120,9 @@ def summaries(run: RunOfDraws, batch_dims: int, seed: int = 11) -> list[Summary]
     return [Summary(mean, (r * weight.unsqueeze(-1)).T @ r, math.inf) for mean, r in zip(means, centred, strict=True)]
 
 
-def exactly(truth: Tensor | None) -> Summary | None:
+def exactly(truth: Tensor) -> Summary:
     r"""What is known without an error."""
-    return None if truth is None else Summary(truth, truth.new_zeros(len(truth), len(truth)), math.inf)
+    return Summary(truth, truth.new_zeros(len(truth), len(truth)), math.inf)
 
 
 def relative_distance(found: Summary, truth: Summary) -> tuple[float, float]:

@@ -2,7 +2,7 @@ r"""What estimators are held to: small problems whose expectations and gradients
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -31,7 +31,7 @@ class SmallProblem:
     extreme: float = 0.7
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         g = torch.Generator().manual_seed(1000 * self.K + 10 * self.C + self.seed)
         make = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
         self.logits = self.extreme * make(*self.batch, self.K, self.C)
@@ -40,7 +40,7 @@ class SmallProblem:
         if self.logits.softmax(-1).min() <= 0.02:
             raise ValueError(f"{self} has a category rarer than 0.02: lower extreme, or take another seed")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         told = [(f.name, getattr(self, f.name)) for f in fields(self)[2:] if getattr(self, f.name) != f.default]
         return f"SmallProblem({', '.join([str(self.K), str(self.C), *(f'{k}={v!r}' for k, v in told)])})"
 
@@ -48,7 +48,7 @@ class SmallProblem:
         r"""Costs ``[S, *lead, *batch]`` of z, with parameters ``[*lead, *1s, K, C]``."""
         a, b = parameters
 
-        def cost(z):
+        def cost(z: Tensor) -> Tensor:
             u, v = (z * a).sum((-2, -1)), (z * b).sum((-2, -1))
             if self.linear:
                 return self.scale * (u + 0.5 * v)
@@ -68,11 +68,11 @@ class SmallProblem:
     def gradients(self, cost: Tensor, logits: Tensor, parameters: list[Tensor]) -> list[Tensor]:
         r"""Value, and gradients to logits and parameters, of every draw, flattened: ``[lead, coordinates]`` each."""
         leaves = [logits, *parameters]
-        found = [None] * 3
+        found: Sequence[Tensor | None] = [None] * len(leaves)
         if cost.requires_grad:
             found = torch.autograd.grad(cost.sum(), leaves, allow_unused=True)
-        found = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
-        return [t.detach().flatten(1) for t in (cost.reshape(len(logits), -1), found[0], torch.stack(found[1:], 1))]
+        to_logits, *others = (torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
+        return [t.detach().flatten(1) for t in (cost.reshape(len(logits), -1), to_logits, torch.stack(others, 1))]
 
     def one_hots(self) -> Tensor:
         r"""All configurations, ``[C ** K, 1, *1s, K, C]``, by ``itertools``."""
@@ -103,6 +103,13 @@ def fitting(estimator: Estimator, problem: SmallProblem) -> SmallProblem:
     if getattr(estimator, "baseline", None) == "batch":
         return SmallProblem(problem.K, 2, (2,), extreme=0.4)
     return problem
+
+
+def samples_of_bound(estimator: Estimator) -> int:
+    r"""Number of draws of the bound that is estimated, and 1 otherwise: minus the bound of one draw is the cost."""
+    samples = estimator.samples if estimator.target == "bound" else 1
+    assert isinstance(samples, int)
+    return samples
 
 
 @dataclass
@@ -145,11 +152,11 @@ class Nested:
     def run(self, outer: Estimator, inner: Estimator, count: list[int] | None = None) -> Callable:
         r"""A run of ``inner`` in the objective of ``outer``; notes in ``count`` on how many rows the cost is."""
 
-        def run(draws):
+        def run(draws: int) -> list[Tensor]:
             logits, parameters, weight = self.leaves(draws)
 
-            def objective(z1):
-                def below(z2):
+            def objective(z1: Tensor) -> Tensor:
+                def below(z2: Tensor) -> Tensor:
                     if count is not None:
                         count.append(z2.shape[:-2].numel() // draws)
                     return self.cost(z1, z2, parameters)
@@ -159,7 +166,7 @@ class Nested:
             cost = outer(logits, objective)
             leaves = [logits, weight, *parameters]
             found = torch.autograd.grad(cost.sum(), leaves, allow_unused=True)
-            found = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
-            return [cost.detach().unsqueeze(-1), *(g.flatten(1) for g in found)]
+            gradients = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
+            return [cost.detach().unsqueeze(-1), *(g.flatten(1) for g in gradients)]
 
         return run

@@ -28,7 +28,7 @@ class Sampler(Pathwise):
         options: Its other arguments, by name.
     """
 
-    def __init__(self, function: Callable, **options):
+    def __init__(self, function: Callable, **options: object):
         super().__init__()
         self.function, self.options = function, options
         self.compiles = False  # nothing is claimed
@@ -47,7 +47,7 @@ class Sampler(Pathwise):
         finally:
             torch.set_rng_state(state)
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         z = self.function(logits, **self.options)
         return (z[0] if isinstance(z, tuple) else z).unsqueeze(0)
 
@@ -81,7 +81,7 @@ def check_law(sampler: Sampler, problem: SmallProblem) -> None:
     every = problem.one_hots().flatten(1)  # [C ** K, K C]
     law = (every @ problem.logits.log_softmax(-1).flatten()).exp()
 
-    def run(draws):
+    def run(draws: int) -> list[Tensor]:
         return [(z(draws).flatten(1) @ every.T > problem.K - 0.5).double()]
 
     what = f"{problem.K} variables of {problem.C} categories: the law of z is not the softmax"
@@ -91,7 +91,7 @@ def check_law(sampler: Sampler, problem: SmallProblem) -> None:
 def check_independent_samples(sampler: Sampler, problem: SmallProblem) -> None:
     r"""z along leading dimensions share no noise."""
 
-    def draws(pairs):
+    def draws(pairs: int) -> Tensor:
         return sampler.draw(problem.logits.repeat(pairs, 2, 1, 1))[0].detach().flatten(2)
 
     check_no_correlation(draws, "z")

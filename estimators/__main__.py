@@ -48,7 +48,7 @@ def first_reference(estimator: Estimator) -> tuple[str, str]:
     r"""Authors and year of the first of the class's references, as a link, and the year; both empty without one."""
     entry = re.search(r"References:\s+\|([^|]*)\|\s*(https?://\S+)", inspect.getdoc(estimator) or "")
     source = entry and re.search(r"\(([^()]+), (\d{4})\)", " ".join(entry[1].split()))
-    return (f"[{source[1]} {source[2]}]({entry[2]})", source[2]) if source else ("", "")
+    return (f"[{source[1]} {source[2]}]({entry[2]})", source[2]) if entry and source else ("", "")
 
 
 def typeset(expression: str) -> str:

@@ -82,7 +82,7 @@ class AR(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         race = Race(logits)
         cost = objective(race.winner())[0]
         return graft(cost, logits, self.gradient(race, cost.detach(), objective))
@@ -106,7 +106,7 @@ class ARS(AR):
 
     evaluations = "C"
 
-    def gradient(self, race, cost, objective):
+    def gradient(self, race: Race, cost: Tensor, objective: Objective) -> Tensor:
         C = race.logits.shape[-1]
         batch = race.logits.shape[:-2]
         j = sampling.categorical(race.logits.new_zeros(*batch, 1, C), 1)[0]  # [*batch, 1]
@@ -147,7 +147,7 @@ class ARSM(AR):
         super().__init__()
         self.limit = at_least(1, limit=limit)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         if (C := logits.shape[-1]) > self.limit:
             raise ValueError(
                 f"limit is {self.limit} categories, but the logits have {C}, for which {type(self).__name__} takes "
@@ -155,7 +155,7 @@ class ARSM(AR):
             )
         return super().estimate(logits, objective, context)
 
-    def gradient(self, race, cost, objective):
+    def gradient(self, race: Race, cost: Tensor, objective: Objective) -> Tensor:
         C = race.logits.shape[-1]
         m, j = torch.triu_indices(C, C, 1, device=cost.device)
         batch = cost.shape
@@ -177,7 +177,8 @@ class Watched:
     """
 
     def __init__(self, objective: Objective, true: Tensor):
-        self.objective, self.true, self.changed = objective, true, []
+        self.objective, self.true = objective, true
+        self.changed: list[Tensor] = []
 
     def __call__(self, z: Tensor) -> Tensor:
         self.changed.append((z != self.true).any(-1))
@@ -204,7 +205,7 @@ class ARSPlus(ARS):
         | https://arxiv.org/abs/2106.08056
     """
 
-    def gradient(self, race, cost, objective):
+    def gradient(self, race: Race, cost: Tensor, objective: Objective) -> Tensor:
         watched = Watched(objective, race.winner())
         gradient = super().gradient(race, cost, watched)
         return torch.where(watched.changes().any(0).unsqueeze(-1), gradient, 0.0)
@@ -220,15 +221,15 @@ class ARSMPlus(ARSM):
         | https://arxiv.org/abs/2106.08056
     """
 
-    def gradient(self, race, cost, objective):
+    def gradient(self, race: Race, cost: Tensor, objective: Objective) -> Tensor:
         C = race.logits.shape[-1]
         m, j = torch.triu_indices(C, C, 1, device=cost.device)
         watched, pi = Watched(objective, race.winner()), race.pi
 
-        def centred_where_settled():
+        def centred_where_settled() -> Tensor:
             changed = torch.zeros(*race.logits.shape, C, dtype=torch.bool, device=cost.device)  # [*batch, K, C, C]
             changed[..., m, j] = changed[..., j, m] = watched.changes().movedim(0, -1)
             return torch.where(changed.any(-1), pi(), 1 / C)
 
-        race.pi = centred_where_settled  # read once all swaps have been evaluated
+        race.pi = centred_where_settled  # type: ignore[method-assign]  # read once all swaps have been evaluated
         return super().gradient(race, cost, watched)

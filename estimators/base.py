@@ -1,6 +1,8 @@
 r"""The contract between an estimator and whatever it is used on, and the few ideas that estimators share."""
 
 import warnings
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ class Estimator(nn.Module):
     learns: str = ""
     compiles: bool = True
 
-    def __init_subclass__(cls, **options):
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         missing = [n for n in ("target", "unbiased", "differentiates_objective") if not hasattr(cls, n)]
         if missing:
@@ -128,13 +130,14 @@ class Estimator(nn.Module):
     def advance(self) -> None:
         r"""Moves schedules and running averages; called once after every optimiser step."""
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         precise = {id(buffer) for buffer in self.buffers()}
 
-        def moved(x):
+        def moved(x: Tensor) -> Tensor:
             if nn.parameter.is_lazy(x):  # PyTorch refuses some precisions for what has no size yet
                 new = fn(torch.empty(0, dtype=x.dtype, device=x.device))
-                return nn.UninitializedParameter(x.requires_grad, new.device, new.dtype)
+                made: type = nn.UninitializedParameter  # whose arguments PyTorch says wrongly
+                return made(x.requires_grad, new.device, new.dtype)
             new = fn(x)
             return x.to(new.device) if id(x) in precise and new.dtype != x.dtype else new
 
@@ -157,12 +160,12 @@ def one_draw(estimator: Estimator, logits: Tensor) -> Tensor:
 
 class _Graft(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, cost, logits, gradient):
+    def forward(ctx: Any, cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return cost.clone()
 
     @staticmethod
-    def backward(ctx, cost_gradient):
+    def backward(ctx: Any, cost_gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return cost_gradient, cost_gradient[..., None, None] * gradient, None
 
@@ -191,10 +194,14 @@ class RunningMean(nn.Module):
         size: Shape of the mean.
     """
 
+    total: Tensor
+    weight: Tensor
+
     def __init__(self, decay: float, size: tuple[int, ...] = ()):
         super().__init__()
         self.decay = fraction(decay=decay)
-        self.pending, self.sum = 0, 0.0  # number and sum of what has been noted since the last optimiser step
+        self.pending = 0  # number of what has been noted since the last optimiser step
+        self.sum: Tensor | float = 0.0  # of that
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
@@ -216,7 +223,7 @@ class RunningMean(nn.Module):
     def advance(self) -> None:
         r"""Moves the mean by the average of what was noted, if anything was."""
         if self.pending:
-            self.total.lerp_(self.sum / self.pending, 1 - self.decay)
+            self.total.lerp_(torch.as_tensor(self.sum / self.pending), 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
             self.pending, self.sum = 0, 0.0
 
@@ -234,7 +241,8 @@ def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
     if not parameters:
         return cost
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    tie = sum((p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None)
+    products = ((p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None)
+    tie = sum(products, loss.new_zeros(()))
     return cost + (tie - tie.detach()).to(cost.dtype)
 
 

@@ -7,6 +7,7 @@ from hardmax.checks import at_least
 
 from . import sampling
 from .base import Estimator, graft
+from .objectives import Objective
 
 
 class VIMCO(Estimator):
@@ -36,7 +37,7 @@ class VIMCO(Estimator):
         super().__init__()
         self.samples = at_least(2, samples=samples)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
         log_weight = -objective(z)  # [S, *batch]
         weight = self.weights(log_weight.detach())
@@ -78,7 +79,7 @@ class ReweightedWakeSleep(VIMCO):
 
     unbiased, attaches_log_q = False, False
 
-    def weights(self, log_weight):
+    def weights(self, log_weight: Tensor) -> Tensor:
         return -log_weight.softmax(0)
 
 

@@ -6,6 +6,7 @@ from hardmax.checks import at_least, one_of
 from . import sampling
 from .base import Estimator, graft
 from .disarm import first_stop
+from .objectives import Objective
 
 MOST_CATEGORIES = 32  # with inverse_cdf, whose ratios average over C (C - 1) / 2 orders
 
@@ -37,10 +38,10 @@ class CARMS(Estimator):
     def __init__(self, samples: int = 4, coupling: str = "sticks"):
         super().__init__()
         self.samples = at_least(2, samples=samples)
-        couplings = {"sticks": Sticks, "inverse_cdf": InverseCDF}
+        couplings: dict[str, type[Sticks] | type[InverseCDF]] = {"sticks": Sticks, "inverse_cdf": InverseCDF}
         self.coupling = couplings[one_of(couplings, coupling=coupling)](samples)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         log_p = logits.detach().double().log_softmax(-1)
         z = self.draws(log_p)  # [S, *batch, K]
         cost = objective(sampling.one_hot(z, logits))  # [S, *batch]
@@ -136,10 +137,10 @@ class InverseCDF:
         ends = torch.triu_indices(C, C, 1, device=p.device)
         below = p.cumsum(-1) - p
 
-        def of(z, x):
+        def of(z: Tensor, x: Tensor) -> Tensor:
             return x.expand(*z.shape, C).gather(-1, z.unsqueeze(-1))
 
-        def interval(z, i, j):
+        def interval(z: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
             """Where a category's part of the unit interval starts and ends, in the orders with i first and j last."""
             start, size, z = of(z, below), of(z, p), z.unsqueeze(-1)
             start = start + p[..., i] - torch.where(i < z, p[..., i], 0.0) - torch.where(j < z, p[..., j], 0.0)

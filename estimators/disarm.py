@@ -3,6 +3,7 @@ from torch import Tensor
 
 from . import sampling
 from .base import Estimator, graft
+from .objectives import Objective
 
 
 class DisARM(Estimator):
@@ -16,7 +17,7 @@ class DisARM(Estimator):
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "2"
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         exact = logits.detach().double()
         z = self.pair(exact)
         cost = objective(sampling.one_hot(z, logits))  # [2, *batch]
@@ -89,12 +90,12 @@ class DisARMIW(DisARM):
         r"""Categories from the least to the most probable, so that every pair of different ones can be drawn."""
         return logits.argsort(-1)
 
-    def pair(self, logits):
+    def pair(self, logits: Tensor) -> Tensor:
         order = self.order(logits)
         rank = antithetic_sticks(sticks(logits.gather(-1, order)))
         return order.expand(2, *order.shape).gather(-1, rank.unsqueeze(-1)).squeeze(-1)
 
-    def direction(self, logits, z):
+    def direction(self, logits: Tensor, z: Tensor) -> Tensor:
         order = self.order(logits)
         rank = order.argsort(-1).expand(2, *order.shape).gather(-1, z.unsqueeze(-1)).squeeze(-1)
         log_odds = sticks(logits.gather(-1, order))
@@ -118,10 +119,10 @@ class DisARMSB(DisARM):
         | https://arxiv.org/abs/2106.08056
     """
 
-    def pair(self, logits):
+    def pair(self, logits: Tensor) -> Tensor:
         return antithetic_sticks(sticks(logits))
 
-    def direction(self, logits, z):
+    def direction(self, logits: Tensor, z: Tensor) -> Tensor:
         category = torch.arange(logits.shape[-1], device=z.device)
         stops = z <= z.flip(0)  # the shorter draw's side of the decision is its category, the other's is the rest
         own = category == z.unsqueeze(-1)
@@ -139,7 +140,7 @@ class DisARMTree(DisARM):
         | https://arxiv.org/abs/2106.08056
     """
 
-    def pair(self, logits):
+    def pair(self, logits: Tensor) -> Tensor:
         depth = (logits.shape[-1] - 1).bit_length()
         mass = torch.nn.functional.pad(logits, (0, 2**depth - logits.shape[-1]), value=-torch.inf)
         log_odds = []  # of going right, from the nodes above the leaves up to the root
@@ -155,7 +156,7 @@ class DisARMTree(DisARM):
             node = 2 * node + torch.stack([noise[0] < at[0].sigmoid(), other])
         return node
 
-    def direction(self, logits, z):
+    def direction(self, logits: Tensor, z: Tensor) -> Tensor:
         # Blocks of 2^h categories share a node h levels above the leaves: the subtrees are one level below the lowest.
         height = torch.frexp((z[0] ^ z[1]).float()).exponent.sub_(1).clamp_(min=0).long().unsqueeze(-1)
         category = torch.arange(logits.shape[-1], device=z.device)

@@ -1,3 +1,6 @@
+from collections.abc import Sequence
+from typing import Self
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints, register_kl
@@ -33,14 +36,14 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         super().__init__(probs, logits, validate_args)
 
     @property
-    def has_rsample(self) -> bool:
+    def has_rsample(self) -> bool:  # type: ignore[override]  # a constant of other distributions
         return type(self.estimator).rsample is not Estimator.rsample
 
     @property
-    def support(self):
+    def support(self) -> constraints.Constraint:  # type: ignore[override]  # a constant of other distributions
         return constraints.simplex if self.estimator.target == "relaxed" else constraints.one_hot
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         r"""Draws with the estimator's gradient, ``[*sample_shape, *batch, C]``.
 
         Raises:
@@ -54,7 +57,7 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
             self._validate_sample(value)
         return log_prob(self.logits.unsqueeze(-2), value.unsqueeze(-2))
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
         new = self._get_checked_instance(OneHotCategorical, _instance)
         new.estimator = self.estimator
         return super().expand(batch_shape, new)

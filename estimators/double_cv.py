@@ -5,7 +5,7 @@ from hardmax.checks import at_least
 
 from . import sampling
 from .base import Estimator, graft, trained_on
-from .objectives import derivative
+from .objectives import Objective, derivative
 
 
 class DoubleCV(Estimator):
@@ -34,7 +34,7 @@ class DoubleCV(Estimator):
         self.samples = at_least(2, samples=samples)
         self.alpha = nn.Parameter(torch.zeros(()))
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
         cost, slope = with_slope(objective, z)
         p = sampling.softmax(logits.detach())
@@ -49,7 +49,7 @@ class DoubleCV(Estimator):
         return trained_on(gradient.square().sum((-2, -1)).mean(), cost, self) if self.training else cost
 
 
-def with_slope(objective, z: Tensor) -> tuple[Tensor, Tensor]:
+def with_slope(objective: Objective, z: Tensor) -> tuple[Tensor, Tensor]:
     r"""Costs ``[S, *batch]`` at draws z ``[S, *batch, K, C]``, and the derivatives there, of z's shape; 0 for none."""
     z = z.requires_grad_()
     cost = objective(z)

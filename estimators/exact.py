@@ -5,6 +5,7 @@ from hardmax.checks import at_least
 
 from . import sampling
 from .base import Estimator
+from .objectives import Objective
 
 
 class Exact(Estimator):
@@ -29,7 +30,7 @@ class Exact(Estimator):
         super().__init__()
         self.limit = at_least(1, limit=limit)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         index = configurations(logits, self.limit)  # [N, K]
         z = sampling.one_hot(index, logits)  # [N, K, C]
         for _ in logits.shape[:-2]:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -38,14 +40,14 @@ class GumbelRao(PulledBack):
         self.noises = at_least(1, noises=noises)
         self.temperature = Temperature(temperature, rate, floor, every, learned=False)
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         return mean_jacobian(logits.log_softmax(-1), hard, self.noises, self.temperature())
 
-    def advance(self):
+    def advance(self) -> None:
         self.temperature.advance()
 
 
-def mean_jacobian(log_p: Tensor, hard: Tensor, noises: int, temperature: Tensor | float):
+def mean_jacobian(log_p: Tensor, hard: Tensor, noises: int, temperature: Tensor | float) -> Callable[[Tensor], Tensor]:
     r"""Pullback through relaxed samples, averaged over Gumbel noise that leads to the draws ``hard``.
 
     Arguments:
@@ -56,7 +58,7 @@ def mean_jacobian(log_p: Tensor, hard: Tensor, noises: int, temperature: Tensor 
     """
     y = behind(log_p, hard, noises).div_(temperature).softmax(1)
 
-    def pullback(g):
+    def pullback(g: Tensor) -> Tensor:
         g = g.movedim(-1, 1)
         return through_softmax(y, g, 1).mean(0, keepdim=True).movedim(1, -1) / temperature
 

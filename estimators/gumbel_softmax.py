@@ -7,7 +7,7 @@ from hardmax.checks import at_least, one_of, positive
 
 from . import sampling
 from .base import straight_through
-from .objectives import check_logits
+from .objectives import Objective, check_logits
 from .pathwise import Pathwise
 
 
@@ -28,6 +28,8 @@ class Temperature(nn.Module):
         every: Number of optimiser steps between updates.
         learned: Whether the temperature is a parameter, trained on the task's loss; excludes a ``rate``.
     """
+
+    value: Tensor  # where it is not learned
 
     def __init__(self, initial: float, rate: float, floor: float, every: int, learned: bool):
         super().__init__()
@@ -55,10 +57,10 @@ class Temperature(nn.Module):
         if self.rate and self.steps % self.every == 0:
             self.value.fill_(max(self.floor, self.initial * math.exp(-self.rate * self.steps)))
 
-    def get_extra_state(self):
+    def get_extra_state(self) -> dict[str, int]:
         return {"steps": self.steps}
 
-    def set_extra_state(self, state):
+    def set_extra_state(self, state: dict[str, int]) -> None:
         self.steps = state["steps"]
 
 
@@ -107,7 +109,9 @@ class GumbelSoftmax(Pathwise):
         self.relaxed_kl = one_of([True, False], relaxed_kl=relaxed_kl)
         self.prior_temperature = positive(prior_temperature=prior_temperature)
 
-    def forward(self, logits, objective, context=None, log_q=False):
+    def forward(
+        self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
+    ) -> Tensor:
         if not (log_q and self.relaxed_kl):
             return super().forward(logits, objective, context, log_q)
         check_logits(logits)
@@ -133,7 +137,7 @@ class GumbelSoftmax(Pathwise):
         log_p = log_concrete(log_y, prior, torch.tensor(self.prior_temperature, dtype=torch.float64))
         return (log_q - log_p - (~impossible).sum(-1).log()).sum(-1)
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         return self.relaxed(logits + sampling.gumbel(logits, 1)).to(logits.dtype)
 
     def relaxed(self, perturbed: Tensor) -> Tensor:
@@ -144,7 +148,7 @@ class GumbelSoftmax(Pathwise):
         r"""Perturbed logits over the temperature, finite: minus infinity would make a learned temperature NaN."""
         return perturbed.clamp(min=-1e30) / self.temperature()
 
-    def advance(self):
+    def advance(self) -> None:
         self.temperature.advance()
 
 
@@ -194,7 +198,7 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
     ):
         super().__init__(temperature, rate, floor, every, learned)
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         perturbed = logits + sampling.gumbel(logits, 1)
         hard = sampling.one_hot(perturbed.argmax(-1), logits)
         return straight_through(hard, self.relaxed(perturbed).to(logits.dtype))
@@ -227,7 +231,7 @@ class DecoupledSTGumbel(Pathwise):
         self.backward_temperature = positive(backward_temperature=backward_temperature)
         self.target = "expectation" if forward_temperature == 1 else "relaxed"
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         noise = sampling.gumbel(logits, 1)
         hard = sampling.one_hot((logits / self.forward_temperature + noise).argmax(-1), logits)
         soft = sampling.softmax((logits + noise) / self.backward_temperature)

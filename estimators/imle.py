@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -5,18 +8,18 @@ from hardmax.checks import positive
 
 from . import sampling
 from .base import graft
-from .objectives import derivative
+from .objectives import Objective, derivative
 from .pathwise import Pathwise
 
 
 class _OneStep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, z, change):
+    def forward(ctx: Any, logits: Tensor, z: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.change = change
         return z.clone()
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         return ctx.change(g).sum(0), None, None
 
 
@@ -47,14 +50,14 @@ class IMLE(Pathwise):
         super().__init__()
         self.step = positive(step=step)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         perturbed = logits.detach() + sampling.gumbel(logits, 1)
         z = sampling.one_hot(perturbed.argmax(-1), logits).requires_grad_()
         cost = objective(z)[0]
         g = derivative(cost.unsqueeze(0), z)
         return graft(cost, logits, self.change(perturbed, z, g)[0])
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         perturbed = logits.detach() + sampling.gumbel(logits, 1)
         z = sampling.one_hot(perturbed.argmax(-1), logits)
         return _OneStep.apply(logits, z, lambda g: self.change(perturbed, z, g).to(logits.dtype))

@@ -1,7 +1,9 @@
 import torch
+from torch import Tensor
 
 from . import sampling
 from .base import Estimator, copies_in_cache, graft
+from .objectives import Objective
 
 
 class LocalExpectation(Estimator):
@@ -22,7 +24,7 @@ class LocalExpectation(Estimator):
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "K * (C - 1) + 1"
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.categorical(logits, 1)  # [1, *batch, K]
         cost = objective(sampling.one_hot(z, logits))[0]
         costs = self.costs_of_changes(logits, objective, z, cost.detach())
@@ -31,7 +33,7 @@ class LocalExpectation(Estimator):
         return graft(cost, logits, p * (costs - (p * costs).sum(-1, keepdim=True)))
 
     @torch.no_grad()
-    def costs_of_changes(self, logits, objective, z, cost):
+    def costs_of_changes(self, logits: Tensor, objective: Objective, z: Tensor, cost: Tensor) -> Tensor:
         r"""The cost when variable k is category c and the others are as drawn, ``[*batch, K, C]``."""
         K, C = logits.shape[-2:]
         which = torch.arange(K, device=z.device).repeat_interleave(C - 1)  # the variable that changes, by turns

@@ -1,6 +1,8 @@
+from torch import Tensor
+
 from . import sampling
 from .base import Estimator, graft
-from .objectives import derivative
+from .objectives import Objective, derivative
 from .straight_through import through_softmax
 
 
@@ -20,7 +22,7 @@ class MuProp(Estimator):
     target, unbiased, differentiates_objective = "expectation", True, True
     evaluations, compiles = "2", False
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         p = logits.detach().softmax(-1)
         z = sampling.draw(logits, 1)
         cost = objective(z)[0]

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,8 @@ class MVE(PulledBack):
         ValueError: For a ceiling below tau, with a rate above 0.
     """
 
+    steps: Tensor
+
     def __init__(self, tau: float = 1.0, rate: float = 0.0, ceiling: float = 1e6, every: int = 500):
         super().__init__()
         self.tau = 0.0 if tau == 0 else positive(tau=tau)
@@ -39,14 +43,14 @@ class MVE(PulledBack):
             raise ValueError(f"ceiling must be at least tau {tau}, got {ceiling}")
         self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         # The published Jacobian S has S^T g = J(p) (r * u) + tau g_x / (1 + 2 tau p_x) J(p) e_x, x the drawn
         # category, where A u = a * g - (b . g) e_x. For large tau A is nearly singular. A constant added to all of
         # its entries mends that, and moves u only by a multiple of 1 / r, which J(p) takes to 0.
         p, tau = sampling.softmax(logits), self.tau_now()
         p_x = (hard * p).sum(-1, keepdim=True)
 
-        def pullback(g):
+        def pullback(g: Tensor) -> Tensor:
             apart = p.unsqueeze(-2) / (1 + tau * (p.unsqueeze(-1) + p.unsqueeze(-2)))  # [*batch, K, C, C]
             A = torch.diag_embed((1 + tau * p) * apart.sum(-1)) - tau * p.unsqueeze(-1) * apart
             near = g / (1 + tau * (p + p_x))
@@ -64,5 +68,5 @@ class MVE(PulledBack):
         done = self.steps - self.steps % self.every
         return (self.tau * (self.rate * done).exp()).clamp(max=self.ceiling)
 
-    def advance(self):
+    def advance(self) -> None:
         self.steps += 1

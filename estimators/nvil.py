@@ -8,7 +8,7 @@ from hardmax.checks import all_at_least, one_of
 
 from . import sampling
 from .base import Estimator, RunningMean, evaluate_network, graft
-from .objectives import WITHOUT_K, check_logits
+from .objectives import WITHOUT_K, Objective, check_logits
 
 
 class Baseline(nn.Module):
@@ -34,11 +34,11 @@ class Baseline(nn.Module):
         """
         D = features.shape[-1]
         if not len(self.network):
-            factory = {"device": features.device, "dtype": self.scalar.dtype}
+            device, dtype = features.device, self.scalar.dtype
             with torch.inference_mode(False):  # it is to be trained, wherever it is first seen
                 for before, after in pairwise([D, *self.widths]):
-                    self.network.extend([nn.Linear(before, after, **factory), nn.Tanh()])
-                self.network.append(nn.Linear([D, *self.widths][-1], 1, bias=False, **factory))
+                    self.network.extend([nn.Linear(before, after, device=device, dtype=dtype), nn.Tanh()])
+                self.network.append(nn.Linear([D, *self.widths][-1], 1, bias=False, device=device, dtype=dtype))
         elif self.network[0].in_features != D:
             raise ValueError(f"context must have the {self.network[0].in_features} features of the first, got {D}")
 
@@ -82,7 +82,9 @@ class NVIL(Estimator):
         self.normalise = one_of([True, False], normalise=normalise)
         self.unbiased = not normalise
 
-    def forward(self, logits, objective, context=None, log_q=False):
+    def forward(
+        self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
+    ) -> Tensor:
         check_logits(logits)
         if context is not None:
             if context.shape[:-1] != logits.shape[:-2]:
@@ -92,7 +94,7 @@ class NVIL(Estimator):
             self.baseline.take_size(context)  # also where there are no gradients
         return super().forward(logits, objective, context, log_q)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.draw(logits, 1)[0]
         cost = objective(z.unsqueeze(0))[0]
         mean, variance = self.running()
@@ -108,5 +110,5 @@ class NVIL(Estimator):
             self.running.note(torch.stack([left.mean(), left.var(correction=0)]))
         return graft(cost, logits, advantage[..., None, None] * (z - logits.softmax(-1)))
 
-    def advance(self):
+    def advance(self) -> None:
         self.running.advance()

@@ -98,5 +98,4 @@ def derivative(cost: Tensor, z: Tensor, create_graph: bool = False) -> Tensor:
     r"""The derivative of every cost ``[S, *batch]`` with respect to its z, of the shape of z; 0 where there is none."""
     if not cost.requires_grad:
         return torch.zeros_like(z)
-    options = {"retain_graph": True, "create_graph": create_graph, "materialize_grads": True}
-    return torch.autograd.grad(cost.sum(), z, **options)[0]
+    return torch.autograd.grad(cost.sum(), z, retain_graph=True, create_graph=create_graph, materialize_grads=True)[0]

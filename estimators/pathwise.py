@@ -1,6 +1,7 @@
 from torch import Tensor
 
 from .base import Estimator, one_draw
+from .objectives import Objective
 
 
 class Pathwise(Estimator):
@@ -13,7 +14,7 @@ class Pathwise(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", False, True
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         return objective(self.draw(logits))[0]
 
     def rsample(self, logits: Tensor) -> Tensor:

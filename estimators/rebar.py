@@ -7,7 +7,7 @@ from hardmax.checks import at_least, one_of, positive
 
 from . import sampling
 from .base import Estimator, evaluate_network, graft, trained_on
-from .objectives import depends_on, derivative
+from .objectives import Objective, depends_on, derivative
 
 
 class Rebar(Estimator):
@@ -47,7 +47,7 @@ class Rebar(Estimator):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(positive(temperature=temperature))), learned)
         self.scale = nn.Parameter(torch.tensor(float(scale)), learned)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         fixed = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
         log_p = fixed.log_softmax(-1).clamp(min=-1e30)  # finite, so that 0 times it is 0
         z = log_p + sampling.gumbel(fixed, 1)  # [1, *batch, K, C]
@@ -58,7 +58,16 @@ class Rebar(Estimator):
         cost = graft(cost, logits, gradient)
         return trained_on(gradient.square().sum((-2, -1)).mean(), cost, self) if train else cost
 
-    def gradient(self, cost, objective, log_p, z, hard, dtype, train):
+    def gradient(
+        self,
+        cost: Tensor,
+        objective: Objective,
+        log_p: Tensor,
+        z: Tensor,
+        hard: Tensor,
+        dtype: torch.dtype,
+        train: bool,
+    ) -> Tensor:
         r"""The estimate ``[1, *batch, K, C]``, as a function of this estimator's parameters if ``train``."""
         temperature = self.log_temperature.exp()
         y = sampling.softmax(z / temperature)  # [1, *batch, K, C]
@@ -71,7 +80,7 @@ class Rebar(Estimator):
         score = (cost - control)[..., None, None] * (hard - p)
         return score + through_z - p * through_z.sum(-1, keepdim=True)
 
-    def control(self, y: Tensor, objective, dtype: torch.dtype) -> Tensor:
+    def control(self, y: Tensor, objective: Objective, dtype: torch.dtype) -> Tensor:
         r"""The control variate at relaxed samples y ``[1, *batch, K, C]``: ``[1, *batch]``.
 
         0 if the objective has no derivative there: it may still change from one y to another, as one of an argmax
@@ -109,5 +118,5 @@ class Relax(Rebar):
         nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.LazyLinear(width), nn.Tanh(), last)
 
-    def control(self, y, objective, dtype):
+    def control(self, y: Tensor, objective: Objective, dtype: torch.dtype) -> Tensor:
         return super().control(y, objective, dtype) + evaluate_network(self.network, y.flatten(-2)).squeeze(-1)

@@ -1,10 +1,11 @@
 import torch
+from torch import Tensor
 
 from hardmax.checks import at_least, one_of
 
 from . import sampling
 from .base import Estimator, RunningMean, graft
-from .objectives import WITHOUT_K
+from .objectives import WITHOUT_K, Objective
 
 
 class Reinforce(Estimator):
@@ -45,7 +46,7 @@ class Reinforce(Estimator):
         self.running = RunningMean(decay)
         self.evaluations = "S + 1" if baseline == "greedy" else "S"
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         if self.baseline == "batch" and (logits.ndim < 3 or logits.shape[-3] < 2):
             hint = f"; {WITHOUT_K}" if logits.ndim == 2 else ""
             shape = f"{list(logits.shape)}{hint}"
@@ -57,7 +58,7 @@ class Reinforce(Estimator):
         return graft(cost.mean(0), logits, gradient)
 
     @torch.no_grad()
-    def subtracted(self, cost, logits, objective):
+    def subtracted(self, cost: Tensor, logits: Tensor, objective: Objective) -> Tensor:
         r"""The baseline for costs ``[S, *batch]``, broadcastable to them and independent of each one's draw."""
         match self.baseline:
             case "leave_one_out":
@@ -71,8 +72,7 @@ class Reinforce(Estimator):
                 if self.training:
                     self.running.note(cost.mean())
                 return self.running().to(cost.dtype)
-            case "none":
-                return torch.zeros_like(cost)
+        return torch.zeros_like(cost)  # none
 
-    def advance(self):
+    def advance(self) -> None:
         self.running.advance()

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class DARN(PulledBack):
         super().__init__()
         self.baseline = one_of(("probabilities", "uniform"), baseline=baseline)
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         p = sampling.softmax(logits)
         change = hard - (p if self.baseline == "probabilities" else 1 / logits.shape[-1])
         return lambda g: (g * change).sum(-1, keepdim=True) * (hard - p)
@@ -46,11 +47,11 @@ class ZGR(PulledBack):
         | https://proceedings.mlr.press/v202/shekhovtsov23a.html
     """
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         p = sampling.softmax(logits)
         change = hard - p
 
-        def pullback(g):
+        def pullback(g: Tensor) -> Tensor:
             along = (g * change).sum(-1, keepdim=True) * change
             return 0.5 * (through_softmax(p, g) + along)
 
@@ -77,7 +78,7 @@ class ReinMax(PulledBack):
         super().__init__()
         self.temperature = positive(temperature=temperature)
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         p, tempered = sampling.softmax(logits), sampling.softmax(logits / self.temperature)
         midpoint = 0.5 * (tempered + hard)
         return lambda g: 2 * through_softmax(midpoint, g) - 0.5 * through_softmax(p, g)
@@ -103,7 +104,7 @@ class ReinMaxRao(PulledBack):
         super().__init__()
         self.noises, self.temperature = at_least(1, noises=noises), positive(temperature=temperature)
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         p = sampling.softmax(logits)
         first = mean_jacobian(log_midpoint(logits, hard), hard, self.noises, self.temperature)
         return lambda g: 2 * first(g) - 0.5 * through_softmax(p, g)
@@ -137,7 +138,7 @@ class ReinMaxCV(ReinMax):
         self.eta, self.noises = 0.0 if eta == 0 else positive(eta=eta), at_least(1, noises=noises)
         self.relaxation_temperature = positive(relaxation_temperature=relaxation_temperature)
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         reinmax, tau = super().pullback(logits, hard), self.relaxation_temperature
         log_q = log_midpoint(logits / self.temperature, hard)
         given_draw = mean_jacobian(log_q, hard, self.noises, tau)

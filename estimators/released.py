@@ -3,12 +3,15 @@ r"""Estimators as others have released them, wrong in a known way: for experimen
 No run but one that asks for them by ``estimator=released/NAME`` meets them, and no certificate covers them.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from . import sampling
 from .arsm import ARSPlus, Race
 from .gumbel_rao import behind, mean_jacobian
+from .objectives import Objective
 from .rebar import Relax
 from .reinmax import ReinMax, ReinMaxCV, log_midpoint
 from .straight_through import through_softmax
@@ -32,7 +35,16 @@ class RelaxAsReleased(Relax):
 
     unbiased = False
 
-    def gradient(self, cost, objective, log_p, z, hard, dtype, train):
+    def gradient(
+        self,
+        cost: Tensor,
+        objective: Objective,
+        log_p: Tensor,
+        z: Tensor,
+        hard: Tensor,
+        dtype: torch.dtype,
+        train: bool,
+    ) -> Tensor:
         leaf = log_p.detach().requires_grad_()
         own = leaf.log_softmax(-1)
         noise, clock = z - log_p, (-sampling.gumbel(log_p, 1)).exp()
@@ -72,7 +84,7 @@ class ReinMaxCVAsReleased(ReinMaxCV):
         temperature, eta, noises, relaxation_temperature: See :class:`hardmax.estimators.ReinMaxCV`.
     """
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         reinmax, tau = ReinMax.pullback(self, logits, hard), self.relaxation_temperature
         log_p = logits.log_softmax(-1)
         theta = log_midpoint(logits, hard)

@@ -6,6 +6,7 @@ from hardmax.checks import at_least
 from . import sampling
 from .base import Estimator, evaluate_network, graft, trained_on
 from .double_cv import others, with_slope
+from .objectives import Objective
 
 
 class Rodeo(Estimator):
@@ -38,7 +39,7 @@ class Rodeo(Estimator):
         self.beta, self.gamma = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
         self.network = nn.Sequential(nn.Linear(2, at_least(1, width=width)), nn.Tanh(), nn.Linear(width, 2))
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.draw(logits, self.samples)  # [S, *batch, K, C]
         cost, slope = with_slope(objective, z)
         z, f, p = z.detach(), cost.detach(), sampling.softmax(logits.detach())

@@ -1,3 +1,5 @@
+from torch import Tensor
+
 from hardmax.checks import positive
 
 from . import sampling
@@ -21,5 +23,5 @@ class Softmax(Pathwise):
         super().__init__()
         self.temperature = positive(temperature=temperature)
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         return sampling.softmax(logits / self.temperature).unsqueeze(0)

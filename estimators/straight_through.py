@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,12 @@ from .pathwise import Pathwise
 
 class _PulledBack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, hard, pullback):
+    def forward(ctx: Any, logits: Tensor, hard: Tensor, pullback: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.pullback, ctx.dtype = pullback, logits.dtype
         return hard.clone()
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         return ctx.pullback(g).sum(0).to(ctx.dtype), None, None
 
 
@@ -32,7 +33,7 @@ class PulledBack(Pathwise):
 
     target = "expectation"
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))
         hard = sampling.draw(wide, 1)
         if not torch.is_grad_enabled():
@@ -76,7 +77,7 @@ class StraightThrough(Pathwise):
         super().__init__()
         self.temperature = positive(temperature=temperature)
 
-    def draw(self, logits):
+    def draw(self, logits: Tensor) -> Tensor:
         return straight_through(self.choose(logits), sampling.softmax(logits / self.temperature).unsqueeze(0))
 
     def choose(self, logits: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class StochasticStraightThrough(StraightThrough):
 
     target = "expectation"
 
-    def choose(self, logits):
+    def choose(self, logits: Tensor) -> Tensor:
         return sampling.draw(logits, 1)
 
 
@@ -127,7 +128,7 @@ class GappedStraightThrough(PulledBack):
         super().__init__()
         self.temperature, self.gap = positive(temperature=temperature), positive(gap=gap)
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         q = sampling.softmax(self.gapped(logits, hard) / self.temperature)
         return lambda g: through_softmax(q, g) / self.temperature
 
@@ -159,6 +160,8 @@ class SlopeAnnealed(PulledBack):
         ValueError: For a ceiling below the slope.
     """
 
+    steps: Tensor
+
     def __init__(self, slope: float = 1.0, rate: float = 0.0001, ceiling: float = 5.0):
         super().__init__()
         self.initial, self.ceiling = positive(slope=slope), positive(ceiling=ceiling)
@@ -167,7 +170,7 @@ class SlopeAnnealed(PulledBack):
             raise ValueError(f"ceiling must be at least the slope {slope}, got {ceiling}")
         self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 
-    def pullback(self, logits, hard):
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         slope = self.slope()
         q = sampling.softmax(slope * logits)
         return lambda g: slope * through_softmax(q, g)
@@ -176,5 +179,5 @@ class SlopeAnnealed(PulledBack):
         r"""The slope now, a scalar."""
         return (self.initial + self.rate * self.steps).clamp(max=self.ceiling)
 
-    def advance(self):
+    def advance(self) -> None:
         self.steps += 1

@@ -5,6 +5,7 @@ from hardmax.checks import at_least
 
 from . import sampling
 from .base import Estimator, graft
+from .objectives import Objective
 from .unordered_set import beam_search, log1mexp, log_prob_of_members
 
 NEGLIGIBLE_REST = 1e-12  # probability of the rest below which it is left out: smaller ones are rounding errors
@@ -34,7 +35,7 @@ class SumAndSample(Estimator):
         super().__init__()
         self.samples = at_least(2, samples=samples)
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         log_p = logits.detach().double().log_softmax(-1)
         top = beam_search(log_p, self.samples - 1)  # [S - 1, *batch, K]
         log_prob = log_prob_of_members(log_p, top)

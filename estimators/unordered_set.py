@@ -7,6 +7,7 @@ from hardmax.checks import at_least, one_of
 
 from . import sampling
 from .base import Estimator, graft
+from .objectives import Objective
 
 MOST_MEMBERS = 8  # members: the weights go through all 2^S subsets
 
@@ -48,7 +49,7 @@ class UnorderedSet(Estimator):
         if baseline and samples < 2:
             raise ValueError(f"samples must be at least 2 with baseline=true, got {samples}")
 
-    def estimate(self, logits, objective, context):
+    def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         log_p = logits.detach().double().log_softmax(-1)
         z = self.members(log_p)  # [S, *batch, K]
         weight, mixing = set_weights(log_prob_of_members(log_p, z).movedim(0, -1))

@@ -47,14 +47,14 @@ class Draws:
         objective = self.cost(self.problem.objective, self.examples, m)
         with frozen(self.task, self.direct_parameters), frozen(self.estimator), self.cost.of_nested():
             cost = self.estimator(leaf, objective, context, self.problem.log_q)
-        g, *direct = torch.autograd.grad(
+        g, *to_direct = torch.autograd.grad(
             cost.sum(), [leaf, *self.direct_parameters], retain_graph=bool(self.direct_parameters)
         )
         per_mean = g / self.examples
         to_encoder = torch.autograd.grad(
             logits, self.parameters, per_mean, is_grads_batched=True, retain_graph=True, allow_unused=True
         )
-        direct = dict(zip(map(id, self.direct_parameters), direct, strict=True))
+        direct = dict(zip(map(id, self.direct_parameters), to_direct, strict=True))
         parts = []
         for p, x in zip(self.parameters, to_encoder, strict=True):
             x = torch.zeros(m, *p.shape, dtype=p.dtype, device=p.device) if x is None else x

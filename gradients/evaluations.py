@@ -1,10 +1,11 @@
 r"""What estimators cost: how often objectives are evaluated and differentiated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from hardmax.estimators.objectives import Objective
 from hardmax.tasks.base import Task
 
 
@@ -39,7 +40,7 @@ class Evaluations:
         r"""Rows that were differentiated so far."""
         return max(self.differentiated_by_layer)
 
-    def __call__(self, objective: Callable[[Tensor], Tensor], examples: int, copies: int = 1):
+    def __call__(self, objective: Objective, examples: int, copies: int = 1) -> Objective:
         r"""The outermost objective of so many examples, each of them copied so many times, counted."""
         self.examples, self.copies = examples, copies
         return self.counted(objective, 0)
@@ -50,7 +51,7 @@ class Evaluations:
         hooks = []
         for layer, inner in enumerate(self.task.inner, 1):
 
-            def count(_, given, named, layer=layer):
+            def count(_: nn.Module, given: tuple, named: dict, layer: int = layer) -> tuple[tuple, dict]:
                 if "objective" in named:
                     return given, named | {"objective": self.counted(named["objective"], layer)}
                 logits, objective, *others = given
@@ -63,8 +64,8 @@ class Evaluations:
             for hook in hooks:
                 hook.remove()
 
-    def counted(self, objective: Callable[[Tensor], Tensor], layer: int) -> Callable[[Tensor], Tensor]:
-        def evaluated(z):
+    def counted(self, objective: Objective, layer: int) -> Objective:
+        def evaluated(z: Tensor) -> Tensor:
             rows = z.shape[:-2].numel() // self.examples
             self.evaluated[layer] += rows
             if self.derivatives:

@@ -133,14 +133,14 @@ class Moments:
             result[name] = finite_or_none(x[0].nanmean())
             result[f"{name}_error"] = None if result[name] is None else finite_or_none(squared_error[name].sqrt())
         result["dead"] = finite_or_none(dead_share_(self.largest.clone()).mean())
-        if self.truth is not None:
-            result["worst_z"] = finite_or_none(self.worst_z())
+        if truth is not None:
+            result["worst_z"] = finite_or_none(self.worst_z(truth))
         return result
 
-    def worst_z(self) -> Tensor:
+    def worst_z(self, truth: "TrueGradient") -> Tensor:
         r"""Largest difference of a coordinate from the truth in standard errors; -inf if none has a standard error."""
-        off = (self.first + self.total() / self.draws - self.truth.mean[0]).abs()
-        noise = self.variance_of_mean() + self.truth.noise_by_coordinate
+        off = (self.first + self.total() / self.draws - truth.mean[0]).abs()
+        noise = self.variance_of_mean() + truth.noise_by_coordinate
         known = noise > (torch.finfo(self.first.dtype).eps * self.largest.double()).square()
         return torch.where(known, off / noise.sqrt(), -torch.inf).max()
 

@@ -31,9 +31,9 @@ def noise_by_source(task: Task, estimator: Estimator, batches: Iterable[Tensor],
             moments = {"encoder": Moments()}
             making = Draws(task, estimator, task.problem(batch))
             add_draws(making, moments, draws)
-            found = moments["encoder"].replicates()
-            of_means.add(found.mean[:1] + penalty_gradient(making), n % BLOCKS)
-            within.append(found.V[0])
+            replicates = moments["encoder"].replicates()
+            of_means.add(replicates.mean[:1] + penalty_gradient(making), n % BLOCKS)
+            within.append(replicates.V[0])
     blocks = torch.zeros_like(of_means.squares)
     for n, V in enumerate(within):
         blocks[n % BLOCKS] += V

@@ -45,7 +45,7 @@ class RunningVariance:
         """
         if self.steps < 2:
             return {"running_variance": None, "running_variance_mean": None}
-        total = sum(x.sum() for x in self.spread)
+        total = sum((x.sum() for x in self.spread), torch.zeros((), dtype=torch.float64))
         components = sum(x.numel() for x in self.spread)
         return {"running_variance": finite_or_none(total), "running_variance_mean": finite_or_none(total / components)}
 

@@ -66,4 +66,4 @@ def measure(
 def precise(found: dict[str, float | None], precision: float) -> bool:
     r"""Whether the standard errors of both variances are at most this share of them."""
     pairs = [(found[f"{at}/variance_error"], found[f"{at}/variance"]) for at in WHERE if f"{at}/variance" in found]
-    return all(error is not None and error <= precision * variance for error, variance in pairs)
+    return all(error is not None and v is not None and error <= precision * v for error, v in pairs)

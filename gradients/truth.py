@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hardmax.estimators.base import Estimator, copies_in_cache, with_log_q
 from hardmax.estimators.exact import Exact
-from hardmax.estimators.objectives import with_shape
+from hardmax.estimators.objectives import Objective, with_shape
 from hardmax.estimators.reinforce import Reinforce
 from hardmax.tasks.base import Problem, Task
 
@@ -99,7 +99,9 @@ class NestedEnumeration(Exact):
         super().__init__(max(1, limit))
         self.examples = problem.logits.shape[:-2].numel()
 
-    def forward(self, logits, objective, context=None, log_q=False):
+    def forward(
+        self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
+    ) -> Tensor:
         K, C = logits.shape[-2:]
         if logits.shape[:-2].numel() // self.examples * C**K > self.limit:
             raise TooMany
@@ -122,7 +124,7 @@ def is_random(problem: Problem) -> bool:
 def in_parts(objective: Callable[[Tensor], Tensor], rows: int) -> Callable[[Tensor], Tensor]:
     r"""The objective without gradients, evaluated on so many rows at a time."""
 
-    def evaluated(z):
+    def evaluated(z: Tensor) -> Tensor:
         with torch.no_grad():
             return torch.cat([objective(part) for part in z.split(rows)])
 

@@ -1,6 +1,7 @@
 r"""Gradients through categorical choices: estimators, tasks, and what is measured of them."""
 
 import importlib
+from collections.abc import Callable
 
 from hardmax.paths import HOME
 
@@ -14,7 +15,7 @@ OF_THE_HARNESS = ("compose", "rows", "run", "runs")  # which need what the extra
 __all__ = [*_estimators, *OF_THE_HARNESS]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Callable:
     if name not in OF_THE_HARNESS:
         raise AttributeError(f"module 'hardmax' has no attribute {name!r}")
     try:

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -29,7 +29,7 @@ class WrongRequest(Exception):
 class Parser(argparse.ArgumentParser):
     r"""Says what is wrong in one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise WrongRequest(message)
 
 
@@ -179,7 +179,8 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
             cfg = hydra.compose("config", overrides)
         estimator = build(cfg, "estimator", choice)
         arguments = OmegaConf.to_container(cfg.estimator, resolve=True)
-        importing, call = call_of(get_class(arguments.pop("_target_")), arguments)
+        assert isinstance(arguments, dict)
+        importing, call = call_of(get_class(arguments.pop("_target_")), {str(k): v for k, v in arguments.items()})
     except Exception as error:
         raise WrongRequest(first_line(error)) from error
     return estimator, f"estimator={choice}: {call}", f"{importing}\nestimator = {call}"

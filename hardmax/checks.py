@@ -2,6 +2,9 @@ r"""Checks of options, which every room makes of what it is given: the value, or
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TypeGuard, TypeVar
+
+Choice = TypeVar("Choice", bound=str | bool)
 
 
 def at_least(minimum: int, **option: int) -> int:
@@ -40,16 +43,17 @@ def fraction(**option: float) -> float:
     return float(value)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     r"""Whether a value is an integer or a float, and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def one_of(choices: Iterable[str | bool], **option: str | bool) -> str | bool:
+def one_of(choices: Iterable[Choice], **option: object) -> Choice:
     r"""The one option given by name; ValueError, or TypeError for another type, that names it and lists ``choices``."""
     ((name, value),) = option.items()
-    choices = list(choices)
-    if type(value) not in map(type, choices) or value not in choices:
-        kind = ValueError if type(value) in map(type, choices) else TypeError
-        raise kind(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-    return value
+    accepted = list(choices)
+    for choice in accepted:
+        if type(value) is type(choice) and value == choice:
+            return choice
+    kind = ValueError if type(value) in map(type, accepted) else TypeError
+    raise kind(f"{name} must be one of {', '.join(map(str, accepted))}, got {value!r}")

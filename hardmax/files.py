@@ -63,7 +63,7 @@ def open_rows(path: Path, size: int) -> TextIO:
     return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     r"""Writes a file that is either whole and on disk or as it was before; text in UTF-8, where it can be.
 
     It is written aside and renamed: a link of its name is replaced, whatever it points at stays as it is.

@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 import pandas as pd
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import SearchPathElement
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -137,6 +138,7 @@ def add_to_search_path(config_dir: Path) -> None:
         raise Refused(f"config_dir={config_dir}: there is no such folder")
     check_own_configs(config_dir)
     loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
     path = loader.get_search_path()
     path.get_path().insert(-1, SearchPathElement("config_dir", f"file://{config_dir.resolve()}"))  # the schema is last
     loader.repository.initialize_sources(path)

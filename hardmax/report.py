@@ -68,7 +68,8 @@ def main() -> None:
         elif options.results:
             from hardmax.reporting.reproduction import write_results
 
-            text, written, notes = "", write_results(options.folders, options.results, options.published), []
+            text, written = "", write_results(options.folders, options.results, options.published)
+            notes = []
         elif options.leaderboard:
             from hardmax.reporting.leaderboard import write_leaderboard
 

@@ -6,6 +6,7 @@ import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def contents(path: Path, device: torch.device) -> dict:
         if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
             raise ValueError("it would unpack to more bytes than its entries have")
         (name,) = (name for name in archive.namelist() if name.lower().endswith("data.pkl"))
-        called = {what for code, what, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
+        called = {str(what) for code, what, _ in pickletools.genops(archive.read(name)) if code.name == "GLOBAL"}
     if others := sorted(what for what in called - REBUILT if not what.endswith("Storage")):
         raise ValueError(f"it calls {', '.join(others)}")
     found = torch.load(path, map_location=device, weights_only=True)
@@ -50,7 +51,7 @@ def contents(path: Path, device: torch.device) -> dict:
     return found
 
 
-def check_form(found: object, expected: object, where: str) -> None:
+def check_form(found: Any, expected: object, where: str) -> None:
     r"""Compares keys, types, and shapes of tensors; what is empty before training may have grown.
 
     Raises:

@@ -5,19 +5,22 @@ import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
+from hardmax.estimators import Estimator
 from hardmax.paths import CONFIGS
+from hardmax.tasks.base import Task
 
 from .online import wandb_mode
 from .options import Budget, Device, Options
@@ -151,10 +154,10 @@ def check_names(cfg: DictConfig, schema: type = Options, prefix: str = "") -> No
     known = {f.name: f.type for f in fields(schema)}
     for key in known.keys() - cfg.keys():
         raise Refused(f"{prefix}{key} must be given: {prefix}{key}=VALUE")
-    for key in cfg.keys() - known.keys():
+    for key in map(str, cfg.keys() - known.keys()):
         raise Refused(f"{prefix}{key} is no option{nearest(key, list(known), prefix)}")
     for key, kind in known.items():
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             check_names(cfg[key], kind, f"{prefix}{key}.")
 
 
@@ -174,7 +177,11 @@ def label_of(cfg: DictConfig, group: str, choice: str) -> str:
     ours = (CONFIGS / group / f"{choice}.yaml").is_file()
     label = Path(choice).name if ours else choice.replace("/", ".")
     loader = GlobalHydra.instance().config_loader()
-    named = loader.repository.load_config(f"{group}/{choice}").config.get("_target_")  # with no other's to compose
+    assert isinstance(loader, ConfigLoaderImpl)
+    own = loader.repository.load_config(f"{group}/{choice}")  # with no other's to compose
+    assert own is not None
+    assert isinstance(own.config, DictConfig)
+    named = own.config.get("_target_")
     target = named or config_of(loader, group, choice).get("_target_")
     if (given := cfg[group].get("_target_")) == target:
         return label
@@ -187,7 +194,9 @@ def plain_config(cfg: DictConfig) -> dict:
     The folder in which the files of one of the project's own data sets were found is left out: they are the same
     wherever they lie.
     """
-    config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True) | {"device": device_of(cfg).type}
+    config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(config, dict)
+    config["device"] = device_of(cfg).type
     for data in (config["data"], config["task"].get("data")):
         if isinstance(data, dict) and str(data.get("_target_")).startswith("hardmax.tasks."):
             data.pop("folder", None)
@@ -212,8 +221,14 @@ def as_numbers(value: Any) -> Any:
     return value
 
 
-def build(cfg: DictConfig, group: str, choice: str) -> nn.Module:
-    r"""The estimator or task that a config node describes.
+@overload
+def build(cfg: DictConfig, group: Literal["task"], choice: str) -> Task: ...
+@overload
+def build(cfg: DictConfig, group: Literal["estimator"], choice: str) -> Estimator: ...
+@overload
+def build(cfg: DictConfig, group: Literal["schedule"], choice: str) -> Callable[[float], float]: ...
+def build(cfg: DictConfig, group: str, choice: str) -> object:
+    r"""The estimator, task or schedule that a config node describes.
 
     Raises:
         Refused: In one line, if the class is not there or does not accept the arguments.

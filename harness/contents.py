@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import orjson
 import pandas as pd
@@ -51,7 +52,7 @@ def check_nesting(content: str) -> None:
 
 def flat(config: dict, prefix: str = "") -> dict[str, str]:
     r"""A nested config as one dictionary with dotted keys, and values as text as on the command line."""
-    found = {}
+    found: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             found |= {} if key == "choices" and not prefix else flat(value, f"{prefix}{key}.")
@@ -156,7 +157,7 @@ def table_of(path: Path) -> pd.DataFrame:
     )
 
 
-def is_figure(value: object) -> bool:
+def is_figure(value: Any) -> TypeGuard[float]:
     r"""Whether a value is a number with which one can reckon: finite, and no larger or smaller than any figure is."""
     return type(value) in NUMBER_TYPES and (value == 0 or SMALLEST <= abs(value) <= LARGEST)
 

@@ -5,6 +5,7 @@ import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -143,11 +144,12 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
 def remove(config: dict, key: str) -> None:
     r"""Takes a key with dots out of a plain config, if it is there."""
     *path, last = key.split(".")
+    at: Any = config
     for part in path:
-        config = config.get(part)
-        if not isinstance(config, dict):
+        at = at.get(part)
+        if not isinstance(at, dict):
             return
-    config.pop(last, None)
+    at.pop(last, None)
 
 
 def shortest(value: str) -> str:

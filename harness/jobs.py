@@ -7,6 +7,7 @@ import traceback
 from enum import Enum
 from pathlib import Path
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -42,6 +43,7 @@ class CheckSweep(Callback):
         loader, sweeper = GlobalHydra.instance().config_loader(), config.hydra.sweeper
         parser, asked = OverridesParser.create(loader), command_line_overrides(config.hydra)
         trials, arguments = sweeper.get("n_trials"), sys.argv[1:]
+        assert isinstance(loader, ConfigLoaderImpl)
         try:
             check_plugins(config.hydra)
             overrides = parser.parse_overrides(asked)
@@ -95,7 +97,7 @@ def range_endpoints(override: Override) -> str:
     value = override.value()
     if isinstance(value, IntervalSweep):
         return f"{override.get_key_element()}={value.start},{value.end}"
-    return override.input_line
+    return str(override.input_line)
 
 
 def sweep_of_job() -> Sweep | None:
@@ -113,6 +115,7 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
         sys.argv = about["command"]
         drop_what_cannot_be_written()
         end_with_parent()
+    outcome: dict[str, str | None]
     try:
         if sweep.stopping():
             outcome = {"status": "stopped", "reason": "not begun"}

@@ -40,9 +40,9 @@ def build_by_name(entry: str | dict) -> tuple[str, Estimator]:
 
 def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[str, Estimator]]:
     r"""The reference and the rivals that the config names, by label; rivals ``all`` are those of every config."""
-    rivals = estimators_known() if cfg.measure.rivals == "all" else plain_value(cfg.measure.rivals)
-    reference = [cfg.measure.reference] if cfg.measure.reference_draws else []
-    reference, rivals = (dict(build_by_name(entry) for entry in entries) for entries in (reference, rivals))
+    named = estimators_known() if cfg.measure.rivals == "all" else plain_value(cfg.measure.rivals)
+    asked = [cfg.measure.reference] if cfg.measure.reference_draws else []
+    reference, rivals = (dict(build_by_name(entry) for entry in entries) for entries in (asked, named))
     if biased := [name for name, estimator in reference.items() if not estimator.unbiased]:
         raise Refused(f"measure.reference must be an unbiased estimator, got {biased[0]}")
     return reference, rivals
@@ -114,7 +114,7 @@ class Rivals:
 
     def advance(self, name: str) -> None:
         estimator = self.estimators[name]
-        for each in (estimator, *estimator.inner):
+        for each in (estimator, *getattr(estimator, "inner", ())):
             each.advance()
         self.advanced[name] += 1
 
@@ -183,12 +183,12 @@ class Measuring:
         r"""Statistics after ``step`` optimiser steps, and the seconds that one draw took, by name."""
         task, cfg = self.task, self.cfg
         with forked_random(self.device, self.seed, step, Stream.TRUTH):
-            problem = task.problem(
-                self.batch
-            )  # once: what is random in it is the same for the truth and for all estimators
-            truth = truth_of(task, problem, *next(iter(self.reference.items()), ("", None)), cfg.reference_draws)
-        found, seconds = self.measure_one(self.estimator, problem, truth, step)
-        seconds = {"seconds": seconds}
+            # Once: what is random in it is the same for the truth and for all estimators.
+            problem = task.problem(self.batch)
+            name, reference = next(iter(self.reference.items()), ("", None))
+            truth = truth_of(task, problem, name, reference, cfg.reference_draws)
+        found, own_seconds = self.measure_one(self.estimator, problem, truth, step)
+        seconds = {"seconds": own_seconds}
         if cfg.batches:
             with forked_random(self.device, self.seed, step, Stream.NOISES):
                 batches = itertools.islice(self.batches(step), cfg.batches)
@@ -205,7 +205,9 @@ class Measuring:
         with forked_random(self.device, self.seed, step, Stream.MEASURE):
             start = self.now()
             found = measure(self.task, estimator, problem, self.cfg.draws, truth, self.cfg.precision)
-            return found, (self.now() - start) / found["draws"]
+            seconds, draws = self.now() - start, found["draws"]
+            assert draws is not None
+            return found, seconds / draws
 
     def now(self) -> float:
         if self.device.type == "cuda":

@@ -59,7 +59,7 @@ class WandbRun:
             id=own_id,
             resume="allow" if mode == "online" else None,
             dir=place.resolve(),  # its service keeps the folder that it was started in
-            mode=mode,
+            mode="online" if mode == "online" else "offline",
             settings=wandb.Settings(
                 init_timeout=patience,
                 finish_timeout=patience,
@@ -140,7 +140,7 @@ def examples_of(folder: Path) -> dict:
     r"""Tables and pictures in the folder of a run, by name, as W&B has them; what is no plain file is left out."""
     import wandb
 
-    found = {}
+    found: dict[str, wandb.Image | wandb.Table] = {}
     for path in sorted(folder.glob("*.*")):
         if path.name.startswith("measured"):
             continue
@@ -149,7 +149,7 @@ def examples_of(folder: Path) -> dict:
                 open_regular(path).close()
                 found[path.stem] = wandb.Image(str(path))
             elif path.suffix == ".csv" and (rows := list(csv.reader(read_text(path).splitlines()))):
-                found[path.stem] = wandb.Table(columns=rows[0], data=rows[1:])
+                found[path.stem] = wandb.Table(columns=[*rows[0]], data=rows[1:])
     return found
 
 
@@ -162,7 +162,7 @@ def wandb_mode(asked: str | None) -> str | None:
     given = os.environ.get("WANDB_MODE")
     if given and given not in MODES:
         raise Refused(f"WANDB_MODE={given}: one of online, offline, disabled is expected")
-    return asked or MODES.get(given)
+    return asked or (MODES[given] if given else None)
 
 
 def start_wandb(folder: Path, config: dict) -> tuple[WandbRun | None, str]:

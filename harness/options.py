@@ -93,6 +93,7 @@ def help_lines(schema: type = Options, prefix: str = "") -> list[str]:
         if isinstance(f.type, type) and is_dataclass(f.type):
             lines += help_lines(f.type, f"{prefix}{f.name}.")
         elif "help" in f.metadata:
+            assert callable(f.default_factory)
             default = f.default_factory()
             default = "null" if default is None else default.value if isinstance(default, Enum) else default
             default = str(default).lower() if isinstance(default, bool) else default
@@ -143,7 +144,7 @@ def by_budget(full: Any, small: Any, *, _root_: DictConfig) -> Any:
 
 def expected(key: str) -> str | None:
     r"""What an option of the schema accepts, in words; None for one of a group."""
-    schema = Options
+    schema: Any = Options
     for part in key.split("."):
         found = {f.name: f.type for f in fields(schema)} if is_dataclass(schema) else {}
         schema = found.get(part)

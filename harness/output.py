@@ -3,12 +3,13 @@ r"""What a command prints, which must not end it: its reader may be gone, a disk
 import io
 import os
 import sys
+from typing import Any
 
 
 class Dropping(io.FileIO):
     r"""An open file that drops what it cannot write."""
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: Any, /) -> int:
         try:
             written = super().write(content)
         except OSError:

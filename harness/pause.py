@@ -46,7 +46,8 @@ class Pause:
         unsaved: Callable[[], bool],
     ):
         self.save, self.every, self.stopping, self.unsaved = save, every, stopping, unsaved
-        self.number, self.all_saved = None, False
+        self.number: int | None = None
+        self.all_saved = False
         self.look = self.due = time.monotonic()
 
     def __enter__(self):

@@ -8,6 +8,7 @@ import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -27,7 +28,7 @@ from .train import NotFinite
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
 QUOTES = "text with special characters needs quotes within quotes, as in 'notes=\"a (b)\"'"
 # Options of Hydra's that nothing here goes by, and the values that change nothing.
-NOT_HONOURED = {"hydra.run.dir": (".",), "hydra.sweep.subdir": (".",), "hydra.output_subdir": (None,)}
+NOT_HONOURED: dict[str, tuple] = {"hydra.run.dir": (".",), "hydra.sweep.subdir": (".",), "hydra.output_subdir": (None,)}
 NOT_HONOURED |= {"hydra.job.chdir": (None, False)}
 
 
@@ -49,11 +50,11 @@ def with_flags_first(arguments: list[str]) -> list[str]:
 def flags_parser() -> ArgumentParser:
     r"""Hydra's own, which refuses in one line."""
 
-    def refuse(text: str):
-        raise Refused(f"{text}; python run.py --help lists what there is")
+    def refuse(message: str) -> NoReturn:
+        raise Refused(f"{message}; python run.py --help lists what there is")
 
     flags = get_args_parser()
-    flags.error = refuse
+    flags.error = refuse  # type: ignore[method-assign]
     return flags
 
 
@@ -135,7 +136,7 @@ def of_a_run() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.of_a_run = True
+        error.of_a_run = True  # type: ignore[attr-defined]
         raise
 
 
@@ -203,7 +204,7 @@ def known_keys(arguments: list[str]) -> list[str]:
     return list(walk(cfg, ""))
 
 
-def exit_with(error: BaseException, arguments: list[str] | None = None) -> None:
+def exit_with(error: BaseException, arguments: list[str] | None = None) -> NoReturn:
     r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what :func:`user_error_line` knows."""
     refused = user_error_line(error, arguments)
     if refused is None and FULL_ERROR:

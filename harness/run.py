@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -203,6 +204,8 @@ def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = 
     print("\n".join(lines), flush=True)
 
 
-def command_line_overrides(cfg: DictConfig) -> list[str]:
+def command_line_overrides(cfg: DictConfig | HydraConf) -> list[str]:
     r"""The overrides of the command line, or of a job, as they were written."""
-    return OmegaConf.to_container(cfg.overrides.task, resolve=False)
+    lines = OmegaConf.to_container(cfg.overrides.task, resolve=False)
+    assert isinstance(lines, list)
+    return lines

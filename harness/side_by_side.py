@@ -43,7 +43,7 @@ def measure_command() -> tuple[list[dict], str, Path] | None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     options.register()
-    found = []
+    found: list[tuple[list[dict], str, Path]] = []
 
     def job(cfg: DictConfig) -> None:
         try:

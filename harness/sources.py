@@ -13,6 +13,7 @@ import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import _locate
 from hydra.core.config_loader import ConfigLoader
@@ -68,7 +69,9 @@ def configs_beside(cfg: DictConfig) -> dict[str, dict]:
 def config_of(loader: ConfigLoader, group: str, choice: str) -> dict:
     r"""The plain config of an estimator, or of another group's choice."""
     config = loader.load_configuration("config", [f"{group}={choice}"], RunMode.RUN, from_shell=False)
-    return OmegaConf.to_container(config[group], resolve=True)
+    found = OmegaConf.to_container(config[group], resolve=True)
+    assert isinstance(found, dict)
+    return found
 
 
 def targets_in(node: object, key: str = "") -> Iterator[tuple[str, object]]:
@@ -83,7 +86,7 @@ def targets_in(node: object, key: str = "") -> Iterator[tuple[str, object]]:
             yield from targets_in(part, f"{key}[{n}]")
 
 
-def located(target: str) -> object:
+def located(target: str) -> Any:
     r"""The class or function of that name; ImportError if there is none. Hydra's own would also log what is raised."""
     return _locate(target)
 
@@ -112,10 +115,11 @@ def modules_behind(targets: list[str]) -> dict[str, Path]:
 def source_of(name: str) -> Path | None:
     r"""The file of a module; None for one without, and for what is no module."""
     try:
-        path = Path(importlib.util.find_spec(name).origin)
+        spec = importlib.util.find_spec(name)
     except Exception:  # whatever the import of a package around it leads to
         return None
-    return path if path.is_file() else None
+    path = Path(spec.origin) if spec and spec.origin else None
+    return path if path and path.is_file() else None
 
 
 @cache
@@ -123,8 +127,11 @@ def installed(package: str) -> bool:
     r"""Whether a package or module at the top level comes with Python, or was installed; or is not there."""
     try:
         spec = importlib.util.find_spec(package)
+        if spec is None:
+            return True
         places = [spec.origin] if spec.origin else spec.submodule_search_locations  # a folder without a file of its own
-        return any(Path(place).resolve().is_relative_to(where) for place in places for where in INSTALLED)
+        found = [Path(place).resolve() for place in places or ()]
+        return places is None or any(path.is_relative_to(where) for path in found for where in INSTALLED)
     except Exception:
         return True
 

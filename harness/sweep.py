@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,7 +32,9 @@ class Sweep:
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.begun, self.found = folder, None, {}
+        self.folder = folder
+        self.begun: dict | None = None
+        self.found: dict[int, dict] = {}
         self.told, self.over = "", threading.Event()
 
     def begin(self, jobs: int, varied: Iterable[str], searching: bool) -> None:
@@ -52,8 +54,8 @@ class Sweep:
         for name in (STOP, "sweep.json", "job-*.json", "job-*.traceback.txt"):
             for path in self.folder.glob(name):
                 path.unlink(missing_ok=True)
-        self.begun = {"jobs": jobs, "began": time.time(), "process": THIS_PROCESS, "command": sys.argv}
-        self.begun |= {"varied": sorted(varied), "searching": searching}
+        begun = {"jobs": jobs, "began": time.time(), "process": THIS_PROCESS, "command": sys.argv}
+        self.begun = begun | {"varied": sorted(varied), "searching": searching}
         write_json(self.folder / "sweep.json", self.begun)
 
         def ask_to_stop(number, frame):
@@ -69,7 +71,7 @@ class Sweep:
             while not self.over.wait(1):
                 if not self.known():  # the folder has been deleted, or renamed
                     self.folder.mkdir(parents=True, exist_ok=True)
-                    write_json(self.folder / "sweep.json", self.begun)
+                    write_json(self.folder / "sweep.json", self.about())
                 self.tell()
 
         threading.Thread(target=follow, daemon=True).start()
@@ -139,7 +141,7 @@ class Sweep:
         self.outcomes()
         return self.found.get(job)
 
-    def note_death(self, job: int, overrides: list[str], how: str) -> None:
+    def note_death(self, job: int, overrides: Sequence[str], how: str) -> None:
         r"""Notes that the process of a job has died, if that kept the job from ending."""
         if (self.outcome_of(job) or {"status": "running"})["status"] == "running":
             reason = f"its process died ({how}), perhaps for want of memory; the same command goes on"

@@ -52,9 +52,9 @@ def commit(folder: Path) -> dict:
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments):
-        options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "env": surroundings}
+        command = ["git", "--no-optional-locks", *arguments]
         try:
-            done = subprocess.run(["git", "--no-optional-locks", *arguments], **options)
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, env=surroundings)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.rstrip("\n") if done.returncode == 0 else None

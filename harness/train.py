@@ -49,6 +49,7 @@ def prepare(
         nest_and_try(task, estimator, task.batch(index, torch.Generator(device)))
     schedule = build(cfg, "schedule", cfg.schedule._target_.rpartition(".")[2])
     settings = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    assert isinstance(settings, dict)
     rate = settings.pop("estimator_lr", None)
     groups = [{"params": list(task.parameters())}]
     if learned := list(estimator.parameters()):
@@ -158,7 +159,7 @@ def train(
     if cfg.compile:
         for each in (estimator, *task.inner):
             if not each.compiles:
-                each.estimate = torch.compiler.disable(each.estimate)
+                each.estimate = torch.compiler.disable(each.estimate)  # type: ignore[method-assign]
         loss = torch.compile(loss, options={"fallback_random": True})  # the draws of an uncompiled run
 
     def step():

@@ -39,7 +39,7 @@ class Joblib(JoblibLauncher):
         sweep, state = Sweep(Path(self.config.hydra.sweep.dir)), Singleton.get_state()
         at_once = min(joblib.effective_n_jobs(self.joblib["n_jobs"]), len(job_overrides))
         new_pool = lambda: ProcessPoolExecutor(1, initializer=end_with_parent, env={**ONE_THREAD, **os.environ})
-        pools = SimpleQueue()
+        pools: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
         for _ in range(at_once):
             pools.put(new_pool())
 

@@ -36,12 +36,17 @@ class Rows(BasicSweeper):
         self.rows, self.optional = rows, optional
 
     def sweep(self, arguments: list[str]):
+        assert self.hydra_context is not None
+        assert self.config is not None
         loader = self.hydra_context.config_loader
+        assert isinstance(loader, ConfigLoaderImpl)
         has = Composed(loader, self.config).has
         self.jobs = jobs(self.rows, self.params, arguments, OverridesParser.create(loader), self.optional, has)
         return super().sweep(arguments)
 
-    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+    def split_arguments(  # type: ignore[override]  # a static method there, which knows no rows
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
         return list(self.split_overrides_to_chunks(self.jobs, max_batch_size))
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -73,7 +78,7 @@ class Composed:
         overrides = [self.parse(line) for line in job]
         of_group = [o.package is not None or o.key_or_group.split("/")[0] in self.groups for o in overrides]
         pairs = list(zip(overrides, of_group, strict=True))
-        return tuple(o.input_line for o, chooses in pairs if chooses), [o for o, chooses in pairs if not chooses]
+        return tuple(str(o.input_line) for o, chooses in pairs if chooses), [o for o, chooses in pairs if not chooses]
 
     def config(self, job: list[str]) -> DictConfig:
         r"""The config of a job; :class:`HydraException` if its overrides fit nothing."""

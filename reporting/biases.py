@@ -94,13 +94,14 @@ def point_of(group: Group, rival: str, where: str) -> Point | None:
     cost = [f.get(f"{prefix}/evaluations") for f in figures]
     if bias is None or None in variances or None in cost:
         return None
-    relative = [v / f[norm] ** 2 for v, f in zip(variances, figures, strict=True)]
+    norms = [f[norm] for f in figures]
+    relative = [v / n**2 for v, n in zip(variances, norms, strict=True) if v is not None and n is not None]
     deviation = float(without_rounding(math.sqrt(np.mean(relative))))
     seconds = [f.get(f"{prefix}/seconds") for f in figures]
-    mean_seconds = math.nan if None in seconds else float(np.mean(seconds))
+    mean_seconds = float(np.mean(np.array(seconds, float)))  # NaN where one is not known
     name = rival or group.label
     estimator = rival.partition("(")[0] if rival else group.estimator
-    return Point(name, estimator, bias[0], bias[2], deviation, float(np.mean(cost)), mean_seconds)
+    return Point(name, estimator, bias[0], bias[2], deviation, float(np.mean(np.array(cost, float))), mean_seconds)
 
 
 def of_rivals(group: Group, where: str) -> BiasComparison:

@@ -12,14 +12,9 @@ BAR = 0.5  # standard deviations
 LAST_BAR = 4.0  # what lies beyond is drawn there
 
 
-def tested(comparisons: list[Comparison]) -> list[Comparison]:
-    r"""Those of which it is known how far chance would take them."""
-    return [c for c in comparisons if c.chance is not None]
-
-
 def chance_paragraph(comparisons: list[Comparison]) -> str:
     r"""How many figures differ, how many would by chance, and how many do when that is corrected for."""
-    chances = [c.chance for c in tested(comparisons)]
+    chances = [c.chance for c in comparisons if c.chance is not None]
     if not chances:
         return ""
     expected, differ = (1 - LEVEL) * len(chances), sum(chance < 1 - LEVEL for chance in chances)
@@ -33,7 +28,7 @@ def chance_paragraph(comparisons: list[Comparison]) -> str:
 
 def chance_picture(comparisons: list[Comparison]) -> dict | None:
     r"""A histogram of differences in standard deviations, beside what a normal law would give; None without any."""
-    found = [c.in_errors for c in tested(comparisons) if c.in_errors is not None]
+    found = [c.in_errors for c in comparisons if c.chance is not None and c.in_errors is not None]
     if not found:
         return None
     edges = np.arange(-LAST_BAR, LAST_BAR + BAR / 2, BAR)

@@ -86,10 +86,10 @@ def axis_limits(rows: list[dict], log: bool) -> list[float]:
     first, last = (end(row["x"] for row in rows) for end in (min, max))
     begun = [row for row in rows if log or row["x"] >= first + BEGINNING * (last - first)]
     values = [row[name] for row in begun for name in ("low", "mean", "high") if row.get(name) is not None]
-    values = np.log10([value for value in values if value > 0]) if log else np.array(values)
-    lower, upper = np.quantile(values, [0.25, 0.75])
+    scaled = np.log10([value for value in values if value > 0]) if log else np.array(values)
+    lower, upper = np.quantile(scaled, [0.25, 0.75])
     reach = DRAWN_WITHIN * (upper - lower) or np.inf
-    low, high = max(values.min(), lower - reach), min(values.max(), upper + reach)
+    low, high = max(scaled.min(), lower - reach), min(scaled.max(), upper + reach)
     margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
     return [float(10**end if log else end) for end in (low - margin, high + margin)]
 
@@ -120,7 +120,7 @@ def curve_chart(
     A page may put another axis in place of the steps: its rows, and its title for that of x wherever it stands.
     """
     base = alt.Chart(alt.NamedData("rows") if rows is None else alt.InlineData(rows))
-    limits = axis_limits(rows, words.log) if rows else [1, 2]  # a page sets its own
+    limits: list[float] = axis_limits(rows, words.log) if rows else [1, 2]  # a page sets its own
     scale = alt.Scale(type="log" if words.log else "linear", domain=limits, nice=False)
     cut = alt.Chart(alt.NamedData("cut") if rows is None else alt.InlineData(cut_rows(rows, limits)))
     of, clip = channels(looks, legend), True
@@ -306,7 +306,12 @@ def as_png(spec: dict) -> bytes:
 
 def configuration() -> dict:
     r"""What all charts share: fonts, and a light frame."""
-    axis = {"gridColor": "#e6e6e6", "domainColor": "#777777", "tickColor": "#777777", "labelColor": "#222222"}
+    axis: dict[str, str | int] = {
+        "gridColor": "#e6e6e6",
+        "domainColor": "#777777",
+        "tickColor": "#777777",
+        "labelColor": "#222222",
+    }
     axis |= {"titleFontWeight": "normal", "titleColor": "#222222", "labelFontSize": 11, "titleFontSize": 12}
     title = {"fontSize": 13, "fontWeight": "bold", "color": "#111111", "subtitleColor": "#555555", "anchor": "start"}
     return {"font": FONT, "view": {"stroke": None}, "axis": axis, "title": title, "legend": {"labelFontSize": 12}}

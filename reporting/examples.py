@@ -101,7 +101,7 @@ def scaled(content: bytes) -> bytes:
     Raises:
         Exception: Of any kind, if it is none, or has more pixels than are worth decoding.
     """
-    image = Image.open(io.BytesIO(content), formats=["PNG"])
+    image: Image.Image = Image.open(io.BytesIO(content), formats=["PNG"])
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are too many")
     for side in (MOST_SIDE, MOST_SIDE // 2, MOST_SIDE // 4, MOST_SIDE // 8):

@@ -105,7 +105,7 @@ def verdicts_on(metric: str, groups: list[Group], better: int) -> dict[str, Verd
 def rank(results: Results, label: str) -> tuple:
     r"""A sort key that puts the best label first, by the first figure shown that can be better or worse."""
     metric = next((m for m in results.shown if results.words(m).better), None)
-    mean = results.means[label].get(metric)
-    if mean is None:
+    mean = results.means[label].get(metric) if metric else None
+    if metric is None or mean is None:
         return not results.means[label], 1, 0.0, label
     return False, 0, -results.words(metric).better * mean.value, label

@@ -54,7 +54,8 @@ class Group:
         r"""Final figures of the finished runs where they are defined; seeds that came twice are told apart."""
         found = {}
         for run in self.finished:
-            value, seed = run.figures.get(metric), (run.seed,)
+            value = run.figures.get(metric)
+            seed: tuple[object, ...] = (run.seed,)
             if value is not None and math.isfinite(value):
                 while seed in found:
                     seed = (*seed, "again")
@@ -113,7 +114,8 @@ def grouped(runs: list[Run], by: list[str], known: list[str], notes: list[str]) 
 
 def problems(runs: list[Run]) -> dict[str, list[Run]]:
     r"""Runs by what they solve: those of one task that differ in nothing of task and data."""
-    found, used = {}, set()
+    found: dict[str, list[Run]] = {}
+    used: set[str] = set()
     for task in sorted({run.task for run in runs}):
         of_task = [run for run in runs if run.task == task]
         keys = without_consequences(differing(of_task, lambda key: key.startswith(PROBLEM)), of_task)
@@ -135,8 +137,8 @@ def on_one_problem(problem: str, runs: list[Run], by: list[str], notes: list[str
     value = lambda run, key: written[key][canonical(run.config.get(key))]
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in latest(runs, keys, notes):
-        own = [key for key in keys[run.estimator] if key in run.config]
-        groups[tuple((k, value(run, k)) for k in by or ["estimator", *own])].append(run)
+        varied = [key for key in keys[run.estimator] if key in run.config]
+        groups[tuple((k, value(run, k)) for k in by or ["estimator", *varied])].append(run)
     labels = labels_of(list(groups), names)
     found = []
     for key, own in groups.items():

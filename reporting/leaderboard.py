@@ -82,7 +82,7 @@ def measured_on(task: str, measured: list[tuple[str, Path]], found: Found) -> tu
     found.notes += [
         f"left out, as fewer estimators were measured there: {other}" for _, other in files if other != path
     ]
-    if not points:
+    if path is None or not points:
         return {}, ""
     rows = table_of(path)
     run = next((run for run in found.runs if run.folder == path.parent), None)
@@ -95,14 +95,15 @@ def measured_on(task: str, measured: list[tuple[str, Path]], found: Found) -> tu
 def task_section(results: Results, points: dict[str, Point], about: str, picture_name: str) -> str:
     r"""Settings, picture and table of a task."""
     merit, runs = ranked_by(results), [run for group in results.groups for run in group.finished]
+    assert merit is not None
     names = sorted({run.config.get("experiment", "") for run in runs})
     settings = [as_paragraphs(found.about) for name in names if (found := experiment(name))]
     titles = ["estimator", "runs", results.words(merit).with_unit]
     titles += ["bias / norm", "deviation / norm", "evaluations a draw", "ms a draw"]
     rows = []
     for group in results.groups:
-        found = cell(results, group, merit)
-        text = f"**{found.text}**" if found.marked else found.text
+        own = cell(results, group, merit)
+        text = f"**{own.text}**" if own.marked else own.text
         rows.append([markdown.plain_text(group.label), about_runs(group), text, *measured(points.get(group.label))])
     task = markdown.plain_text(results.task)
     parts = [
@@ -131,6 +132,7 @@ def measured(point: Point | None) -> list[str]:
 def drawing(results: Results, points: dict[str, Point]) -> dict:
     r"""Figure of merit, bias, deviation and time, a panel each and a line for every estimator, for print."""
     merit, order = ranked_by(results), [group.label for group in results.groups if group.finished]
+    assert merit is not None
     means = {label: results.means[label][merit] for label in order if merit in results.means[label]}
     own = [points[label] for label in order if label in points]
     figures = {
@@ -173,7 +175,7 @@ def ranking_panel(
             continue
         row = {"label": label, "value": rounded(value), "limit": limit, "note": ""}
         row |= {"low": rounded(value - error), "high": rounded(value + error)}
-        if worse and worse * (value - edge) > 0:
+        if edge is not None and worse * (value - edge) > 0:
             text = f"{value:.3g}".replace("-", "−")
             row |= dict.fromkeys(("value", "low", "high"), edge) | {"note": f"{text} →" if worse > 0 else f"← {text}"}
         rows.append(row)

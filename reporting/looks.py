@@ -30,12 +30,15 @@ def looks(estimators: dict[str, str], known: list[str]) -> dict[str, Look]:
         known: Estimators that have a colour beside those, so that it is the same whether all are shown or not.
     """
     alone = len(set(estimators.values())) == 1
-    colour, used = {}, Counter()
+    colour: dict[str, int] = {}
+    used: Counter[int] = Counter()
     for name in sorted(estimators if alone else {*estimators.values(), *known}):
         colour[name] = next_of(len(COLOURS), used, zlib.crc32(name.encode()))
     option = {label: label.removeprefix(estimators[label]) for label in estimators}
     place = {name: n % len(DASHES) for n, name in enumerate(sorted(set(option.values())))}
-    found, styles, within = {}, Counter(), {}
+    found: dict[str, Look] = {}
+    styles: Counter[int] = Counter()
+    within: dict[int, Counter[int]] = {}
     for label in sorted(estimators):
         c = colour[label if alone else estimators[label]]
         used, own = within.setdefault(c, Counter()), place[option[label]]

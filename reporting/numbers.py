@@ -2,6 +2,7 @@ r"""How numbers are written where people read."""
 
 import math
 import re
+from typing import TypeGuard
 
 EXPONENT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOST_DIGITS, WITHOUT_ERROR = 5, 4  # of a number
@@ -36,7 +37,7 @@ def decimals_of(value: float, error: float | None) -> int:
     return max(min(1 - math.floor(math.log10(error)), MOST_DIGITS - 1 - power), 0)
 
 
-def is_known(error: float | None) -> bool:
+def is_known(error: float | None) -> TypeGuard[float]:
     return error is not None and error > 0 and math.isfinite(error)
 
 

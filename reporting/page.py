@@ -63,7 +63,7 @@ class OnTask:
         measured = {point.label: point.estimator for each in self.comparisons for point in each.points}
         known = [group.estimator for group in own.values()]
         found = looks({label: group.estimator for label, group in own.items()} | measured, known)
-        return found | {label: group.look for label, group in own.items()}
+        return found | {label: group.look for label, group in own.items() if group.look}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Provenance:
         commands: As they were given, and how many runs are theirs.
     """
 
-    shared: dict[str, str]
+    shared: dict[str, str | None]
     different: list[tuple[Group, dict[str, str]]]
     made: list[Made]
     code: list[str]
@@ -51,14 +51,14 @@ class Provenance:
 def provenance(groups: list[Group]) -> Provenance:
     runs = [run for group in groups for run in group.runs]
     shared, different = settings(groups, runs)
-    commands = defaultdict(int)
+    commands: dict[str, int] = defaultdict(int)
     for run in runs:
         commands[command(run)] += 1
     commands.pop("", None)
     return Provenance(shared, different, circumstances(groups), changed_code(runs), list(commands.items()))
 
 
-def settings(groups: list[Group], runs: list[Run]) -> tuple[dict[str, str], list[tuple[Group, dict[str, str]]]]:
+def settings(groups: list[Group], runs: list[Run]) -> tuple[dict[str, str | None], list[tuple[Group, dict[str, str]]]]:
     r"""Settings that all runs share, and those in which they differ, of each group."""
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     keys = [key for key in keys if key not in SAID_ELSEWHERE and key.split(".")[0] not in NOT_RESULTS]
@@ -106,7 +106,7 @@ def changed_code(runs: list[Run]) -> list[str]:
     r"""Files of code and of data whose hash is not the same behind all runs that kept one."""
     hashes = defaultdict(set)
     kept = [run.environment.get(part) for run in runs for part in ("code", "data")]
-    for code in filter(lambda files: isinstance(files, dict), kept):
+    for code in (files for files in kept if isinstance(files, dict)):
         for name, value in code.items():
             hashes[name].add(str(value))
     return sorted(name for name, found in hashes.items() if len(found) > 1)

@@ -2,7 +2,7 @@ r"""RESULTS.md: every published experiment, the runs made of it, and published f
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,7 @@ from .published.texts import HEADS, by_table, cells
 from .published.values import FACTS, entries, read_published
 from .runs import POINTS, Run, find_runs, said_by
 from .settings import column_title
-from .words import words
+from .words import Words, words
 
 LISTED = 8  # cells that were not run, by their settings; more are counted
 SEARCHED = ("optimizer.", "task.alpha")  # what papers report the best value of
@@ -118,10 +118,11 @@ def experiment_section(
     name: str, shown: dict, comparisons: list[Comparison], runs: list[Run], picture: Path | None
 ) -> str:
     found, finished = experiment(name), [run for run in runs if run.finished]
+    assert found is not None
     full = [run for run in finished if ran_in_full(run)]
     small = [run for run in finished if in_small(run)]
     other = [run for run in finished if run not in full and run not in small]
-    parts = [f"\n## {name}\n", f"{shown['title']}\n", as_paragraphs(found.about)]
+    parts: list[str | None] = [f"\n## {name}\n", f"{shown['title']}\n", as_paragraphs(found.about)]
     parts += tables(comparisons)
     parts += [f"{remark}\n" for remark in shown.get("remarks", [])]
     if picture:
@@ -159,7 +160,7 @@ def tables(comparisons: list[Comparison]) -> Iterator[str]:
             yield f"Not published: {', '.join(unknown)}.\n"
 
 
-def keys_of(runs: list[Run]) -> str:
+def keys_of(runs: Sequence[Run]) -> str:
     r"""What the runs are called in their archive: seed and key."""
     return markdown.plain_text(", ".join(run.folder.name for run in runs))
 
@@ -176,8 +177,8 @@ def groups_of(runs: list[Run]) -> list[Group]:
     groups = [group for groups in by_task.values() for group in groups]
     for estimator in {group.estimator for group in groups}:
         own = [group for group in groups if group.estimator == estimator]
-        keys = dict.fromkeys(key for group in own for key in group.settings)
-        keys = [key for key in keys if len({group.settings.get(key) for group in own}) > 1]
+        every = dict.fromkeys(key for group in own for key in group.settings)
+        keys = [key for key in every if len({group.settings.get(key) for group in own}) > 1]
         for group in own:
             task = [group.task] * (len({other.task for other in own}) > 1)
             told = ", ".join([*task, *(f"{key}={group.settings[key]}" for key in keys if key in group.settings)])
@@ -248,9 +249,12 @@ def missing_cells(found: Experiment, full: list[Run]) -> str | None:
 def draw_courses(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
     r"""Draws the courses of an experiment's metrics, of the runs in full; None if there are none."""
     full = [with_courses(run, shown.get("curves", [])) for run in runs if run.finished and ran_in_full(run)]
-    split = [key for key in experiment(name).params if key != "seed" and not key.startswith(SEARCHED)]
+    found = experiment(name)
+    assert found is not None
+    split = [key for key in found.params if key != "seed" and not key.startswith(SEARCHED)]
     keys = [key for key in split if len({run.config.get(key) for run in full}) > 1]
-    panels, shown_as = [], {}
+    panels: list[tuple[Words, list[dict], str]] = []
+    shown_as: dict[str, str] = {}
     for combination in sorted({tuple(run.config.get(k) for k in keys) for run in full}):
         groups = groups_of([run for run in full if tuple(run.config.get(k) for k in keys) == combination])
         shown_as |= {group.label: group.estimator for group in groups}

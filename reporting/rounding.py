@@ -20,11 +20,11 @@ def relative_square(bias2: object, error: object, norm: object, cost: float | No
         cost: Of an example, as large as it is in training; None: not known.
     """
     square = over_square(bias2, norm)
-    if square is None:
+    if square is None or not is_figure(bias2):
         return None
     digit = 2 * EPSILON * abs(cost or 0.0)
-    error = error if is_figure(error) else 0.0
-    return (0.0, 0.0) if max(bias2, error) <= digit**2 else (square, over_square(error, norm) or 0.0)
+    known = error if is_figure(error) else 0.0
+    return (0.0, 0.0) if max(bias2, known) <= digit**2 else (square, over_square(known, norm) or 0.0)
 
 
 def over_square(square: object, norm: object) -> float | None:
@@ -35,6 +35,6 @@ def over_square(square: object, norm: object) -> float | None:
     return quotient if is_figure(quotient) else None
 
 
-def without_rounding(relative: np.ndarray) -> np.ndarray:
+def without_rounding(relative: np.ndarray | float) -> np.ndarray:
     r"""Biases or deviations over the true norm, 0 for those that are rounding."""
     return np.where(relative <= ROUNDED_BIAS, 0.0, relative)

@@ -108,7 +108,8 @@ class Found:
 
 def find_runs(folders: list[Path]) -> Found:
     r"""All runs below the folders, whatever state they are in; what cannot be read costs a note and nothing else."""
-    places, measured, notes = {}, {}, []
+    places, measured = {}, {}
+    notes: list[str] = []
     for folder in folders:
         for found, names in walk_with_archives(folder, notes):
             if "measured.csv" in names:
@@ -202,7 +203,7 @@ def with_config(folder: Path) -> Run:
     steps = int(config["steps"])
     if len(settings) > MOST_ENTRIES or not is_figure(steps):
         raise ValueError("too many settings, or steps")
-    return Run(folder, settings, "unfinished", steps=steps, choices=choices)
+    return Run(folder, settings, "unfinished", steps=int(steps), choices=choices)
 
 
 def add_results(run: Run) -> None:
@@ -291,25 +292,27 @@ def run_curves(rows: list[dict], timings: list[dict], metrics: list[str]) -> dic
     cost = max((abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))), default=None)
     for where in MEASURED_AT:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
-        both = [(row["step"], relative_square(*(row.get(key) for key in (bias2, error, norm)), cost)) for row in rows]
-        both = [(step, *relative) for step, relative in both if relative]
+        both = []
+        for row in rows:
+            if relative := relative_square(row.get(bias2), row.get(error), row.get(norm), cost):
+                both.append((row["step"], *relative))
         for key, place in ((bias2, 1), (error, 2)):
             points = [(entry[0], entry[place]) for entry in both]
             found[key] = np.array(points, float).reshape(-1, 2)
     spent = [np.insert(series_of(*of), 0, 0, 0) for of in ((rows, "cost/evaluations"), (timings, "cost/seconds"))]
     curves = {}
-    for metric, points in found.items():
-        if len(points):
-            step, value = points[points[:, 0].argsort(kind="stable")].T
-            at = [np.interp(step, *known.T, right=np.nan) for known in spent]
+    for metric, curve in found.items():
+        if len(curve):
+            step, value = curve[curve[:, 0].argsort(kind="stable")].T
+            at = [np.interp(step, known[:, 0], known[:, 1], right=np.nan) for known in spent]
             curves[metric] = thinned(np.stack([step, *at, value], 1))
     return curves
 
 
 def series_of(rows: list[dict], key: str) -> np.ndarray:
     r"""Steps and values ``[n, 2]`` of the rows that have a number there."""
-    points = [(row["step"], row[key]) for row in rows if type(row.get(key)) in NUMBER_TYPES]
-    points = np.array(points, float).reshape(-1, 2)
+    pairs = [(row["step"], row[key]) for row in rows if type(row.get(key)) in NUMBER_TYPES]
+    points = np.array(pairs, float).reshape(-1, 2)
     size = np.abs(points[:, 1])
     return points[(size == 0) | ((size >= SMALLEST) & (size <= LARGEST))]
 

@@ -89,7 +89,7 @@ def difference(ours: dict, theirs: dict) -> Difference | None:
 
 
 def difference_of_means(first: np.ndarray, second: np.ndarray | float = 0.0, axis: int = -1) -> np.ndarray:
-    return first.mean(axis) - (second if np.isscalar(second) else second.mean(axis))
+    return first.mean(axis) - (second.mean(axis) if isinstance(second, np.ndarray) else second)
 
 
 def stretch(variances: np.ndarray, counts: list[int]) -> float:
@@ -138,7 +138,7 @@ def verdicts(values: dict[str, dict], better: int) -> dict[str, Verdict]:
     means = {label: better * mean_of(list(found.values())).value for label, found in values.items() if found}
     if not means:
         return {}
-    best = max(means, key=means.get)
+    best = max(means, key=means.__getitem__)
     result = {best: Verdict(BEST, few=len(values[best]) < FEWEST)}
     for label in means.keys() - {best}:
         found = difference(values[label], values[best])

@@ -45,8 +45,8 @@ class Table:
 def table_heading(results: Results) -> str:
     r"""What the table of plain text shows, in a line."""
     marks = "no marks, as options are pooled" if results.pooled else "* the best, or not significantly worse"
-    few = any(verdict.open for of_metric in results.verdicts.values() for verdict in of_metric.values())
-    few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * few
+    open_ones = any(verdict.open for of_metric in results.verdicts.values() for verdict in of_metric.values())
+    few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * open_ones
     return f"final figures, mean ± standard error over {results.over}; {marks}{few}"
 
 
@@ -156,7 +156,12 @@ def runs_csv(all_results: list[Results]) -> pd.DataFrame:
     for results in all_results:
         for group in results.groups:
             for run in group.runs:
-                about = {"task": results.task, "label": group.label, "estimator": run.estimator, **group.settings}
+                about: dict[str, object] = {
+                    "task": results.task,
+                    "label": group.label,
+                    "estimator": run.estimator,
+                    **group.settings,
+                }
                 about |= {"seed": run.seed, "status": run.status, "reason": run.reason, "step": run.step}
                 rows.append(about | {"folder": shown(run.folder)} | {m: run.figures.get(m) for m in results.shown})
     return pd.DataFrame(rows)

@@ -20,7 +20,7 @@ def upload(folders: list[Path]) -> int:
     Raises:
         Refused: If there is no run, or W&B cannot be reached.
     """
-    notes = []
+    notes: list[str] = []
     found = [place for folder in folders for place, names in walk(folder, notes) if "metrics.jsonl" in names]
     places = {place.resolve(): place for place in found}
     for note in notes:

@@ -56,7 +56,7 @@ def said_in(content: dict) -> dict[str, Words]:
     for name, about in content.items():
         texts = [about.get(key) for key in ("title", "unit", "better")] if isinstance(about, dict) else [None]
         if all(isinstance(text, str) for text in (name, *texts)):
-            title, unit, better = (bounded_text(text, LONGEST_TITLE) for text in texts)
+            title, unit, better = (bounded_text(str(text), LONGEST_TITLE) for text in texts)
             found[bounded_text(name)] = Words(title, unit, {"higher": 1, "lower": -1}.get(better, 0))
     return found
 

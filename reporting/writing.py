@@ -3,7 +3,7 @@ r"""From folders of runs to the files of a report."""
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +31,7 @@ PICTURE_OF_BIASES = "_bias_variance"
 
 
 def write(
-    folders: list[Path], to: Path, conditions: list[str], by: list[str], published: list[Path] = ()
+    folders: list[Path], to: Path, conditions: list[str], by: list[str], published: Sequence[Path] = ()
 ) -> tuple[str, list[Path], list[str]]:
     r"""Makes a report; what to print, the files, the page last, and notes on what was left out.
 
@@ -92,7 +92,7 @@ def on_task(
 
 def published_beside(values: list[Value], groups: dict[str, list[Group]]) -> dict[str, list[Comparison]]:
     r"""Published values by problem, each beside the runs of a whole task, whose best setting may be what counts."""
-    found = {problem: [] for problem in groups}
+    found: dict[str, list[Comparison]] = {problem: [] for problem in groups}
     runs = {problem: [run for group in own for run in group.runs] for problem, own in groups.items()}
     for task in dict.fromkeys(run.task for own in runs.values() for run in own):
         problems = [problem for problem, own in runs.items() if own[0].task == task]
@@ -162,7 +162,7 @@ def curves_csv(tasks: list[OnTask]) -> pd.DataFrame:
 def pictures(on: OnTask) -> dict[str, dict]:
     r"""Specifications of the pictures about a task by the name of the file, for print."""
     task, name, shown = on.results.task, file_name(on.results.task), on.drawn[:MOST_PRINTED]
-    looks = {group.label: group.look for group in shown}
+    looks = {group.label: group.look for group in shown if group.look}
     steps = [curve for curve in on.curves if curve.axis == "steps" and curve.label in looks]
     of = lambda metric: [curve for curve in steps if curve.metric == metric]
     panels = [curves_panel(on, list(looks), metric, of(metric)) for metric in on.first if of(metric)]

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Figure:
     unit: str = ""
     better: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.better != "":
             one_of(("higher", "lower"), better=self.better)
 
@@ -76,7 +77,7 @@ class Task(nn.Module):
     parameters_only: bool = False
     figures: dict[str, Figure] = {}
 
-    def __init_subclass__(cls, **arguments: object):
+    def __init_subclass__(cls, **arguments: object) -> None:
         super().__init_subclass__(**arguments)
         for name, figure in cls.figures.items():
             if not isinstance(figure, Figure):
@@ -102,18 +103,18 @@ class Task(nn.Module):
         finally:
             self.inner = before
 
-    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
+    def batch(self, index: Tensor, generator: torch.Generator) -> Any:
         r"""Training batch of the examples ``index`` ``[B]``; whatever is random in it comes from ``generator``.
 
         Of any type that :meth:`problem` takes, as a rule the examples ``[B, ...]``.
         """
         raise NotImplementedError
 
-    def measurement_batch(self, size: int) -> Tensor:
+    def measurement_batch(self, size: int) -> Any:
         r"""A fixed batch of at most ``size`` examples that are not trained on, for gradient statistics."""
         raise NotImplementedError
 
-    def problem(self, batch: Tensor) -> Problem:
+    def problem(self, batch: Any) -> Problem:
         r"""The categorical variables of a batch and what they cost."""
         raise NotImplementedError
 

@@ -46,25 +46,26 @@ class DiscreteVAE(CategoricalVAE):
     ):
         data = images_only(data)
         self.examples, pixels = data.train_images.shape
-        widths = encoder_widths, decoder_widths
         model = layers, activation, prior, pinned, initial_weights, test_samples
-        super().__init__(pixels, pixels, variables, categories, *widths, kl, bound_samples, *model)
+        super().__init__(
+            pixels, pixels, variables, categories, encoder_widths, decoder_widths, kl, bound_samples, *model
+        )
         self.data = data
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index, generator)
 
-    def held_out(self, split):
+    def held_out(self, split: str) -> Tensor:
         return self.data.held_out(split)
 
-    def features(self, x):
+    def features(self, x: Tensor) -> Tensor:
         return x
 
-    def reconstruction(self, z, x):
+    def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
         return bernoulli_nats(self.decoder(z.flatten(-2)), x)
 
     @torch.no_grad()
-    def show(self):
+    def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
         x = self.held_out("test")[:GRID]
         z = sampling.draw(self.logits(self.features(x)), 1)[0]
         found = {"reconstructions": torch.stack([x, self.decoder(z.flatten(-2)).sigmoid()])}

@@ -22,6 +22,9 @@ class MarkovChain(nn.Module):
         sharpness: Standard deviation of the logits, above 0: the larger, the rarer most sentences.
     """
 
+    first: Tensor
+    after: Tensor
+
     def __init__(self, vocabulary: int, sharpness: float):
         super().__init__()
         logits = sharpness * torch.randn(vocabulary + 1, vocabulary, generator=torch.Generator().manual_seed(0))
@@ -82,13 +85,13 @@ class Generation(Task):
         self.parameters_only = True
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + FRAMES * self.T))
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return index
 
-    def measurement_batch(self, size):
+    def measurement_batch(self, size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.long, device=self.state.device)
 
-    def problem(self, batch):
+    def problem(self, batch: Tensor) -> Problem:
         state = self.state.expand(len(batch), -1)
         logits = self.logits(state)
         penalty = divergence(logits, self.language.first)
@@ -127,10 +130,10 @@ class Generation(Task):
             cost = cost + self.inner[place - 1](logits, lambda z: self.rest(z, state, place + 1), state.detach())
         return cost.view(*copies, B)
 
-    def encoder_parameters(self):
+    def encoder_parameters(self) -> list[nn.Parameter]:
         return list(self.parameters())
 
-    def expected_cost(self, logits):
+    def expected_cost(self, logits: Tensor) -> Tensor | None:
         r"""Exact loss ``[*batch]`` less the first word's divergence, where all sentences can be listed, else None."""
         if self.V**self.T > self.ENUMERATED:
             return None
@@ -152,7 +155,8 @@ class Generation(Task):
     @torch.no_grad()
     def sentences(self, count: int) -> tuple[Tensor, Tensor]:
         r"""Words ``[N, T]`` of sentences that the model writes, and the divergences along each, summed, ``[N]``."""
-        state, following, words, kl = self.state.expand(count, -1), self.language.first, [], 0.0
+        state, following = self.state.expand(count, -1), self.language.first
+        words, kl = [], self.state.new_zeros(count)
         for _ in range(self.T):
             logits = self.logits(state)
             kl = kl + divergence(logits, following)
@@ -162,11 +166,11 @@ class Generation(Task):
         return torch.stack(words, -1), kl
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         exact = self.V**self.T <= self.ENUMERATED
         return {"kl": float(self.exact_kl() if exact else self.sentences(self.samples)[1].mean())}
 
-    def show(self):
+    def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
         words, _ = self.sentences(20)
         return {"sentences": [{"sentence": " ".join(map(str, row))} for row in words.tolist()]}
 

@@ -32,7 +32,12 @@ class Distances(Task):
         "optimum": Figure("optimum"),
     }
 
-    def __init__(self, weights: Sequence[float], targets: Sequence[float], power: float, share: float, free: Tensor):
+    weights: Tensor
+    targets: Tensor
+
+    def __init__(
+        self, weights: Sequence[float] | Tensor, targets: Sequence[float], power: float, share: float, free: Tensor
+    ):
         super().__init__()
         if not is_number(power) or not 1 <= power < float("inf"):
             raise (ValueError if is_number(power) else TypeError)(
@@ -49,17 +54,17 @@ class Distances(Task):
         logits = nn.functional.pad(self.free, (self.pinned, 0)) if self.pinned else self.free
         return logits.expand(len(self.targets), -1)
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return index
 
-    def measurement_batch(self, size):
+    def measurement_batch(self, size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.long, device=self.free.device)
 
-    def problem(self, batch):
+    def problem(self, batch: Tensor) -> Problem:
         logits = self.logits()
         return Problem(logits.expand(len(batch), *logits.shape), self.objective, pinned=self.pinned)
 
-    def objective(self, z):
+    def objective(self, z: Tensor) -> Tensor:
         r"""Cost ``[...]`` of one-hot or relaxed z ``[..., K, C]``."""
         return self.share * self.distances(z @ self.weights).sum(-1)
 
@@ -70,7 +75,7 @@ class Distances(Task):
         r"""Cost ``[K, C]`` of each variable in each category."""
         return self.share * self.distances(self.weights.unsqueeze(-1)).T
 
-    def expected_cost(self, logits):
+    def expected_cost(self, logits: Tensor) -> Tensor:
         return (logits.softmax(-1) * self.values()).sum((-2, -1))
 
     def optimum(self) -> float:
@@ -78,11 +83,11 @@ class Distances(Task):
         values = self.values()
         return float(values.min(-1).values.sum() if len(self.free) == len(values) else values.sum(0).min())
 
-    def encoder_parameters(self):
+    def encoder_parameters(self) -> list[nn.Parameter]:
         return [self.free]
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         cost, optimum = float(self.expected_cost(self.logits())), self.optimum()
         return {"cost": cost, "optimum": optimum, "gap": cost - optimum}
 

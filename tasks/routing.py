@@ -42,6 +42,10 @@ class Routing(Task):
         "loss": Figure("loss", "nats"),
     }
 
+    train_classes: Tensor
+    valid_classes: Tensor
+    test_classes: Tensor
+
     def __init__(
         self,
         experts: int = 8,
@@ -62,17 +66,17 @@ class Routing(Task):
         self.router = perceptron([pixels, *router_widths, at_least(1, experts=experts)])
         self.experts = nn.ModuleList(perceptron([pixels, *expert_widths, known]) for _ in range(experts))
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return self.data.batch(index, generator), self.train_classes[index]
 
-    def measurement_batch(self, size):
+    def measurement_batch(self, size: int) -> tuple[Tensor, Tensor]:
         return self.data.held_out("valid")[:size], self.valid_classes[:size]
 
-    def problem(self, batch):
+    def problem(self, batch: tuple[Tensor, Tensor]) -> Problem:
         x, classes = batch
         opinions = self.opinions(x)
 
-        def objective(z):
+        def objective(z: Tensor) -> Tensor:
             return nats((z @ opinions).squeeze(-2), classes)
 
         return Problem(self.router(x).unsqueeze(-2), objective, context=x)
@@ -81,11 +85,11 @@ class Routing(Task):
         r"""Logits of the classes ``[N, experts, classes]`` that each expert gives images ``[N, D]``."""
         return torch.stack([expert(x) for expert in self.experts], -2)
 
-    def encoder_parameters(self):
+    def encoder_parameters(self) -> list[nn.Parameter]:
         return list(self.router.parameters())
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         x, classes = self.data.held_out(split), self.get_buffer(f"{split}_classes")
         logits, opinions = self.router(x), self.opinions(x)
         costs = nats(opinions.transpose(0, 1), classes).T  # [N, experts]

@@ -2,11 +2,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hardmax.checks import all_at_least, at_least, is_number, one_of
 from hardmax.estimators import sampling
+from hardmax.estimators.base import Estimator
 
 from .base import Figure, Problem, Task
 from .data import Images, images_only
@@ -49,6 +50,9 @@ class SemiSupervised(Task):
         "loss": Figure("loss", "nats"),
     }
 
+    labelled_images: Tensor
+    labelled_classes: Tensor
+
     def __init__(
         self,
         categories: int = 10,
@@ -83,7 +87,7 @@ class SemiSupervised(Task):
         self.encoder = perceptron([pixels + self.C, *widths, 2 * self.style])
         self.decoder = perceptron([self.C + self.style, *widths, pixels])
 
-    def nest(self, estimator):
+    def nest(self, estimator: Estimator) -> None:
         if estimator.target == "bound":
             raise ValueError(
                 f"{type(estimator).__name__}: what it estimates is no bound on this task: the style's divergence is "
@@ -91,13 +95,13 @@ class SemiSupervised(Task):
             )
         super().nest(estimator)
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index, generator)
 
-    def measurement_batch(self, size):
+    def measurement_batch(self, size: int) -> Tensor:
         return self.data.held_out("valid")[:size]
 
-    def problem(self, batch):
+    def problem(self, batch: Tensor) -> Problem:
         logits = self.classifier(batch).unsqueeze(-2)
         noise = torch.randn(len(batch), self.style, device=batch.device, dtype=batch.dtype)
         # Where it is sampled, the estimator adds log q(y), and -log p(y) is a constant.
@@ -125,14 +129,14 @@ class SemiSupervised(Task):
         y = sampling.one_hot(c, logits)
         return self.cost(y, x, noise).mean() + math.log(self.C) + self.alpha * cross_entropy(logits, c)
 
-    def encoder_parameters(self):
+    def encoder_parameters(self) -> list[nn.Parameter]:
         return list(self.classifier.parameters())
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         x, c = self.data.held_out(split), self.classes[split].to(self.labelled_classes.device)
         logits = self.classifier(x).unsqueeze(-2)
-        cost = 0.0
+        cost = x.new_zeros(())
         for _ in range(self.bound_samples):
             y = sampling.draw(logits, 1)[0].squeeze(-2)
             cost = cost + self.cost(y, x, torch.randn(len(x), self.style, device=x.device, dtype=x.dtype)).mean()

@@ -29,6 +29,9 @@ class Sentences(nn.Module):
         ValueError: If tokens are of another shape, or not among the words.
     """
 
+    train_tokens: Tensor
+    places: Tensor
+
     def __init__(
         self,
         tokens: dict[str, Tensor],

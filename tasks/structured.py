@@ -44,6 +44,8 @@ class Structured(Task):
         "loss": Figure("loss", "nats"),
     }
 
+    half: int  # type: ignore[assignment]  # hides nn.Module.half
+
     def __init__(
         self,
         variables: int = 20,
@@ -69,13 +71,13 @@ class Structured(Task):
         self.networks = nn.ModuleList(network(n, *widths, size) for n in inputs)
         self.decoder = network(size, *widths, pixels - self.half)
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index, generator)
 
-    def measurement_batch(self, size):
+    def measurement_batch(self, size: int) -> Tensor:
         return self.data.held_out("valid")[:size]
 
-    def problem(self, batch):
+    def problem(self, batch: Tensor) -> Problem:
         upper, lower = batch.tensor_split([self.half], -1)
         return Problem(self.logits(upper, 0), lambda z: self.cost(z, lower, 0), context=upper)
 
@@ -97,18 +99,18 @@ class Structured(Task):
             upper = sampling.draw(self.logits(upper, layer), 1)[0].flatten(-2)
         return self.decoder(upper)
 
-    def encoder_parameters(self):
+    def encoder_parameters(self) -> list[nn.Parameter]:
         return list(self.networks[0].parameters())
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         upper, lower = self.data.held_out(split).tensor_split([self.half], -1)
         nats = torch.stack([bernoulli_nats(self.predicted(upper), lower) for _ in range(self.draws[split])])
         nll = math.log(len(nats)) - (-nats).logsumexp(0)
         return {"nll": float(nll.mean()), "cost": float(nats.mean())}
 
     @torch.no_grad()
-    def show(self):
+    def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
         x = self.data.held_out("test")[:50]
         upper = x[:, : self.half]
         completed = torch.cat([upper, self.predicted(upper).sigmoid()], -1)

@@ -2,6 +2,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hardmax.estimators import sampling
@@ -44,6 +45,8 @@ class Text(CategoricalVAE):
         "loss": Figure("loss", "nats per token"),
     }
 
+    one_hot: Tensor
+
     def __init__(
         self,
         variables: int = 10,
@@ -63,28 +66,28 @@ class Text(CategoricalVAE):
         self.nats_divisor, self.data = data.nats_divisor, data
         self.register_buffer("one_hot", torch.eye(self.vocabulary + 1, self.vocabulary), persistent=False)  # last: 0
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index)
 
-    def held_out(self, split):
+    def held_out(self, split: str) -> Tensor:
         return self.data.held_out(split)
 
-    def features(self, x):
+    def features(self, x: Tensor) -> Tensor:
         r"""One-hot words, ``[*batch, T * V]``; all zeros behind a sentence's end."""
         return self.one_hot[x].flatten(-2)
 
-    def reconstruction(self, z, x):
+    def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
         words = self.words(z)
         x = x.expand(words.shape[:-1])
         nats = cross_entropy(words.flatten(0, -2), x.flatten(), ignore_index=NOTHING, reduction="none")
         return nats.view(x.shape).sum(-1)
 
-    def words(self, z):
+    def words(self, z: Tensor) -> Tensor:
         r"""Logits of the words in all places, ``[..., T, V]``, for z ``[..., K, C]``."""
         return self.decoder(z.flatten(-2)).unflatten(-1, (self.places, self.vocabulary))
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         found, x = super().evaluate(split), self.held_out(split)
         right = (self.reconstructed(x) == x)[x != NOTHING]
         more = {"bits": -found["elbo"] / math.log(2), "accuracy": float(right.float().mean())}
@@ -92,12 +95,12 @@ class Text(CategoricalVAE):
             more["distance"] = -found["elbo"] - float(self.data.surprisal[split].mean()) / self.nats_divisor
         return more | found
 
-    def reconstructed(self, x):
+    def reconstructed(self, x: Tensor) -> Tensor:
         r"""The most probable words in all places, ``[N, T]``, given a draw of z for sentences x ``[N, T]``."""
         return self.words(sampling.draw(self.logits(self.features(x)), 1)[0]).argmax(-1)
 
     @torch.no_grad()
-    def show(self):
+    def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
         x = self.held_out("test")[:20]
         pairs = zip(x, self.reconstructed(x), strict=True)
         text = self.data.text

@@ -1,5 +1,5 @@
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hardmax.checks import at_least, one_of, positive
 
@@ -34,6 +34,8 @@ class Toy(Task):
         "optimum": Figure("optimum"),
     }
 
+    values: Tensor
+
     def __init__(
         self, variables: int = 1, categories: int = 30, objective: str = "reward", scale: float = 30, goal: float = 0.45
     ):
@@ -46,21 +48,21 @@ class Toy(Task):
         values = steps / max(C - 1, 1) if self.quadratic else -(0.5 + (steps + 1) / (C * scale))
         self.register_buffer("values", values, persistent=False)
 
-    def batch(self, index, generator):
+    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return index
 
-    def measurement_batch(self, size):
+    def measurement_batch(self, size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.long, device=self.logits.device)
 
-    def problem(self, batch):
+    def problem(self, batch: Tensor) -> Problem:
         return Problem(self.logits.expand(len(batch), *self.logits.shape), self.objective)
 
-    def objective(self, z):
+    def objective(self, z: Tensor) -> Tensor:
         r"""Cost ``[...]`` of one-hot or relaxed z ``[..., K, C]``."""
         mean = (z @ self.values).mean(-1)
         return (mean - self.goal) ** 2 if self.quadratic else mean
 
-    def expected_cost(self, logits):
+    def expected_cost(self, logits: Tensor) -> Tensor:
         p = logits.softmax(-1)
         mean = p @ self.values  # [*batch, K]
         if not self.quadratic:
@@ -76,10 +78,10 @@ class Toy(Task):
         reachable = torch.arange(K * (C - 1) + 1, dtype=torch.float64) / max(K * (C - 1), 1)
         return float(((reachable - self.goal) ** 2).min())
 
-    def encoder_parameters(self):
+    def encoder_parameters(self) -> list[nn.Parameter]:
         return [self.logits]
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         cost, optimum = float(self.expected_cost(self.logits)), self.optimum()
         return {"cost": cost, "optimum": optimum, "gap": cost - optimum}

@@ -1,7 +1,7 @@
 r"""What variational autoencoders with categorical latent variables have in common."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hardmax.checks import all_at_least, at_least, fraction, is_number, one_of
 from hardmax.estimators import sampling
-from hardmax.estimators.base import log_prob
+from hardmax.estimators.base import Estimator, log_prob
 
 from .base import Figure, Problem, Task
 
@@ -112,19 +112,19 @@ class CategoricalVAE(Task):
         r"""Examples of the ``valid`` or ``test`` split, ``[N, ...]``."""
         raise NotImplementedError
 
-    def measurement_batch(self, size):
+    def measurement_batch(self, size: int) -> Tensor:
         return self.held_out("valid")[:size]
 
-    def nest(self, estimator):
+    def nest(self, estimator: Estimator) -> None:
         if getattr(estimator, "relaxed_kl", False) and (self.nested or self.prior is not None):
             raise ValueError("relaxed_kl=true is for one layer with a uniform prior: its density ratio is from that")
         super().nest(estimator)
 
-    def problem(self, batch):
+    def problem(self, batch: Tensor) -> Problem:
         features = self.features(batch)
         logits = self.logits(features)
 
-        def objective(z):
+        def objective(z: Tensor) -> Tensor:
             return self.with_higher(self.reconstruction(z, batch), z, 0)
 
         return Problem(logits, objective, self.penalty(logits, 0), features, self.sampled, int(self.pinned))
@@ -152,7 +152,7 @@ class CategoricalVAE(Task):
             return cost + self.surprise(z) if self.sampled else cost
         logits = self.higher_logits(z, layer)
 
-        def objective(higher):
+        def objective(higher: Tensor) -> Tensor:
             return self.with_higher(-self.from_higher(higher, z, layer), higher, layer + 1)
 
         context = z.detach().flatten(-2)
@@ -172,11 +172,11 @@ class CategoricalVAE(Task):
         r"""KL divergence ``[...]`` in nats of the top layer's q from the prior, logits ``[..., K, C]``."""
         return kl_from_uniform(logits) if self.prior is None else kl_from(self.prior, logits)
 
-    def encoder_parameters(self):
+    def encoder_parameters(self) -> list[nn.Parameter]:
         return list(self.encoder.parameters())
 
     @torch.no_grad()
-    def evaluate(self, split):
+    def evaluate(self, split: str) -> dict[str, float]:
         x = self.held_out(split)
         logits = self.logits(self.features(x))
         draws = self.draws[split]
@@ -217,7 +217,11 @@ class CategoricalVAE(Task):
         return z
 
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "tanh": nn.Tanh,
+}
 
 
 def perceptron(
@@ -234,17 +238,19 @@ def perceptron(
     Raises:
         ValueError: If a width is no positive integer, or another argument none of these.
     """
+    between: Callable[[], nn.Module]
     if is_number(activation):
         slope = fraction(activation=activation)
         between = lambda: nn.LeakyReLU(slope)
     else:
         between = ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]
     glorot = one_of(("fan_in", "glorot"), initial_weights=initial_weights) == "glorot"
-    layers = []
+    layers: list[nn.Module] = []
     for before, after in pairwise(widths):
-        layers += [nn.Linear(at_least(1, width=before), at_least(1, width=after)), between()]
+        linear = nn.Linear(at_least(1, width=before), at_least(1, width=after))
         if glorot:
-            nn.init.xavier_uniform_(layers[-2].weight), nn.init.zeros_(layers[-2].bias)
+            nn.init.xavier_uniform_(linear.weight), nn.init.zeros_(linear.bias)
+        layers += [linear, between()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hardmax.harness.contents import flat, text
 from hardmax.paths import CONFIGS
@@ -16,7 +16,7 @@ from hydra_plugins.hardmax_rows import jobs
 from ..groups import WATCHING
 from ..runs import Run
 from ..settings import same
-from .values import Value
+from .values import Value, content_of
 
 NOT_SAID = ("defaults", "hydra", "output")  # parts of an experiment's file that are no settings
 UNRECORDED = ("data.folder",)  # by a run
@@ -48,12 +48,15 @@ def experiment(name: str) -> Experiment | None:
     if not re.fullmatch(r"\w{1,99}", name) or not path.is_file():
         return None
     config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
     OmegaConf.register_new_resolver("by_budget", lambda full, small: full, replace=True)
     sweeper = config.hydra.sweeper
     params = {key: str(values).split(",") for key, values in (sweeper.get("params") or {}).items()}
     table = jobs(sweeper.get("rows"), None, [], OverridesParser.create())
     choices = {key.split("/")[-1]: choice for entry in config.defaults for key, choice in entry.items()}
-    own = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k not in NOT_SAID]), resolve=True)
+    kept = [str(key) for key in config if key not in NOT_SAID]
+    own = OmegaConf.to_container(OmegaConf.masked_copy(config, kept), resolve=True)
+    assert isinstance(own, dict)
     rows, said, defaults = [], [], []
     for job in table:
         row = dict(line.split("=", 1) for line in job)
@@ -73,7 +76,7 @@ def experiment(name: str) -> Experiment | None:
 @functools.cache
 def group_settings(group: str, choice: str) -> list[tuple[str, str]]:
     r"""Settings of a choice of a config group, as text by dotted key; without those that refer to others."""
-    content = OmegaConf.to_container(OmegaConf.load(CONFIGS / group / f"{choice}.yaml"))
+    content = content_of(CONFIGS / group / f"{choice}.yaml")
     content.pop("defaults", None)
     return [(f"{group}.{key}", value) for key, value in flat(content).items() if "${" not in value]
 

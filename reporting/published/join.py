@@ -3,6 +3,7 @@ r"""Published figures beside those of runs that were made under the published se
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,7 +76,7 @@ def with_figures(value: Value, runs: list[Run]) -> list[tuple[Run, float]]:
 
 def other_runs(fitting: list[Run], full: list[Run]) -> list[str]:
     r"""Words about runs that do not count."""
-    counts = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
     for run in fitting:
         if not run.finished:
             counts[run.status] += 1
@@ -97,9 +98,9 @@ def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
         return [run for group in groups.values() for run in group], []
     if not value.choose:
         return [], [f"several settings fit, which differ in {', '.join(keys)}"]
-    key = lambda group: mean_or_none([f for run in group if (f := last(run, value.choose["metric"])) is not None])
+    merit = lambda group: mean_or_none([f for run in group if (f := last(run, value.choose["metric"])) is not None])
     sign = 1 if value.choose["best"] == "lowest" else -1
-    best = min(groups.values(), key=lambda group: sign * (key(group) if key(group) is not None else math.inf * sign))
+    best = min(groups.values(), key=lambda group: math.inf if (mean := merit(group)) is None else sign * mean)
     chosen = ", ".join(f"{k}={setting(best[0], k)}" for k in keys)
     return best, [f"{chosen}, best of {len(groups)} by {value.choose['metric']}"]
 
@@ -162,9 +163,8 @@ def figure(value: Value, run: Run) -> float | None:
         series = np.array([series[(steps > end - value.window) & (steps <= end)].mean() for end in ends])
     if not len(series):
         return None
-    series = series * value.scale
-    pick = {"lowest": np.min, "highest": np.max, "": lambda s: s[-1]}[value.best]
-    return float(pick(series))
+    picks: dict[str, Callable[[np.ndarray], float]] = {"lowest": np.min, "highest": np.max, "": lambda s: s[-1]}
+    return float(picks[value.best](series * value.scale))
 
 
 def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) -> Comparison:

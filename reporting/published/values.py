@@ -3,6 +3,7 @@ r"""Published figures as files list them: the project's own, and a user's."""
 import functools
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class Value:
         return self.error
 
 
-def read_published(paths: list[Path], runs: list[Run] = ()) -> list[Value]:
+def read_published(paths: Sequence[Path], runs: Sequence[Run] = ()) -> list[Value]:
     r"""The published values of this project and of a user's files, which are about these runs, among others.
 
     Raises:
@@ -97,12 +98,19 @@ def read_published(paths: list[Path], runs: list[Run] = ()) -> list[Value]:
     return found
 
 
+def content_of(path: Path) -> dict:
+    r"""A file of the project's configs as a plain dictionary, its interpolations as they are written."""
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(content, dict)
+    return content
+
+
 @functools.cache
 def config_keys() -> set[str]:
     r"""Keys of all settings that the project's configs name."""
-    found = set(flat(OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml"))))
+    found = set(flat(content_of(CONFIGS / "config.yaml")))
     for path in CONFIGS.glob("*/*.yaml"):
-        content = OmegaConf.to_container(OmegaConf.load(path))
+        content = content_of(path)
         found |= {path.parent.name, *flat(content if path.parent.name == "experiment" else {path.parent.name: content})}
     return found
 

@@ -5,6 +5,7 @@ import io
 import math
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def uncompressed(content: bytes) -> bytes:
 
     After a head of 128 bytes each variable is its kind and the size of what follows, of four bytes each, and that.
     """
-    order = "little" if content[126:128] == b"IM" else "big"
+    order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
     parts, total, at = [content[:128]], 128, 128
     while at < len(content):
         kind, size = (int.from_bytes(content[i : i + 4], order) for i in (at, at + 4))

@@ -25,6 +25,10 @@ class Images(nn.Module):
         ValueError: If images or labels are of another shape, or have other values.
     """
 
+    train_images: Tensor
+    valid_images: Tensor
+    test_images: Tensor
+
     def __init__(
         self,
         train: Tensor,

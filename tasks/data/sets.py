@@ -28,10 +28,10 @@ def like_mnist(name: str, folder: str | None, valid: int, binarisation: str) -> 
 
     refuse_early(valid, binarisation)
 
-    def grey(split):
+    def grey(split: str) -> Tensor:
         return torch.tensor(load(f"{name}/{split}-images", folder)).flatten(1).float().div_(255)
 
-    def labels():
+    def labels() -> dict[str, Tensor]:
         train, test = (torch.tensor(load(f"{name}/{s}-labels", folder)).long() for s in ("train", "t10k"))
         return {"train": train[valid:], "valid": train[:valid], "test": test}
 
@@ -68,7 +68,8 @@ def binarized_mnist(folder: str | None = None) -> Images:
         | https://proceedings.mlr.press/v15/larochelle11a.html
     """
     splits = ("train", "valid", "test")
-    return Images(*(torch.tensor(load(f"binarized_mnist/{s}", folder)).float() for s in splits), "none")
+    train, valid, test = (torch.tensor(load(f"binarized_mnist/{s}", folder)).float() for s in splits)
+    return Images(train, valid, test, "none")
 
 
 def omniglot(folder: str | None = None, valid: int = 1_345, binarisation: str = "dynamic") -> Images:
