@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from matplotlib.image import imsave
+from PIL import Image
 
 from hardmax.paths import HOME
 from hardmax.tasks.base import Figure
@@ -165,10 +165,10 @@ class Tracker:
 
     def keep_picture(self, name: str, grey: torch.Tensor) -> None:
         r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
-        grey = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()
+        grey = grey.cpu().float().repeat_interleave(3, 0).repeat_interleave(3, 1)
         path = self.folder / f"{name}.png"
         with writing(self.folder):
-            imsave(path, grey, cmap="gray", vmin=0, vmax=1)
+            Image.fromarray((grey * 256).clamp(0, 255).byte().numpy()).save(path)
 
     def finish(self, summary: dict) -> None:
         r"""Marks the run as finished, with its final figures and :meth:`sizes`."""
