@@ -15,7 +15,7 @@ from hardmax.harness import state as state_module
 from hardmax.harness import tracking
 from helpers.commands import ROOT, SMALL, folders, started
 from helpers.damage import TINY, cut
-from helpers.processes import JOBLIB
+from helpers.processes import JOBLIB, Forked
 
 LOST = "it cannot go on, and fresh=true begins anew"
 
@@ -173,10 +173,7 @@ THREE_RUNS = ["seed=1,2,3", "steps=2000", "checkpoint_every=60"]
 @pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["serial", "joblib"])
 def test_the_folder_of_a_sweep_is_deleted(command, tmp_path, launcher):
     """While its jobs run; what the runs themselves wrote is kept."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), "-m", *TINY, *THREE_RUNS, *launcher],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = Forked("-m", *TINY, *THREE_RUNS, *launcher, where=tmp_path)
     deadline = time.time() + 120
     while not folders(tmp_path) and time.time() < deadline:
         time.sleep(0.1)
@@ -189,8 +186,7 @@ def test_the_folder_of_a_sweep_is_deleted(command, tmp_path, launcher):
 
 def test_the_last_evaluation_is_not_waited_for(tmp_path):
     arguments = [*SMALL, "estimator=reinforce", "steps=5", "measure.every=0", "task.bound_samples=2"]
-    script = [sys.executable, str(ROOT / "run.py"), *arguments, "task.test_samples=100000", "wandb.mode=disabled"]
-    process = subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Forked(*arguments, "task.test_samples=100000", "wandb.mode=disabled", where=tmp_path)
     deadline = time.time() + 120
     while not any(len((f / "metrics.jsonl").read_bytes().splitlines()) == 2 for f in folders(tmp_path)):
         assert time.time() < deadline

@@ -18,7 +18,7 @@ from hardmax.harness.folders import OpenFolder
 from hardmax.harness.shared import NotWritten
 from hardmax.harness.sweep import Sweep
 from helpers.commands import ROOT, folders, rows_of
-from helpers.processes import finish, hashes, start
+from helpers.processes import Forked, finish_forked, hashes
 
 TOY = ["task=toy", "estimator=reinforce", "log_every=10", "valid.every=0", "measure.every=0", "wandb.mode=disabled"]
 TINY = [*TOY, "steps=20"]
@@ -82,7 +82,7 @@ def children(process):
 
 def test_workers_end_with_a_sweep_that_is_killed_at_their_start(tmp_path):
     """One that trained would do so for hours."""
-    process = start("-m", *TOY, "steps=1000000000", "seed=1,2", *SIDE_BY_SIDE, where=tmp_path)
+    process = Forked("-m", *TOY, "steps=1000000000", "seed=1,2", *SIDE_BY_SIDE, where=tmp_path)
     deadline = time.time() + 120
     while len(children(process)) < 2 and time.time() < deadline:
         time.sleep(0.01)
@@ -112,7 +112,7 @@ def test_a_worker_that_dies_ends_its_own_job_alone(tmp_path):
     (tmp_path / "conf/estimator/dies.yaml").write_text("_target_: dies.Dies\nnow: 0\n")
     (tmp_path / "dies.py").write_text(DIES)
     sweep = ["--config-dir", "conf", "-m", *TINY, "estimator=dies", "estimator.now=0,1,2", *SIDE_BY_SIDE]
-    code, out, err = finish(*sweep, where=tmp_path)
+    code, out, err = finish_forked(*sweep, where=tmp_path)
     assert code == 1
     assert "sweep: 3 of 3 jobs ended (2 done, 1 failed)" in out
     assert "estimator.now=1) failed: its process died (SIGKILL(-9)), perhaps for want of memory" in err

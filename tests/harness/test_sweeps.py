@@ -10,30 +10,30 @@ import time
 import pytest
 from filelock import FileLock
 
-from helpers.processes import JOBLIB, RUN, SWEEP, finish, hashes, rows, start, wait_for_rows
+from helpers.processes import JOBLIB, RUN, SWEEP, Forked, finish_forked, hashes, rows, start, wait_for_rows
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     where = tmp_path_factory.mktemp("undisturbed")
-    code, out, err = finish(*SWEEP, *JOBLIB, where=where)
+    code, out, err = finish_forked(*SWEEP, where=where)
     assert code == 0, err
-    assert "sweep: 12 of 12 jobs ended (12 done)" in out
-    assert len(hashes(where)) == 12
+    assert "sweep: 6 of 6 jobs ended (6 done)" in out
+    assert len(hashes(where)) == 6
     return hashes(where)
 
 
-@pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["serial", "joblib"])
-def test_a_sweep_that_is_killed_goes_on_to_the_same_bytes(undisturbed, tmp_path, launcher):
+@pytest.mark.parametrize(("launcher", "kills"), [([], 3), (JOBLIB, 1)], ids=["serial", "joblib"])
+def test_a_sweep_that_is_killed_goes_on_to_the_same_bytes(undisturbed, tmp_path, launcher, kills):
     dice = random.Random(len(launcher))
-    for _ in range(3):
-        process = start(*SWEEP, *launcher, where=tmp_path)
+    for _ in range(kills):
+        process = Forked(*SWEEP, *launcher, where=tmp_path)
         wait_for_rows(process, tmp_path, rows(tmp_path))
         time.sleep(dice.uniform(0, 1.5))
         process.kill()
         process.communicate(timeout=60)  # ends when the last worker has
     assert not any(locked(p) for p in tmp_path.rglob("lock")), "a worker outlives its parent"
-    code, out, err = finish(*SWEEP, *launcher, where=tmp_path)
+    code, out, err = finish_forked(*SWEEP, *launcher, where=tmp_path)
     assert code == 0, err
     assert "going on from step" in out or "finished already" in out
     assert hashes(tmp_path) == undisturbed
@@ -46,10 +46,14 @@ def locked(path):
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-@pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["serial", "joblib"])
-def test_a_sweep_that_is_asked_to_stop_saves_and_goes_on(undisturbed, tmp_path, launcher, number):
-    process = start(*SWEEP, *launcher, where=tmp_path)
+@pytest.mark.parametrize(
+    ("begin", "launcher", "number"),
+    [(Forked, [], signal.SIGTERM), (start, JOBLIB, signal.SIGTERM), (Forked, JOBLIB, signal.SIGINT)],
+    ids=["serial-SIGTERM", "joblib-SIGTERM", "joblib-SIGINT"],
+)
+def test_a_sweep_that_is_asked_to_stop_saves_and_goes_on(undisturbed, tmp_path, begin, launcher, number):
+    """It goes on in one process, whatever it was in: to the bytes of the other launcher."""
+    process = begin(*SWEEP, *launcher, where=tmp_path)
     wait_for_rows(process, tmp_path, 0)
     time.sleep(0.3)
     if number == signal.SIGINT:
@@ -61,19 +65,19 @@ def test_a_sweep_that_is_asked_to_stop_saves_and_goes_on(undisturbed, tmp_path, 
     assert "jobs unfinished; the same command goes on" in err
     assert "Traceback" not in err
     assert not any(locked(p) for p in tmp_path.rglob("lock")), "a worker is still at it"
-    code, _, err = finish(*SWEEP, *launcher, where=tmp_path)
+    code, _, err = finish_forked(*SWEEP, where=tmp_path)
     assert code == 0, err
     assert hashes(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
 def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(tmp_path, number):
-    arguments = [*RUN, "steps=2000"]
-    assert finish(*arguments, where=tmp_path)[0] == 0
+    arguments = [*RUN, "steps=1000"]
+    assert finish_forked(*arguments, where=tmp_path)[0] == 0
     expected = hashes(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
-    process = start(*arguments, where=other)
+    process = Forked(*arguments, where=other)
     wait_for_rows(process, other, 3000)
     time.sleep(0.3)
     process.send_signal(number)
@@ -81,7 +85,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(tmp_path, number):
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
         assert "the same command goes on in" in err
-    code, out, err = finish(*arguments, where=other)
+    code, out, err = finish_forked(*arguments, where=other)
     assert code == 0, err
     assert "going on from step" in out
     assert hashes(other) == {k: v for k, v in expected.items() if not k.startswith("other")}
@@ -89,8 +93,8 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(tmp_path, number):
 
 def test_failed_jobs_are_listed_and_the_rest_runs(tmp_path):
     """One job that becomes NaN and one that its constructor refuses; a failed run waits until a retry is asked for."""
-    sweep = ["-m", *RUN, "steps=100", "optimizer=sgd", "optimizer.lr=1e-3,1e30", "estimator.samples=1,0", *JOBLIB]
-    code, out, err = finish(*sweep, where=tmp_path)
+    sweep = ["-m", *RUN, "steps=100", "optimizer=sgd", "optimizer.lr=1e-3,1e30", "estimator.samples=1,0"]
+    code, out, err = finish_forked(*sweep, *JOBLIB, where=tmp_path)
     assert code == 1
     assert len(list(tmp_path.rglob("summary.json"))) == 1
     assert "failed: estimator=reinforce: samples must be an integer of at least 1, got 0" in err
@@ -99,25 +103,25 @@ def test_failed_jobs_are_listed_and_the_rest_runs(tmp_path):
     (saved,) = tmp_path.rglob("job-*.traceback.txt")
     assert "NotFinite" in saved.read_text()
     assert str(saved.relative_to(tmp_path)) in err
-    code, out, err = finish(*sweep, where=tmp_path)
+    code, out, err = finish_forked(*sweep, where=tmp_path)
     assert code == 1
     assert "finished already" in out
     assert "retry=true goes on from its last checkpoint" in err
-    code, out, err = finish(*sweep, "retry=true", where=tmp_path)
+    code, out, err = finish_forked(*sweep, "retry=true", where=tmp_path)
     assert code == 1
     assert "going on from step" in out
     assert "is not finite" in err
 
 
 def test_two_processes_never_work_on_one_run(tmp_path):
-    first = start(*RUN, "steps=1000000", where=tmp_path)
+    first = Forked(*RUN, "steps=1000000", where=tmp_path)
     wait_for_rows(first, tmp_path, 1000)
-    code, _, err = finish(*RUN, "steps=1000000", where=tmp_path)
+    code, _, err = finish_forked(*RUN, "steps=1000000", where=tmp_path)
     assert code == 2
     assert "error: another process works on output/dvae/reinforce/" in err
     first.kill()
     first.communicate()
-    third = start(*RUN, "steps=1000000", where=tmp_path)  # the dead process does not keep the lock
+    third = Forked(*RUN, "steps=1000000", where=tmp_path)  # the dead process does not keep the lock
     before = rows(tmp_path)
     wait_for_rows(third, tmp_path, before + 1000)
     third.terminate()
@@ -131,18 +135,18 @@ def test_code_that_has_changed_is_noticed(tmp_path):
     source = "from estimators import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n"
     (tmp_path / "my_estimators.py").write_text(source)
     sweep = ["--config-dir", "conf", "-m", *RUN[:-1], "estimator=mine,softmax", "steps=20"]
-    assert finish(*sweep, where=tmp_path)[0] == 0
-    code, out, err = finish(*sweep, where=tmp_path)
+    assert finish_forked(*sweep, where=tmp_path)[0] == 0
+    code, out, err = finish_forked(*sweep, where=tmp_path)
     assert (code, out.count("finished already")) == (0, 2), err
     (tmp_path / "my_estimators.py").write_text(source + "\n    samples = 3\n")
-    code, out, err = finish(*sweep, where=tmp_path)
+    code, out, err = finish_forked(*sweep, where=tmp_path)
     assert (code, out.count("finished already")) == (1, 1)
     assert "was finished by other code (my_estimators.py): fresh=true runs it again" in err
-    code, out, err = finish(*sweep, "fresh=true", where=tmp_path)
+    code, out, err = finish_forked(*sweep, "fresh=true", where=tmp_path)
     assert code == 0, err
 
 
 def test_every_outcome_is_kept(tmp_path):
-    assert finish("-m", *RUN, "steps=20", "seed=1,2", where=tmp_path)[0] == 0
+    assert finish_forked("-m", *RUN, "steps=20", "seed=1,2", where=tmp_path)[0] == 0
     outcomes = sorted(tmp_path.rglob("job-*.json"))
     assert [json.loads(p.read_text())["status"] for p in outcomes] == ["done", "done"]
