@@ -44,7 +44,7 @@ class Structured(Task):
         "loss": Figure("loss", "nats"),
     }
 
-    half: int  # type: ignore[assignment]  # hides nn.Module.half
+    upper_pixels: int
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class Structured(Task):
         self.nested = at_least(1, layers=layers) - 1
         self.draws = draws_of(bound_samples, test_samples)
         self.examples, pixels = self.data.train_images.shape
-        self.half, size = pixels // 2, self.K * self.C
-        inputs = [self.half, *[size] * self.nested]
+        self.upper_pixels, size = pixels // 2, self.K * self.C
+        inputs = [self.upper_pixels, *[size] * self.nested]
         network = lambda *widths: perceptron(widths, activation, initial_weights)
         self.networks = nn.ModuleList(network(n, *widths, size) for n in inputs)
-        self.decoder = network(size, *widths, pixels - self.half)
+        self.decoder = network(size, *widths, pixels - self.upper_pixels)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index, generator)
@@ -78,7 +78,7 @@ class Structured(Task):
         return self.data.held_out("valid")[:size]
 
     def problem(self, batch: Tensor) -> Problem:
-        upper, lower = batch.tensor_split([self.half], -1)
+        upper, lower = batch.tensor_split([self.upper_pixels], -1)
         return Problem(self.logits(upper, 0), lambda z: self.cost(z, lower, 0), context=upper)
 
     def logits(self, below: Tensor, layer: int) -> Tensor:
@@ -104,7 +104,7 @@ class Structured(Task):
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float]:
-        upper, lower = self.data.held_out(split).tensor_split([self.half], -1)
+        upper, lower = self.data.held_out(split).tensor_split([self.upper_pixels], -1)
         nats = torch.stack([bernoulli_nats(self.predicted(upper), lower) for _ in range(self.draws[split])])
         nll = math.log(len(nats)) - (-nats).logsumexp(0)
         return {"nll": float(nll.mean()), "cost": float(nats.mean())}
@@ -112,6 +112,6 @@ class Structured(Task):
     @torch.no_grad()
     def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
         x = self.data.held_out("test")[:50]
-        upper = x[:, : self.half]
+        upper = x[:, : self.upper_pixels]
         completed = torch.cat([upper, self.predicted(upper).sigmoid()], -1)
         return {"completions": grid(torch.stack([x, completed]))} if is_square(x.shape[-1]) else {}

@@ -79,7 +79,7 @@ def test_configurations_of_all_layers_together_are_what_is_limited():
 def test_all_layers_are_enumerated():
     """The sum over both layers by hand."""
     task = two_layers(2, 3)
-    upper, lower = (x := task.measurement_batch(4)).tensor_split([task.half], -1)
+    upper, lower = (x := task.measurement_batch(4)).tensor_split([task.upper_pixels], -1)
     every = torch.cartesian_prod(*[torch.arange(3)] * 2)
     z = torch.nn.functional.one_hot(every, 3).float()  # [9, 2, 3]
     first = (task.logits(upper, 0).log_softmax(-1).unsqueeze(0) * z.unsqueeze(1)).sum((-2, -1))  # [9, 4]
