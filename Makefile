@@ -37,8 +37,8 @@ leaderboard: .venv/installed  ## every estimator on the digits and the toy, five
 results: .venv/installed  ## write RESULTS.md from the archive of runs of published experiments
 	$(BIN)/python report.py docs/results/runs --results RESULTS.md
 
-test: .venv/installed  ## run the tests, on two processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: .venv/installed  ## run the tests, on three processes, as some wait
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
 
 QUICK := estimators/test_estimators.py estimators/test_options.py estimators/test_sampling.py certification/test_page.py \
     certification/test_measurement.py gradients/test_evaluations.py gradients/test_extremes.py tasks/test_images.py \

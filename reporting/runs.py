@@ -218,8 +218,9 @@ def add_results(run: Run) -> None:
         run.environment = json_of(run.folder / "environment.json")
     with contextlib.suppress(FileNotFoundError, ValueError):
         run.said = said_in(json_of(run.folder / FIGURES))
-    summary = read_status(run)
-    if not run.finished:
+    summary = read_summary(run)
+    read_status(run, summary)
+    if summary is None:
         return
     timings = list(lines(run.folder / "timings.jsonl", run.notes))
     last = {key: value for row in (*timings, *rows) for key, value in row.items()}
@@ -230,27 +231,36 @@ def add_results(run: Run) -> None:
     run.curves = run_curves(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
 
 
-def read_status(run: Run) -> dict:
-    r"""Sets the status of a run, and its reason; the final figures, if it has any.
+def read_summary(run: Run) -> dict | None:
+    r"""The final figures of a run, None if it has none.
+
+    Raises:
+        OSError: If they are there and cannot be read.
+    """
+    try:
+        return json_of(run.folder / FINISHED)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        run.notes.append(f"cannot be read, taken for unfinished: {run.folder / FINISHED}")
+        return None
+
+
+def read_status(run: Run, summary: dict | None) -> None:
+    r"""Sets the status of a run with these final figures, if any, and its reason.
 
     Raises:
         OSError: If a file of it is there and cannot be read.
     """
-    try:
-        summary = json_of(run.folder / FINISHED)
+    if summary is not None:
         run.status, run.made = "finished", (run.folder / FINISHED).lstat().st_mtime
-        return summary
-    except FileNotFoundError:
-        pass
-    except ValueError:
-        run.notes.append(f"cannot be read, taken for unfinished: {run.folder / FINISHED}")
+        return
     try:
         said = read_text(run.folder / FAILED).strip().splitlines()
         run.status, run.reason = "failed", bounded_text(said[-1]) if said else ""
     except FileNotFoundError:
         if is_locked(run.folder / "lock"):
             run.status = "running"
-    return {}
 
 
 def is_locked(path: Path) -> bool:

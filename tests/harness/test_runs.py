@@ -31,9 +31,11 @@ from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, fo
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_estimator_trains_every_task(estimator, task):
     sizes = ["task.variables=2", "task.categories=5"]
-    setting = ["task.objective=quadratic", "optimizer.lr=0.03"] if task == "toy" else ["task.bound_samples=5"]
+    setting = ["steps=200", "task.objective=quadratic", "optimizer.lr=0.03"]
+    if task != "toy":
+        setting = ["steps=80", "task.bound_samples=5", "batch_size=50", "optimizer.lr=0.003"]
     setting += sampled_kl(estimator, task)
-    state, cfg = started(f"estimator={estimator}", f"task={task}", "steps=200", "measure.draws=5", *sizes, *setting)
+    state, cfg = started(f"estimator={estimator}", f"task={task}", "measure.draws=5", *sizes, *setting)
     rows = []
     train(state, cfg, lambda step, row, seconds: rows.append(row))
     numbers = [v for row in rows for v in row.values() if v is not None]
