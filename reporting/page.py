@@ -161,7 +161,7 @@ def answer(results: Results) -> str:
     value = with_error(mean.value, mean.error) + f" {words.unit}" * bool(words.unit)
     text = f"Best {words.title}: {best}, {value} ({mean.runs} run{'s' * (mean.runs > 1)})."
     if found[best].few:
-        return f"{text} With fewer than {FEWEST} runs, nothing says by more than chance."
+        return f"{text} With fewer than {FEWEST} runs, that may be chance."
     as_good = [group.label for group in results.groups if group.label in found and found[group.label].word == AS_GOOD]
     if as_good:
         listed = ", ".join(as_good[:8]) + f" and {len(as_good) - 8} more" * (len(as_good) > 8)
