@@ -47,9 +47,8 @@ RESULTS_HEAD = """\
 
 Published experiments, rerun. Written by `make results` from the archive of runs in `docs/results/runs`, and by nothing
 else: every measured figure is the mean of finished runs ± its standard error over seeds, and the runs are named by seed
-and key. What an experiment's settings are, and what was chosen where
-the paper leaves them open, is said in `configs/experiment/NAME.yaml` and repeated here; `python run.py -m
-experiment=NAME` runs it.
+and key. What an experiment's settings are, and what was chosen where the paper leaves them open, is said in
+`configs/experiment/NAME.yaml` and repeated here; `python run.py -m experiment=NAME` runs it.
 
 A published figure is said to
 
