@@ -83,7 +83,7 @@ def measure_on(estimator: Estimator, problem: SmallProblem) -> Measurement:
         expected = [exactly(truth) for truth in truths_of(estimator, problem) if truth is not None]
     else:
         expected = summaries(another_way(estimator, problem, log_q=False), len(problem.batch), seed=12)
-    value, of_parameters = expected[0], expected[-1]  # a gradient without a claim is not between them
+    value, *_, of_parameters = expected  # between them the gradient, where something is claimed of it
     gradient = problem.truth(samples=samples_of_bound(estimator))[1]
     bias, bias_error = relative_distance(found[1], exactly(gradient))
     parameters_error, parameters_error_error = relative_distance(found[2], of_parameters)

@@ -37,7 +37,7 @@ def figure_lines(certificate: "Certificate") -> Iterator[str]:
     r"""A column for each problem."""
     found = certificate.measurements
     bound = ", from the bound's" if certificate.target == "bound" else ""
-    columns = [m.problem.removeprefix("Problem") for m in found]
+    columns = [m.problem.removeprefix("SmallProblem") for m in found]
     yield ""
     yield text_row("(K, C)", columns)
     yield text_row("value", [number(m.value, m.value_error) for m in found])

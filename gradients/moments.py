@@ -63,9 +63,8 @@ class Moments:
 
     def replicates(self) -> "JackknifeReplicates":
         r"""What all draws give, and what they give without each of the blocks."""
-        N = self.all_and_without_each(torch.tensor(self.count, dtype=torch.float64, device=self.sums.device)).unsqueeze(
-            -1
-        )
+        count = torch.tensor(self.count, dtype=torch.float64, device=self.sums.device)
+        N = self.all_and_without_each(count).unsqueeze(-1)
         sums = self.all_and_without_each(self.sums)
         spread = self.all_and_without_each(self.squares) - squared(sums) / N
         mean = torch.addcdiv(self.first.double(), sums, N.unsqueeze(-1), out=sums)

@@ -51,9 +51,8 @@ def measure(
             add_draws(making, moments, more)
             found = {f"{where}/{k}": v for where, x in moments.items() for k, v in x.statistics().items()}
             made = moments["encoder"].draws
-            more = (
-                0 if precision is None or precise(found, precision) else min(made, MOST_TIMES_THE_DRAWS * draws - made)
-            )
+            enough = precision is None or precise(found, precision)
+            more = 0 if enough else min(made, MOST_TIMES_THE_DRAWS * draws - made)
     rows, differentiated = (n / made for n in (making.cost.rows, making.cost.differentiated))
     for where in moments:
         for end in ("", "_error"):

@@ -10,6 +10,7 @@ import lzma
 import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,11 +86,12 @@ def unpacked_runs(path: Path) -> Iterator[Path]:
         OSError, ValueError: As :func:`read_archive`.
     """
     to = Path(tempfile.mkdtemp(dir=unpacking_folder()), *path.absolute().parts[1:])
+    seen: Counter[str] = Counter()
     for entry in read_archive(path):
-        place, number = to / entry["key"], 1
+        key, place = entry["key"], to / entry["key"]
         while place.exists():  # of other code
-            number += 1
-            place = to / f"{entry['key']}-{number}"
+            seen[key] += 1
+            place = to / f"{key}-{seen[key] + 1}"
         place.mkdir(parents=True)
         for name, text in entry["files"].items():
             (place / name).write_text(text, encoding="utf-8", errors="replace")

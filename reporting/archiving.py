@@ -1,6 +1,5 @@
 r"""Adding finished runs to archives: the texts of their files, and their rows, thinned."""
 
-import json
 import lzma
 import math
 from collections.abc import Iterator
@@ -59,11 +58,11 @@ def add_runs(runs: list[Run], to: Path) -> tuple[list[Path], list[str]]:
     return written, notes
 
 
-def archived_identity(entry: dict) -> str:
+def archived_identity(entry: dict) -> bytes:
     r"""What no two lines of an archive have in common: the run's key, and the code and data behind it."""
-    environment = json.loads(entry["files"].get("environment.json", "{}"))
+    environment = orjson.loads(entry["files"].get("environment.json", "{}"))
     sources = {part: environment.get(part) for part in ("code", "data")} if isinstance(environment, dict) else {}
-    return json.dumps([entry["key"], sources], sort_keys=True)
+    return orjson.dumps([entry["key"], sources], option=orjson.OPT_SORT_KEYS)
 
 
 def archived(run: Run) -> dict:

@@ -8,8 +8,8 @@ from .charts import picture_of_charts
 from .published.join import Comparison
 from .statistics import LEVEL
 
-BAR = 0.5  # standard deviations
-LAST_BAR = 4.0  # what lies beyond is drawn there
+BAR_WIDTH = 0.5  # standard deviations
+LAST_EDGE = 4.0  # of the bars; what lies beyond is in the last ones
 
 
 def chance_paragraph(comparisons: list[Comparison]) -> str:
@@ -31,19 +31,19 @@ def chance_picture(comparisons: list[Comparison]) -> dict | None:
     found = [c.in_errors for c in comparisons if c.chance is not None and c.in_errors is not None]
     if not found:
         return None
-    edges = np.arange(-LAST_BAR, LAST_BAR + BAR / 2, BAR)
-    counts, _ = np.histogram(np.clip(found, -LAST_BAR, LAST_BAR), edges)
+    edges = np.arange(-LAST_EDGE, LAST_EDGE + BAR_WIDTH / 2, BAR_WIDTH)
+    counts, _ = np.histogram(np.clip(found, -LAST_EDGE, LAST_EDGE), edges)
     cdf = scipy.stats.norm.cdf(edges)
     cdf[0], cdf[-1] = 0, 1
     rows = [
-        {"from": float(low), "to": float(low + BAR), "figures": int(n), "expected": float(part) * len(found)}
+        {"from": float(low), "to": float(low + BAR_WIDTH), "figures": int(n), "expected": float(part) * len(found)}
         for low, n, part in zip(edges[:-1], counts, np.diff(cdf), strict=True)
     ]
     x = alt.X("from:Q", title="measured less published, in standard deviations", scale=alt.Scale(nice=False))
     bars = alt.Chart(alt.Data(values=rows)).mark_bar(color="#0072B2", opacity=0.6)
     bars = bars.encode(x=x, x2="to:Q", y=alt.Y("figures:Q", title="figures"), y2=alt.YDatum(0))
-    steps = alt.Chart(alt.Data(values=rows)).mark_rule(color="black", strokeWidth=2)
-    steps = steps.encode(x=x, x2="to:Q", y="expected:Q")
-    chart = alt.layer(bars, steps).properties(width=420, height=180)
-    remark = f"Black: expected of runs like the published ones. Outermost bars: all beyond {LAST_BAR - BAR:g}."
+    expected = alt.Chart(alt.Data(values=rows)).mark_rule(color="black", strokeWidth=2)
+    expected = expected.encode(x=x, x2="to:Q", y="expected:Q")
+    chart = alt.layer(bars, expected).properties(width=420, height=180)
+    remark = f"Black: expected of runs like the published ones. Outermost bars: all beyond {LAST_EDGE - BAR_WIDTH:g}."
     return picture_of_charts([chart], "Published figures beside measured ones", 1, remark)

@@ -140,7 +140,7 @@ def final_figures_section(on: OnTask, drawn: Charts, notes: list[str]) -> Sectio
     verdicts = [verdict for found in on.results.verdicts.values() for verdict in found.values()]
     html = rendered(
         "figures.html", table=table, answer=answer(on.results), lost=lost, missing=missing, most=MOST_LISTED,
-        untested=any(verdict.open for verdict in verdicts), results=on.results,
+        untested=any(verdict.untested for verdict in verdicts), results=on.results,
     )  # fmt: skip
     return Section("Final figures", html)
 

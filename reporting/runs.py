@@ -36,7 +36,6 @@ MOST_FIGURES = 200  # held-out ones of a run
 IN_PARALLEL_FROM = 64  # runs from which on several processes read them
 X_AXES = ("steps", "evaluations", "seconds")
 MEASURED_AT = ("logits", "encoder")
-
 CURVES = {f"gradient/{where}/{what}" for where in MEASURED_AT for what in ("variance", "snr", "dead")} | {"train/loss"}
 NEEDED_OF_RIVALS = ("variance", "bias2", "bias2_error", "evaluations", "seconds")
 

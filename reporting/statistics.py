@@ -120,7 +120,7 @@ class Verdict:
         return self.word in (BEST, AS_GOOD) and not self.few
 
     @property
-    def open(self) -> bool:
+    def untested(self) -> bool:
         r"""Whether nothing can be said, which a question mark shows."""
         return self.word == UNTESTED or self.few
 

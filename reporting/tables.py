@@ -45,8 +45,8 @@ class Table:
 def table_heading(results: Results) -> str:
     r"""What the table of plain text shows, in a line."""
     marks = "no marks, as options are pooled" if results.pooled else "* the best, or not significantly worse"
-    open_ones = any(verdict.open for of_metric in results.verdicts.values() for verdict in of_metric.values())
-    few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * open_ones
+    untested = any(verdict.untested for of_metric in results.verdicts.values() for verdict in of_metric.values())
+    few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * untested
     return f"final figures, mean ± standard error over {results.over}; {marks}{few}"
 
 
@@ -91,7 +91,7 @@ def cell(results: Results, group: Group, metric: str) -> Cell:
         text += f" ({mean.runs} of {len(group.finished)})"
     if verdict is None:
         return Cell(text)
-    return Cell(text + " ?" * verdict.open, verdict.marked, verdict.word)
+    return Cell(text + " ?" * verdict.untested, verdict.marked, verdict.word)
 
 
 def as_markdown(table: Table) -> str:

@@ -42,13 +42,8 @@ class Sentences(nn.Module):
         surprisal: dict[str, Tensor] | None = None,
     ):
         super().__init__()
-        self.length, self.words, self.nats_divisor, self.text, self.surprisal = (
-            length,
-            words,
-            nats_divisor,
-            text,
-            surprisal,
-        )
+        self.length, self.words, self.nats_divisor = length, words, nats_divisor
+        self.text, self.surprisal = text, surprisal
         for split, found in tokens.items():
             check_tokens(split, found, length, len(words))
             self.register_buffer(f"{split}_tokens", found, persistent=False)

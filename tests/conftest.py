@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -8,6 +9,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import measure
+import report
 from hardmax.harness import app, tracking
 from hardmax.harness.state import State
 from hardmax.reporting.runs import Run, read
@@ -69,23 +71,35 @@ def command(tmp_path, monkeypatch, capfd, errors):
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch, capfd):
-    """Runs measure.py in this process; gives exit code, output and errors."""
+def script(tmp_path, monkeypatch, capfd):
+    """Runs a script in this process, given its module; gives exit code, output and errors."""
 
-    def run(*arguments):
+    def run(module, *arguments):
         GlobalHydra.instance().clear()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # is set by the program; here, undone afterwards
         monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
         try:
-            measure.main()
+            module.main()
             code = 0
         except SystemExit as stopped:
             code = stopped.code
         return code, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def measured(script):
+    """Runs measure.py in this process; gives exit code, output and errors."""
+    return functools.partial(script, measure)
+
+
+@pytest.fixture
+def reported(script):
+    """Runs report.py in this process; gives exit code, output and errors."""
+    return functools.partial(script, report)
 
 
 @pytest.fixture

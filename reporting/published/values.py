@@ -32,7 +32,7 @@ class Value:
         quantity, source: For people.
         scale: See ``metric``.
         step: At which the metric is taken; None: the last one that has it.
-        window: Number of steps over which values are averaged first; 0: of none.
+        window: Number of steps over which values are averaged first; 0: they are not.
         best: ``lowest`` or ``highest`` over the run; empty: not over the run.
         choose: ``metric`` and ``best``, which one of several settings that fit is taken; empty: there must be one.
         decimals: To which the value is rounded; None: those it is written with.

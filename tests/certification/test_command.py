@@ -82,6 +82,8 @@ def test_a_wrong_class_fails_with_lines_that_reproduce_it(certified):
     assert "gradient: claimed unbiased, biased by up to 200.0%" in out
     assert "NOT certified" in out
     lines = out.splitlines()
+    (columns,) = [line for line in lines if line.startswith("(K, C)")]
+    assert columns.split()[2:] == ["(1,", "5)", "(2,", "3)", "(3,", "2)"]
     (bias,) = [line for line in lines if line.startswith("gradient's bias")]
     assert bias.split()[2:] == ["200.0%"] * 3
     at = lines.index(next(line for line in lines if line.startswith("expected value and gradients")))

@@ -3,12 +3,10 @@
 import json
 import shlex
 import shutil
-import sys
 
 import pytest
 import wandb
 
-import report
 from hardmax.harness import tracking
 from hardmax.harness.online import id_of
 from helpers.commands import SHORT, folders, rows_of
@@ -32,20 +30,9 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def uploaded(tmp_path, monkeypatch, capfd):
+def uploaded(reported):
     """Runs ``report.py ... --upload`` in this process; gives exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments), "--upload"])
-        code = None
-        try:
-            report.main()
-        except SystemExit as stopped:
-            code = stopped.code
-        return code, *capfd.readouterr()
-
-    return run
+    return lambda *arguments: reported(*arguments, "--upload")
 
 
 def name_of(folder):

@@ -4,33 +4,16 @@ import json
 import lzma
 import os
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import report
 from hardmax.reporting import archives
 from hardmax.reporting.archives import read_archive
 from hardmax.reporting.archiving import evenly, steps_to_keep, thinned_rows
 from hardmax.reporting.runs import find_runs
 from helpers.made_up import run
-
-
-@pytest.fixture
-def reported(tmp_path, monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
-        try:
-            report.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def tree(tmp_path):
@@ -158,6 +141,12 @@ def test_an_archive_that_unpacks_without_end_is_left(tmp_path, reported, monkeyp
     code, _, err = reported("output")
     assert code == 0
     assert "output/bad.jsonl.xz (ValueError: unpacks to more than 10,000 bytes)" in err
+
+
+def test_runs_of_one_key_lie_beside_each_other(tmp_path):
+    lines = "".join(json.dumps(entry(made=n)) + "\n" for n in range(3000))
+    (tmp_path / "same.jsonl.xz").write_bytes(lzma.compress(lines.encode()))
+    assert len({*archives.unpacked_runs(tmp_path / "same.jsonl.xz")}) == 3000
 
 
 def test_an_archive_that_is_a_link_or_a_pipe_is_not_read(tmp_path, reported):

@@ -134,7 +134,7 @@ def test_below_three_runs_nothing_is_said(few):
     found = verdicts({"a": best, "b": many, "c": {}}, better=1)
     assert {name: verdict.word for name, verdict in found.items()} == {"a": BEST, "b": UNTESTED}
     assert not any(verdict.marked for verdict in found.values())
-    assert all(verdict.open for verdict in found.values())
+    assert all(verdict.untested for verdict in found.values())
     found = verdicts({"a": best, "b": many}, better=-1)
     assert {name: verdict.word for name, verdict in found.items()} == {"a": UNTESTED, "b": BEST}
     assert found["b"].marked
