@@ -54,6 +54,8 @@ def main() -> None:
             if getattr(options, alone) and (any(pages) or (options.upload and options.archive)):
                 raise Refused(f"--{alone} goes with no other option")
         if options.upload:
+            if archives := [str(path) for path in options.folders if is_archive(path)]:
+                raise Refused(f"--upload takes folders of runs, got the archive {archives[0]}")
             from hardmax.reporting.uploading import upload
 
             sys.exit(upload(options.folders))

@@ -34,7 +34,8 @@ def add_runs(runs: list[Run], to: Path) -> tuple[list[Path], list[str]]:
     by_name: dict[str, list[dict]] = {}
     notes = []
     for run in filter(lambda run: run.finished, runs):
-        name = run.config.get("experiment", run.task)
+        experiment = run.config.get("experiment", "null")
+        name = run.task if experiment == "null" else experiment
         try:
             if not NAME.fullmatch(name):
                 raise ValueError(f"{name} is no name of a file")

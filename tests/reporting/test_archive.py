@@ -161,6 +161,21 @@ def test_an_archive_that_is_a_link_or_a_pipe_is_not_read(tmp_path, reported):
     assert len(find_runs([tmp_path / "output"]).runs) == 7
 
 
+def test_runs_of_no_experiment_are_archived_by_task(tmp_path, reported):
+    run(tmp_path / "output", "arsm", 1, settings={"experiment": None})
+    run(tmp_path / "output", "arsm", 2, settings={"experiment": "mine"})
+    assert reported("output", "--archive", "kept")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["dvae.jsonl.xz", "mine.jsonl.xz"]
+
+
+def test_archives_are_refused_where_folders_are_needed(tmp_path, reported):
+    tree(tmp_path)
+    reported("output", "--archive", "kept")
+    code, _, err = reported("kept/dvae.jsonl.xz", "--upload")
+    assert (code, err) == (2, "error: --upload takes folders of runs, got the archive kept/dvae.jsonl.xz\n")
+    assert reported("output", "--archive", "kept", "--to", "page")[0] == 2
+
+
 def test_an_experiment_that_is_no_name_of_a_file_is_not_archived(tmp_path, reported):
     run(tmp_path / "output", "arsm", 1, settings={"experiment": "../../home/user"})
     code, _, err = reported("output", "--archive", "kept")
