@@ -27,6 +27,7 @@ from .options import Budget, Device, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
+NEW_OPTIONS = {"stop_after": None}  # which keys of runs leave out at these values
 LARGEST_VALUES = {"threads": 1024, "seed": 2**32 - 1}  # of options; other integers: sys.maxsize
 
 
@@ -51,6 +52,8 @@ def check(cfg: DictConfig) -> None:
             raise Refused(f"{key} must be at most {most}, got {value}")
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
+    if cfg.stop_after is not None and not 1 <= cfg.stop_after <= cfg.steps:
+        raise Refused(f"stop_after must be a step from 1 to the {cfg.steps} of steps, or null, got {cfg.stop_after}")
     check_measure(cfg.measure)
     check_own_targets(cfg)
     wandb_mode(cfg.wandb.mode and cfg.wandb.mode.value)
@@ -205,8 +208,13 @@ def plain_config(cfg: DictConfig) -> dict:
 
 def key_of(config: dict) -> str:
     r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
-    identity = {k: as_numbers(v) for k, v in said_once(config).items() if k not in NOT_RESULTS}
+    identity = {k: as_numbers(v) for k, v in said_once(config).items() if k not in NOT_RESULTS and not is_new(k, v)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def is_new(key: str, value: Any) -> bool:
+    r"""Whether a setting is one that came after the first runs, and has the value at which they are what they were."""
+    return key in NEW_OPTIONS and value == NEW_OPTIONS[key]
 
 
 def as_numbers(value: Any) -> Any:

@@ -64,6 +64,9 @@ class Options:
     budget: Budget = option(Budget.full, "of an experiment: full, as published, or small, a stated share of the steps")
     seed: int = option(0, "seed of the model, the data order and the draws")
     steps: int = option(5000, "optimiser steps")
+    stop_after: int | None = option(
+        None, "step after which to end, while schedules are those of all steps; null: after all of them"
+    )
     batch_size: int = option(100, "examples per step")
     device: Device = option(Device.auto, "auto, cpu or cuda")
     threads: int = option(1, "CPU threads; results differ in the last bits between thread counts")
@@ -123,7 +126,7 @@ Options:
   optimizer.lr                           learning rate of the model
   optimizer.estimator_lr                 learning rate of an estimator's learned parts; null: the model's
   schedule.*                             how the model's learning rate changes in the course of a run
-  data.*                                 binarisation, folder of the files, number of validation images (valid)
+  data.*                                 binarisation, folder of the files, number of validation images (valid; 0: the first that are trained on)
   task.variables, task.categories        latent size: K variables of C categories
 """
 

@@ -163,7 +163,7 @@ def resume(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) ->
     for path in saved:
         try:
             sizes = state.load(path)
-            if sizes.keys() != set(Tracker.FILES) or state.step > cfg.steps:
+            if sizes.keys() != set(Tracker.FILES) or state.step > (cfg.stop_after or cfg.steps):
                 raise Unreadable(f"{path} is no checkpoint of this run")
             if short := [name for name, size in sizes.items() if size_of(folder / name) < size]:
                 raise Unreadable(f"{path} is newer than what is left of {short[0]}")

@@ -106,7 +106,7 @@ def train(
     log: Callable[[int, dict, dict[str, float]], None],
     pause: Callable[[bool], None] = lambda last: None,
 ) -> dict:
-    r"""Trains to ``steps``, logs rows and timings on the way, and returns the final figures by name.
+    r"""Trains to ``steps``, or to ``stop_after``, logs rows and timings on the way, and returns the final figures by name.
 
     ``pause`` is called before every step and the row before it, and before the last row, with True: a state saved
     there goes on with that row.
@@ -115,7 +115,7 @@ def train(
         NotFinite: If a loss or a parameter is infinite or NaN; noticed when the row it belongs to is due.
     """
     task, estimator, optimizer = state.task, state.estimator, state.optimizer
-    device, seed, steps, log_every = state.window.device, cfg.seed, cfg.steps, cfg.log_every
+    device, seed, log_every, steps = state.window.device, cfg.seed, cfg.log_every, cfg.stop_after or cfg.steps
     valid_every, measure_every, anomaly = cfg.valid.every, cfg.measure.every, cfg.detect_anomaly
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     evaluations, last, timings = Evaluations(task), {}, {}
@@ -168,7 +168,7 @@ def train(
         for p in parameters:
             p.grad = None
         parts.backward(weight)
-        model["lr"] = rate * state.schedule(state.step / steps)
+        model["lr"] = rate * state.schedule(state.step / cfg.steps)
         optimizer.step()
         state.measuring.after_step()
         for each in (estimator, *task.inner):

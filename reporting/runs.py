@@ -199,7 +199,7 @@ def with_config(folder: Path) -> Run:
     config = saved_config(folder)
     choices = {key: text(choice) for key, choice in config["choices"].items()}
     settings = flat(said_once(config)) | {key: choices[key] for key in ("task", "estimator", "seed")}
-    steps = int(config["steps"])
+    steps = int(config["steps"] if config.get("stop_after") is None else config["stop_after"])
     if len(settings) > MOST_ENTRIES or not is_figure(steps):
         raise ValueError("too many settings, or steps")
     return Run(folder, settings, "unfinished", steps=int(steps), choices=choices)

@@ -9,6 +9,8 @@ from ..digits import digits
 from .files import OMNIGLOT_TEST, load
 from .images import BINARISATIONS, Images
 
+SEEN = 10_000  # training images that stand in for validation images, where none are kept apart
+
 
 def images_only(data: Images | None) -> Images:
     r"""The data of a task about images: embedded ones if None; TypeError for anything else."""
@@ -24,8 +26,7 @@ def embedded_digits(binarisation: str = "dynamic") -> Images:
 
 
 def like_mnist(name: str, folder: str | None, valid: int, binarisation: str) -> Images:
-    r"""MNIST, or a data set of its format and sizes; the first ``valid`` training images are for validation."""
-
+    r"""MNIST, or a data set of its format and sizes; what is for validation, :func:`apart` says."""
     refuse_early(valid, binarisation)
 
     def grey(split: str) -> Tensor:
@@ -33,11 +34,9 @@ def like_mnist(name: str, folder: str | None, valid: int, binarisation: str) -> 
 
     def labels() -> dict[str, Tensor]:
         train, test = (torch.tensor(load(f"{name}/{s}-labels", folder)).long() for s in ("train", "t10k"))
-        return {"train": train[valid:], "valid": train[:valid], "test": test}
+        return {**apart(train, valid), "test": test}
 
-    train = grey("train")
-    held_back(valid, train)
-    return Images(train[valid:], train[:valid], grey("t10k"), binarisation, labels)
+    return Images(**apart(grey("train"), valid), test=grey("t10k"), binarisation=binarisation, labels=labels)
 
 
 def mnist(folder: str | None = None, valid: int = 5_000, binarisation: str = "dynamic") -> Images:
@@ -86,18 +85,22 @@ def omniglot(folder: str | None = None, valid: int = 1_345, binarisation: str = 
     refuse_early(valid, binarisation)
     images = torch.tensor(load("omniglot", folder)).flatten(1)
     train, test = images.split([len(images) - OMNIGLOT_TEST, OMNIGLOT_TEST])
-    held_back(valid, train)
     train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
-    return Images(train[valid:], train[:valid], test, binarisation)
+    return Images(**apart(train, valid), test=test, binarisation=binarisation)
 
 
 def refuse_early(valid: int, binarisation: str) -> None:
     r"""Refuses what is wrong whatever the data, before anything is downloaded."""
-    at_least(1, valid=valid)
+    at_least(0, valid=valid)
     one_of(BINARISATIONS, binarisation=binarisation)
 
 
-def held_back(valid: int, train: Tensor) -> None:
-    r"""Refuses a number of validation images that leaves none for either use."""
+def apart(train: Tensor, valid: int) -> dict[str, Tensor]:
+    r"""What is for training, and the first ``valid`` for validation; with 0, the first of those trained on as well.
+
+    Raises:
+        ValueError: If nothing is left to train on.
+    """
     if valid >= len(train):
         raise ValueError(f"valid must be below the {len(train)} training images, got {valid}")
+    return {"train": train[valid:], "valid": train[: valid or SEEN]}

@@ -1,10 +1,13 @@
 """Every task trains, at small size, under one estimator of each kind."""
 
+import json
+
 import pytest
 import torch
 
+from hardmax.harness.config import key_of, plain_config
 from hardmax.harness.train import train
-from helpers.commands import Reads, started
+from helpers.commands import Reads, composed, folders, rows_of, started
 
 ESTIMATORS = {
     "gumbel_softmax": [],
@@ -90,3 +93,25 @@ def test_logits_of_ten_thousand_leave_losses_finite(task, estimator):
             for parameter in model.parameters():
                 parameter.copy_(1e4 * torch.randn_like(parameter).sign())
         check()
+
+
+def test_a_run_that_stops_early_is_the_beginning_of_the_longer_one(command, tmp_path):
+    of_run = ["task=toy", "schedule=warmup_cosine", "schedule.warmup=0.2", "log_every=5", "valid.every=5"]
+    for more in ([], ["stop_after=15"], ["stop_after=41"], ["stop_after=0"]):
+        code, _, err = command(*of_run, "steps=40", "measure.every=0", "seed=3", *more)
+        if more[-1:] in (["stop_after=41"], ["stop_after=0"]):
+            assert code == 2
+            assert f"stop_after must be a step from 1 to the 40 of steps, or null, got {more[0][11:]}" in err
+        else:
+            assert code == 0, err
+    whole, part = sorted(folders(tmp_path), key=lambda folder: -len(rows_of(folder)))
+    assert [row["step"] for row in rows_of(part)] == [0, 5, 10, 15, 15]
+    assert rows_of(part)[:-1] == [row for row in rows_of(whole) if row["step"] <= 15]
+    assert json.loads((part / "summary.json").read_text())["steps"] == 15
+
+
+def test_a_new_option_leaves_the_names_of_earlier_runs_as_they_were():
+    config = plain_config(composed("task=toy"))
+    assert config["stop_after"] is None
+    assert key_of(config) == key_of({k: v for k, v in config.items() if k != "stop_after"})
+    assert key_of(config) != key_of(config | {"stop_after": 10})

@@ -305,6 +305,15 @@ def test_warm_up_and_cosine():
         WarmupCosine(1)
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(500, 300), (50, 7), (30, 299)])
+def test_a_rate_that_moves_once_an_epoch(epochs, steps):
+    every, total = WarmupCosine(0.1, 0.01), epochs * steps
+    rates = [WarmupCosine(0.1, 0.01, moves=epochs)(step / total) for step in range(total)]
+    assert rates == [every(step // steps / epochs) for step in range(total)]
+    with pytest.raises(ValueError, match="moves must be an integer of at least 1, got 0"):
+        WarmupCosine(moves=0)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam", "rmsprop", "sgd"])
 def test_the_schedule_is_the_model_s(optimizer):
     schedule = ["schedule=warmup_cosine", f"optimizer={optimizer}", "optimizer.estimator_lr=0.5"]

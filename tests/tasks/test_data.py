@@ -340,7 +340,7 @@ def test_the_autoencoder_trains_on_each(command, small, tmp_path, name):
         (["task=toy", "data=mnist"], "data: this task takes none"),
         (["data.binarisation=sometimes"], "binarisation must be one of dynamic, static, threshold, none, got"),
         (["data=mnist", "data.valid=60"], "valid must be below the 60 training images, got 60"),
-        (["data=mnist", "data.valid=0"], "valid must be an integer of at least 1, got 0"),
+        (["data=mnist", "data.valid=-1"], "valid must be an integer of at least 0, got -1"),
         (["data=mnist", "data.flder=x"], "data.flder is no option (did you mean data.folder?); data takes: folder, "),
     ],
 )
@@ -353,7 +353,7 @@ def test_wrong_options_of_data_are_refused(command, small, tmp_path, arguments, 
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "omniglot"])
-@pytest.mark.parametrize("option", [{"binarisation": "sometimes"}, {"valid": 0}])
+@pytest.mark.parametrize("option", [{"binarisation": "sometimes"}, {"valid": -1}])
 def test_wrong_options_are_refused_before_anything_is_downloaded(tmp_path, monkeypatch, name, option):
     monkeypatch.setattr(files, "download", lambda *_: pytest.fail("downloaded"))
     with pytest.raises(ValueError, match=next(iter(option))):
@@ -369,6 +369,10 @@ def test_splits_and_labels_belong_together(small, tmp_path):
     assert labels["train"].tolist() == list(range(10, 60))
     assert labels["test"].tolist() == list(range(20))
     assert {len(images.held_out(s)) for s in ("valid", "test")} == {10, 20}
+    images = data.mnist(valid=0, binarisation="none")
+    assert torch.equal(images.held_out("valid"), images.train_images), "of which there are fewer than 10,000"
+    assert torch.equal(images.train_images, torch.tensor(raw).flatten(1).float() / 255)
+    assert images.labels()["valid"].tolist() == images.labels()["train"].tolist() == list(range(60))
     images = data.omniglot(valid=5, binarisation="none")
     assert [len(x) for x in (images.train_images, images.valid_images, images.test_images)] == [15, 5, 10]
     kept = torch.cat([images.train_images, images.valid_images])
