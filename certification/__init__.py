@@ -9,6 +9,8 @@ r"""The conformance suite: whether any estimator, anybody's, is what it claims t
 Exact enumeration where the randomness is finite, seeded z-tests elsewhere. torch and numpy are all that it needs.
 """
 
+from hardmax.gradients.enumeration import ContinuousNoise, Failed, all_outcomes, enumerate_draws, patched
+
 from .behaviour import (
     check_constants,
     check_evaluations,
@@ -25,7 +27,6 @@ from .behaviour import (
 )
 from .certificate import Certificate, Outcome, certify, failures
 from .checks import OF_DRAWS, check_claims, check_expectation, runner, truths_of
-from .enumeration import ContinuousNoise, Failed, all_outcomes, enumerate_draws, patched
 from .expectations import DRAWS, FALSE_ALARM, MeanOfDraws, assert_close, assert_mean, z_scores
 from .limits import EXTREME, PRECISIONS, check_compiles, check_extreme_logits, check_precision, check_smallest_problem
 from .measurement import Measurement, measure_on

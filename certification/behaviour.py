@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator
+from hardmax.gradients.enumeration import ContinuousNoise, Failed, enumerate_draws, require
 
 from . import expectations
 from .checks import OF_DRAWS, check_expectation, runner
-from .enumeration import ContinuousNoise, Failed, enumerate_draws, require
 from .expectations import EXACT, MeanOfDraws, assert_close, z_bound, z_scores
 from .problems import SMALL, Nested, SmallProblem, fitting
 

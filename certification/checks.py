@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator, sampling
+from hardmax.gradients.enumeration import ContinuousNoise, RunOfDraws, enumerate_draws, patched, require
 
 from . import expectations
-from .enumeration import ContinuousNoise, RunOfDraws, enumerate_draws, patched, require
 from .expectations import EXACT, assert_close
 from .problems import SmallProblem, samples_of_bound
 

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from .enumeration import Failed, RunOfDraws
+from hardmax.gradients.enumeration import Failed, RunOfDraws
 
 FALSE_ALARM = 1e-3  # probability that a z-test of a right estimator asks for more draws
 DRAWS = 50_000  # of a z-test's first round; the second takes ten times as many

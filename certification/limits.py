@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator
+from hardmax.gradients.enumeration import Failed, require
 
 from . import expectations
-from .enumeration import Failed, require
 from .expectations import MeanOfDraws
 from .problems import SmallProblem
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator, Reinforce
+from hardmax.gradients.enumeration import ContinuousNoise, RunOfDraws, all_outcomes
 
 from .behaviour import claimed_evaluations, evaluations
 from .checks import OF_DRAWS, another_way, runner, truths_of
-from .enumeration import ContinuousNoise, RunOfDraws, all_outcomes
 from .expectations import DRAWS, EXACT
 from .problems import SmallProblem, samples_of_bound
 

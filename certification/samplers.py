@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators.pathwise import Pathwise
+from hardmax.gradients.enumeration import Failed, require
 
 from . import expectations
 from .behaviour import check_no_correlation
-from .enumeration import Failed, require
 from .limits import list_of_first
 from .problems import SmallProblem
 

@@ -14,7 +14,18 @@ from torch import Tensor
 
 from hardmax.estimators.base import Estimator
 from hardmax.estimators.objectives import check_objective
-from hardmax.gradients import RunningVariance, Stream, Truth, forked_random, frozen, measure, noise_by_source, truth_of
+from hardmax.gradients import (
+    RunningVariance,
+    Stream,
+    Truth,
+    forked_random,
+    frozen,
+    measure,
+    measure_outcomes,
+    noise_by_source,
+    number_of_outcomes,
+    truth_of,
+)
 from hardmax.tasks.base import Problem, Task
 
 from .config import build, estimators_known, plain_value
@@ -42,10 +53,20 @@ def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[st
     r"""The reference and the rivals that the config names, by label; rivals ``all`` are those of every config."""
     named = estimators_known() if cfg.measure.rivals == "all" else plain_value(cfg.measure.rivals)
     asked = [cfg.measure.reference] if cfg.measure.reference_draws else []
+    named = [single for entry in named for single in each_setting(entry)]
     reference, rivals = (dict(build_by_name(entry) for entry in entries) for entries in (asked, named))
     if biased := [name for name, estimator in reference.items() if not estimator.unbiased]:
         raise Refused(f"measure.reference must be an unbiased estimator, got {biased[0]}")
     return reference, rivals
+
+
+def each_setting(entry: str | dict) -> list[str | dict]:
+    r"""An entry of ``measure.rivals`` for each combination of the values that its options list."""
+    if isinstance(entry, str):
+        return [entry]
+    ((name, settings),) = entry.items()
+    values = [value if isinstance(value, list) else [value] for value in settings.values()]
+    return [{name: dict(zip(settings, chosen, strict=True))} for chosen in itertools.product(*values)]
 
 
 def nest_and_try(task: Task, estimator: Estimator, batch: Tensor) -> None:
@@ -70,6 +91,14 @@ def nest_and_try(task: Task, estimator: Estimator, batch: Tensor) -> None:
     except (ValueError, TypeError) as error:
         raise Refused(f"{name}: {error}") from error
     estimator.train()
+
+
+def check_outcomes(task: Task, estimator: Estimator, batch: Tensor) -> None:
+    r"""Raises Refused if the outcomes of an estimator's discrete draws cannot be enumerated."""
+    try:
+        number_of_outcomes(task, estimator, task.problem(batch))
+    except (ValueError, AssertionError) as error:
+        raise Refused(f"measure.outcomes=true: {error}") from error
 
 
 class Rivals:
@@ -165,10 +194,14 @@ class Measuring:
         self.batch, self.batches, self.reference = task.measurement_batch(cfg.batch_size), batches, reference
         fitting = {}
         with forked_random(device, self.seed, 0, Stream.FIT):
+            if cfg.measure.outcomes:
+                check_outcomes(task, estimator, self.batch)
             for name, other in [*reference.items(), *rivals.items()]:
                 try:
                     with task.using(estimator):  # afterwards the trained one's nested copies are back in the task
                         nest_and_try(task, other.to(device), self.batch)
+                        if cfg.measure.outcomes:
+                            check_outcomes(task, other, self.batch)
                     fitting[name] = other
                 except Refused as error:
                     if self.cfg.rivals != "all" or name in reference:
@@ -204,7 +237,10 @@ class Measuring:
         r"""Statistics of one estimator, and the seconds that one draw took; all of them get the same random stream."""
         with forked_random(self.device, self.seed, step, Stream.MEASURE):
             start = self.now()
-            found = measure(self.task, estimator, problem, self.cfg.draws, truth, self.cfg.precision)
+            if self.cfg.outcomes:
+                found = measure_outcomes(self.task, estimator, problem, self.cfg.draws, truth)
+            else:
+                found = measure(self.task, estimator, problem, self.cfg.draws, truth, self.cfg.precision)
             seconds, draws = self.now() - start, found["draws"]
             assert draws is not None
             return found, seconds / draws

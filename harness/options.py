@@ -38,6 +38,9 @@ class Valid:
 class Measure:
     every: int = option(500, "steps between gradient statistics; 0: none")
     draws: int = option(100, "independent gradient draws M behind each statistic, at least 2")
+    outcomes: bool = option(
+        False, "every outcome of discrete draws in place of random ones, with batch_size=1; draws are of other noise"
+    )
     precision: float | None = option(
         None, "go on beyond draws, until the standard error of variances is at most this share of them"
     )

@@ -32,7 +32,8 @@ class EnumeratedDraws:
     r"""Stands in for ``sampling.categorical`` and returns outcome n in position n of a leading dimension.
 
     That dimension is the one before the ``batch_dims`` last batch dimensions; whatever lies left of it is
-    enumerated jointly. The first pass, with one outcome, only counts; the second returns all of them.
+    enumerated jointly. The first pass, with one outcome, only counts; the second returns all of them, and begins again
+    where it is given more positions than there are.
 
     Arguments:
         batch_dims: Number of batch dimensions to the right of that of the outcomes.
@@ -54,12 +55,12 @@ class EnumeratedDraws:
         )
         C, others = logits.shape[-1], [n for i, n in enumerate(shape) if i != axis]
         digits = math.prod(others)
-        n = torch.arange(self.outcomes).unsqueeze(-1) // self.stride
-        index = n // C ** torch.arange(digits) % C  # [N, digits]
+        n = torch.arange(self.outcomes, device=logits.device).unsqueeze(-1) // self.stride
+        index = n // C ** torch.arange(digits, device=logits.device) % C  # [N, digits]
         self.stride *= C**digits
         index = index.reshape(self.outcomes, *others).movedim(0, axis)
-        log_p = logits.log_softmax(-1).expand(*shape, C).gather(-1, index.unsqueeze(-1)).squeeze(-1)
-        self.log_weight += log_p.detach().movedim(axis, 0).reshape(self.outcomes, -1).sum(-1)
+        log_p = logits.detach().double().log_softmax(-1).expand(*shape, C).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+        self.log_weight = self.log_weight.to(log_p.device) + log_p.movedim(axis, 0).reshape(self.outcomes, -1).sum(-1)
         return index
 
 

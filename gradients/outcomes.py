@@ -1,0 +1,118 @@
+r"""Statistics of an estimator's gradients over every outcome of its discrete draws, in the place of random ones."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hardmax.estimators.base import Estimator
+from hardmax.tasks.base import Problem, Task
+
+from .draws import Draws, evaluating, places
+from .enumeration import EnumeratedDraws, patched
+from .moments import finite_or_none, squared
+from .truth import Truth, truth_of
+
+MOST_OUTCOMES = 100_000
+
+
+def number_of_outcomes(task: Task, estimator: Estimator, problem: Problem) -> int:
+    r"""How many outcomes the estimator's discrete draws for one example have.
+
+    Raises:
+        ValueError: If there is more than one example, or there are more than 100,000 outcomes.
+    """
+    if (examples := problem.logits.shape[:-2].numel()) > 1:
+        raise ValueError(f"outcomes are those of one example, and a batch of {examples} has them jointly: batch_size=1")
+    count = EnumeratedDraws(1)
+    with evaluating(task, estimator), patched(count):
+        Draws(task, estimator, problem).make(1)
+    if count.stride > MOST_OUTCOMES:
+        raise ValueError(f"{type(estimator).__name__} has {count.stride:.3g} outcomes, at most {MOST_OUTCOMES:,} are")
+    return count.stride
+
+
+def measure_outcomes(
+    task: Task, estimator: Estimator, problem: Problem, repetitions: int, truth: Truth | None = None
+) -> dict[str, float | None]:
+    r"""Statistics of an estimator's gradient on the problem of one example, over all outcomes of its discrete draws.
+
+    They are exact, but for other noise, such as Gumbel noise: of that there are R independent draws for each outcome.
+    Names and places are those of :func:`hardmax.gradients.measure`, and beside a truth there are two more, of the mean
+    gradient scaled to the true norm: ``rescaled_bias2``, its squared distance from the truth, and
+    ``rescaled_variance``, the variance times the square of the same factor. An optimiser such as Adam sees no scale,
+    and with it these are what counts. ``bias2`` is debiased for the noise of the mean, ``rescaled_bias2`` is not.
+
+    Arguments:
+        task, estimator: As trained so far; nested estimators are the estimator's own.
+        problem: Of the task, for one example.
+        repetitions: Number R, at least 2.
+        truth: From :func:`truth_of`; None: the exact one, where it is known.
+
+    Raises:
+        ValueError: As :func:`number_of_outcomes` does.
+    """
+    if estimator.target == "bound":
+        truth = None
+    elif truth is None:
+        truth = truth_of(task, problem)
+    N = number_of_outcomes(task, estimator, problem)
+    with evaluating(task, estimator):
+        making = Draws(task, estimator, problem)
+        first, second = (outcomes_once(making, N, 1) for _ in range(2))
+        noisy = any(not torch.equal(a, b) for (a, b) in zip(first[1], second[1], strict=True))
+        most = max(1, making.at_most() // N)
+        parts = [min(most, repetitions - start) for start in range(0, repetitions, most)] if noisy else [1]
+        made = [outcomes_once(making, N, R) for R in parts]
+    weight, found = made[0][0], {}
+    for where, *copies in zip(places(task), *(g for _, g in made), strict=False):
+        of_one = over_outcomes(weight, torch.cat(copies).double(), None if truth is None else truth[where].mean[0, 0])
+        found |= {f"{where}/{name}": finite_or_none(x) for name, x in of_one.items()}
+    R = repetitions if noisy else 1
+    calls = making.cost.rows / (N * (sum(parts) + 2)), making.cost.differentiated / (N * (sum(parts) + 2))
+    known = {} if truth is None else {f"truth/{truth['encoder'].name}": truth["encoder"].draws}
+    return found | {"draws": N * R, **known, "evaluations": calls[0], "objective_gradients": calls[1]}
+
+
+def outcomes_once(making: Draws, N: int, R: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    r"""Probabilities ``[N]`` of the outcomes, and R gradients of each by place, ``[R, N, D]``."""
+    draws = EnumeratedDraws(1, N * R)
+    with patched(draws):
+        found = making.make(N * R)
+    return draws.log_weight[:N].exp(), tuple(g.reshape(R, N, -1) for g in found)
+
+
+def over_outcomes(weight: Tensor, g: Tensor, truth: Tensor | None) -> dict[str, Tensor]:
+    r"""Statistics of gradients of N outcomes, R of each.
+
+    Arguments:
+        weight: Probabilities, ``[N]``.
+        g: Gradients, ``[R, N, D]``.
+        truth: ``[D]``.
+    """
+    R, each = len(g), g.mean(0)
+    within = squared(g - each).sum(0) / max(R - 1, 1)  # [N], of one draw
+    mean = weight @ each
+    noise = (weight.square() @ within) / R  # of the mean
+    variance = weight @ squared(each - mean) + weight @ within - (weight @ within) / R + noise
+    square = squared(mean)
+    found = {
+        "norm": square.sqrt(),
+        "rms_norm": (square - noise + variance).sqrt(),
+        "variance": variance,
+        "variance_mean": variance / g.shape[-1],
+        "snr": (square - noise).clamp(min=0) / variance.masked_fill(variance == 0, math.nan),
+    }
+    if truth is not None:
+        size, bias2 = squared(truth), squared(mean - truth) - noise
+        factor = size.sqrt() / square.sqrt()
+        found |= {
+            "true_norm": size.sqrt(),
+            "bias2": bias2,
+            "relative_bias": bias2.sign() * (bias2.abs() / size).sqrt(),
+            "mse": bias2 + variance,
+            "cosine_mean": (mean * truth).sum() / (square * size).sqrt(),
+            "rescaled_bias2": squared(factor * mean - truth),
+            "rescaled_variance": factor.square() * variance,
+        }
+    return found
