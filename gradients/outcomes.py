@@ -64,7 +64,8 @@ def measure_outcomes(
         most = max(1, making.at_most() // N)
         parts = [min(most, repetitions - start) for start in range(0, repetitions, most)] if noisy else [1]
         made = [outcomes_once(making, N, R) for R in parts]
-    weight, found = made[0][0], {}
+    weight = made[0][0]
+    found: dict[str, float | None] = {}
     for where, *copies in zip(places(task), *(g for _, g in made), strict=False):
         of_one = over_outcomes(weight, torch.cat(copies).double(), None if truth is None else truth[where].mean[0, 0])
         found |= {f"{where}/{name}": finite_or_none(x) for name, x in of_one.items()}

@@ -129,7 +129,7 @@ Options:
   optimizer.lr                           learning rate of the model
   optimizer.estimator_lr                 learning rate of an estimator's learned parts; null: the model's
   schedule.*                             how the model's learning rate changes in the course of a run
-  data.*                                 binarisation, folder of the files, number of validation images (valid; 0: the first that are trained on)
+  data.*                                 binarisation, folder of the files, number of validation images (valid)
   task.variables, task.categories        latent size: K variables of C categories
 """
 

@@ -4,7 +4,6 @@ import math
 
 from hardmax.checks import at_least, fraction
 
-
 ROUNDING = 1e-9  # of a share of steps, less than a step of any run
 
 

@@ -106,7 +106,7 @@ def train(
     log: Callable[[int, dict, dict[str, float]], None],
     pause: Callable[[bool], None] = lambda last: None,
 ) -> dict:
-    r"""Trains to ``steps``, or to ``stop_after``, logs rows and timings on the way, and returns the final figures by name.
+    r"""Trains to ``steps`` or ``stop_after``, logs rows and timings on the way, and returns the final figures by name.
 
     ``pause`` is called before every step and the row before it, and before the last row, with True: a state saved
     there goes on with that row.

@@ -34,6 +34,7 @@ from .published.join import (
 from .published.texts import HEADS, by_table, cells
 from .published.values import FACTS, entries, read_published
 from .runs import POINTS, Run, find_runs, said_by
+from .series import plane_picture, series_picture, series_rows
 from .settings import column_title
 from .words import Words, words
 
@@ -90,9 +91,10 @@ def write_results(folders: list[Path], to: Path, published: list[Path]) -> list[
         for name, shown in about.items():
             own = [c for c in comparisons if c.published.experiment == name]
             runs = [run for run in found.runs if run.config.get("experiment") == name]
-            picture = draw_courses(name, shown, runs, pictures / f"{name}.png")
-            written += [picture] if picture else []
-            parts.append(experiment_section(name, shown, own, runs, picture and picture.relative_to(to.parent)))
+            drawn = draw_courses(name, shown, runs, pictures / f"{name}.png")
+            drawn += draw_series(shown, own, pictures / f"{name}_published.png")
+            written += drawn
+            parts.append(experiment_section(name, shown, own, runs, [path.relative_to(to.parent) for path in drawn]))
         if others := [c for c in comparisons if c.published.experiment not in about]:
             parts.append("\n".join(["## Values of your own\n", *tables(others)]))
         parts.append("\n".join(["\n## Left out\n", *(f"* {line}" for line in entries(FACTS, "left_out")), ""]))
@@ -114,7 +116,7 @@ def overview(about: dict, comparisons: list[Comparison], runs: list[Run]) -> str
 
 
 def experiment_section(
-    name: str, shown: dict, comparisons: list[Comparison], runs: list[Run], picture: Path | None
+    name: str, shown: dict, comparisons: list[Comparison], runs: list[Run], pictures: list[Path]
 ) -> str:
     found, finished = experiment(name), [run for run in runs if run.finished]
     assert found is not None
@@ -124,8 +126,7 @@ def experiment_section(
     parts: list[str | None] = [f"\n## {name}\n", f"{shown['title']}\n", as_paragraphs(found.about)]
     parts += tables(comparisons)
     parts += [f"{remark}\n" for remark in shown.get("remarks", [])]
-    if picture:
-        parts.append(f"![{shown['title']}]({picture.as_posix()})\n")
+    parts += [f"![{shown['title']}]({picture.as_posix()})\n" for picture in pictures]
     if full:
         parts += ["Runs in full:\n", figures_table(full, shown), circumstances_line(full)]
     parts.append(missing_cells(found, full))
@@ -151,10 +152,13 @@ def tables(comparisons: list[Comparison]) -> Iterator[str]:
     for title, about, group in by_table(comparisons):
         yield f"{title}{f' ({about})' * bool(about)}:\n"
         rows = []
-        for c in group:
+        for c in (c for c in group if not c.published.series):
             *figures, verdict, notes = cells(c)
             rows.append([*figures, EMPHASIS[verdict].format(verdict), markdown.plain_text(notes), keys_of(c.runs)])
-        yield without_empty([*HEADS, "runs"], rows)
+        if rows:
+            yield without_empty([*HEADS, "runs"], rows)
+        if along := series_rows([c for c in group if c.published.series]):
+            yield without_empty(list(along[0]), [list(row.values()) for row in along])
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.unpublished)):
             yield f"Not published: {', '.join(unknown)}.\n"
 
@@ -245,8 +249,20 @@ def missing_cells(found: Experiment, full: list[Run]) -> str | None:
 # ---------------------------------------------------------------- pictures
 
 
-def draw_courses(name: str, shown: dict, runs: list[Run], path: Path) -> Path | None:
-    r"""Draws the courses of an experiment's metrics, of the runs in full; None if there are none."""
+def draw_series(shown: dict, comparisons: list[Comparison], path: Path) -> list[Path]:
+    r"""Draws published series beside measured ones, in a picture or none."""
+    if plane := shown.get("plane"):
+        spec = plane_picture(comparisons, *plane, shown["title"])
+    else:
+        spec = series_picture(comparisons, shown["title"])
+    if spec is None:
+        return []
+    write_whole(path, as_png(spec))
+    return [path]
+
+
+def draw_courses(name: str, shown: dict, runs: list[Run], path: Path) -> list[Path]:
+    r"""Draws the courses of an experiment's metrics, of the runs in full, in a picture; in none if there are none."""
     full = [with_courses(run, shown.get("curves", [])) for run in runs if run.finished and ran_in_full(run)]
     found = experiment(name)
     assert found is not None
@@ -263,9 +279,9 @@ def draw_courses(name: str, shown: dict, runs: list[Run], path: Path) -> Path | 
             if rows := curve_rows(filter(None, curves)):
                 panels.append((words(metric, said_by(full)), rows, settings))
     if not panels:
-        return None
+        return []
     write_whole(path, as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))
-    return path
+    return [path]
 
 
 def with_courses(run: Run, metrics: list[str]) -> Run:

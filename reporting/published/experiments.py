@@ -131,6 +131,7 @@ def was_run_as_published(run: Run, value: Value) -> bool:
     if ran_in_full(run) or not value.experiment:
         return run.config.get("budget", "full") == "full"
     # The first steps of a longer run are the same, unless what is left of them sets the learning rate.
-    shorter = [d.partition("=")[0] for d in deviations(run)] == ["steps"] and run.config.get("budget") == "full"
+    differ = [d.partition("=")[0] for d in deviations(run)]
     steady = run.config.get("schedule._target_") == "hardmax.harness.schedules.Constant"
-    return shorter and steady and value.step is not None
+    shorter = differ == ["stop_after"] or (differ == ["steps"] and steady)
+    return shorter and run.config.get("budget") == "full" and value.step is not None

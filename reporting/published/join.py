@@ -1,10 +1,12 @@
 r"""Published figures beside those of runs that were made under the published settings, with a verdict."""
 
+import functools
 import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import scipy.stats
@@ -121,7 +123,7 @@ def varied(value: Value, runs: list[Run]) -> list[str]:
 
     A run that lacks an option is older than it, and counts as having its default.
     """
-    free = ("seed", "steps") if value.step is not None else ("seed",)
+    free = ("seed", "steps", "stop_after") if value.step is not None else ("seed",)
     keys = {key for run in runs for key in run.config}
     keys = {k for k in keys if k not in free and k.split(".")[0] not in NOT_RESULTS and not k.startswith(WATCHING)}
     return sorted(key for key in keys if len({setting(run, key) for run in runs}) > 1)
@@ -143,8 +145,16 @@ def mean_or_none(numbers: list[float]) -> float | None:
 
 def course(run: Run, metric: str) -> list[tuple[int, float]]:
     r"""Steps and values of a metric, as the run has them."""
-    rows = lines(run.folder / "metrics.jsonl", [])
+    path = run.folder / "metrics.jsonl"
+    about = path.stat() if path.is_file() else None
+    rows = rows_in(path, about and (about.st_mtime_ns, about.st_size))
     return [(row["step"], row[metric]) for row in rows if is_figure(row.get(metric))]
+
+
+@functools.lru_cache(maxsize=500)
+def rows_in(path: Path, version: tuple[int, int] | None) -> list[dict]:
+    r"""All rows of a run, as they are at a version of its file: many published figures look for theirs among them."""
+    return list(lines(path, []))
 
 
 def last(run: Run, metric: str) -> float | None:
@@ -173,17 +183,17 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
         return Comparison(value, (), None, None, None, None, None, NOT_RUN, tuple(notes))
     found = np.array([figure for _, figure in measured])
     n, mean = len(found), float(found.mean())
-    error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 else None
+    error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 and not value.exact else None
     difference = mean - value.value
-    deviation, freedom = expected_deviation(value, found)
+    deviation, freedom = (0.0, 0) if value.exact else expected_deviation(value, found)
     beyond = max(abs(difference) - value.rounding, 0.0)
     chance = None
     if freedom:
         chance = float(2 * scipy.stats.t.sf(beyond / deviation, freedom)) if deviation else float(beyond == 0)
         verdict = AGREES if chance >= 1 - LEVEL else DIFFERS
     else:
-        verdict = UNDECIDED if beyond else AGREES
-    if not freedom:
+        verdict = AGREES if beyond <= value.exact * abs(value.value) else DIFFERS if value.exact else UNDECIDED
+    if not freedom and not value.exact:
         notes = [*notes, "one run: how much others would differ is not known"]
     return Comparison(
         value,

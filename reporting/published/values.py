@@ -17,6 +17,7 @@ from hardmax.paths import CONFIGS
 from ..runs import Run
 
 FACTS = Path(__file__).parent / "published.yaml"
+MORE_FACTS = Path(__file__).parent / "series.yaml"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Value:
         seeds: Behind the value, if published; with a ``std`` it is taken for the mean of two, otherwise for one run.
         unpublished: Settings that are not published.
         remark: What became of a difference.
+        exact: Share of the value within which ours agrees, where both are computed, not sampled; 0 where they are not.
+        series, along, at: Of which series it is a point, along what, and where; empty and 0 for a value by itself.
     """
 
     table: str
@@ -61,6 +64,10 @@ class Value:
     seeds: int | None = None
     unpublished: tuple[str, ...] = ()
     remark: str = ""
+    exact: float = 0.0
+    series: str = ""
+    along: str = ""
+    at: float = 0.0
 
     @property
     def rounding(self) -> float:
@@ -87,7 +94,9 @@ def read_published(paths: Sequence[Path], runs: Sequence[Run] = ()) -> list[Valu
     Raises:
         Refused: In one line, if a file cannot be read, or an entry is wrong, or names a setting that there is not.
     """
-    found = [value for table in entries(FACTS, "tables") for value in values(FACTS, table)]
+    found = [
+        value for path in (FACTS, MORE_FACTS) for table in entries(path, "tables") for value in values(path, table)
+    ]
     known = {key for run in runs for key in run.config} | config_keys() if paths else set()
     for path in paths:
         for value in (value for table in entries(path, "tables") for value in values(path, table)):
@@ -149,7 +158,36 @@ def values(path: Path, table: object) -> list[Value]:
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise Refused(f"{name}: values must be a list of entries with name and value, got {listed!r}")
     shared = {key: content for key, content in table.items() if key != "values"}
-    return [one_value(f"{name}, {entry.get('name', 'a value')}", shared, entry) for entry in listed]
+    found = []
+    for entry in listed:
+        place = f"{name}, {entry.get('name', 'a value')}"
+        found += [one_value(place, *both) for both in points(place, shared, entry)]
+    return found
+
+
+def points(name: str, shared: dict, entry: dict) -> list[tuple[dict, dict]]:
+    r"""What the table shares and the entry itself; of a series, a pair for each of its points.
+
+    A series has ``along``, and lists of the same length in place of single numbers: ``at``, ``value`` and, if it is
+    published, ``std``. Along steps, ``at`` is the ``step``; elsewhere ``{at}`` in ``metric`` stands for it.
+
+    Raises:
+        Refused: If the lists are none, or not of one length.
+    """
+    if "at" not in entry:
+        return [(shared, entry)]
+    lists = {key: entry[key] for key in ("at", "value", "std") if key in entry}
+    if not all(isinstance(content, list) and len(content) == len(entry["at"]) for content in lists.values()):
+        raise Refused(f"{name}: at, value and std of a series must be lists of one length")
+    along = entry.get("along", shared.get("along"))
+    found = []
+    for n, at in enumerate(entry["at"]):
+        point = entry | {key: content[n] for key, content in lists.items()}
+        point |= {"series": entry.get("name"), "name": f"{entry.get('name')}, {along} {at}"}
+        metric = entry.get("metric", shared.get("metric"))
+        point |= {"step": at} if along == "step" else {"metric": metric.format(at=at) if is_text(metric) else metric}
+        found.append((shared, point))
+    return found
 
 
 def one_value(name: str, shared: dict, entry: dict) -> Value:
@@ -187,7 +225,9 @@ REQUIRED = ("table", "name", "value", "metric")
 WAYS_TO_BE_BEST = ("lowest", "highest")
 KINDS = {  # of what every key is to be, in words and as a check
     **dict.fromkeys(("table", "name", "metric", "experiment", "quantity", "source", "remark"), ("a text", is_text)),
-    "value": ("a number", is_figure),
+    **dict.fromkeys(("series", "along"), ("a text", is_text)),
+    **dict.fromkeys(("value", "at"), ("a number", is_figure)),
+    "exact": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),
     "scale": ("a number other than 0", lambda content: is_figure(content) and content != 0),
     "std": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),
     "error": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),

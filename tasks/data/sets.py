@@ -34,9 +34,10 @@ def like_mnist(name: str, folder: str | None, valid: int, binarisation: str) -> 
 
     def labels() -> dict[str, Tensor]:
         train, test = (torch.tensor(load(f"{name}/{s}-labels", folder)).long() for s in ("train", "t10k"))
-        return {**apart(train, valid), "test": test}
+        training, kept = apart(train, valid)
+        return {"train": training, "valid": kept, "test": test}
 
-    return Images(**apart(grey("train"), valid), test=grey("t10k"), binarisation=binarisation, labels=labels)
+    return Images(*apart(grey("train"), valid), grey("t10k"), binarisation, labels)
 
 
 def mnist(folder: str | None = None, valid: int = 5_000, binarisation: str = "dynamic") -> Images:
@@ -86,7 +87,7 @@ def omniglot(folder: str | None = None, valid: int = 1_345, binarisation: str = 
     images = torch.tensor(load("omniglot", folder)).flatten(1)
     train, test = images.split([len(images) - OMNIGLOT_TEST, OMNIGLOT_TEST])
     train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
-    return Images(**apart(train, valid), test=test, binarisation=binarisation)
+    return Images(*apart(train, valid), test, binarisation)
 
 
 def refuse_early(valid: int, binarisation: str) -> None:
@@ -95,7 +96,7 @@ def refuse_early(valid: int, binarisation: str) -> None:
     one_of(BINARISATIONS, binarisation=binarisation)
 
 
-def apart(train: Tensor, valid: int) -> dict[str, Tensor]:
+def apart(train: Tensor, valid: int) -> tuple[Tensor, Tensor]:
     r"""What is for training, and the first ``valid`` for validation; with 0, the first of those trained on as well.
 
     Raises:
@@ -103,4 +104,4 @@ def apart(train: Tensor, valid: int) -> dict[str, Tensor]:
     """
     if valid >= len(train):
         raise ValueError(f"valid must be below the {len(train)} training images, got {valid}")
-    return {"train": train[valid:], "valid": train[: valid or SEEN]}
+    return train[valid:], train[: valid or SEEN]
