@@ -251,8 +251,9 @@ def missing_cells(found: Experiment, full: list[Run]) -> str | None:
 
 def draw_series(shown: dict, comparisons: list[Comparison], path: Path) -> list[Path]:
     r"""Draws published series beside measured ones, in a picture or none."""
-    if plane := shown.get("plane"):
-        spec = plane_picture(comparisons, *plane, shown["title"])
+    if "plane" in shown:
+        across, up = shown["plane"]
+        spec = plane_picture(comparisons, across, up, shown["title"])
     else:
         spec = series_picture(comparisons, shown["title"])
     if spec is None:

@@ -13,12 +13,10 @@ from .looks import looks
 from .numbers import with_error, with_minus
 from .published.join import AGREES, DIFFERS, Comparison
 
-COLUMNS = 3  # of panels
+PANELS_ABREAST = 3
 WIDE = 30  # times the smallest number of an axis, from which on it is logarithmic
 ROUNDING_SHARE = 1e-6  # of the largest bias; what is below is drawn there, as it has nothing but rounding
-SERIES_REMARK = (
-    "Dots: published. Lines: measured, mean over seeds; bands: two standard deviations of a published figure."
-)
+SERIES_REMARK = "Dots: published. Lines: measured, mean over seeds; bands: two standard deviations of such a figure."
 PLANE_REMARK = "Dots: published, one for each temperature. Lines: measured, mean over seeds."
 
 
@@ -67,7 +65,7 @@ def series_picture(comparisons: Sequence[Comparison], title: str) -> dict | None
         line = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour)
         dots = base.mark_point(filled=True, opacity=1, size=24).encode(x=x, y="published:Q", color=colour)
         charts.append(alt.layer(band, line, dots))
-    return picture_of_charts(charts, title, min(len(charts), COLUMNS), SERIES_REMARK) if charts else None
+    return picture_of_charts(charts, title, min(len(charts), PANELS_ABREAST), SERIES_REMARK) if charts else None
 
 
 def plane_picture(comparisons: Sequence[Comparison], across: str, up: str, title: str) -> dict | None:
@@ -97,7 +95,7 @@ def plane_picture(comparisons: Sequence[Comparison], across: str, up: str, title
         line = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour, order="at:Q")
         dots = base.mark_point(filled=True, opacity=1, size=22)
         charts.append(alt.layer(line, dots.encode(x="published_x:Q", y="published_y:Q", color=colour)))
-    return picture_of_charts(charts, title, min(len(charts), COLUMNS), PLANE_REMARK) if charts else None
+    return picture_of_charts(charts, title, min(len(charts), PANELS_ABREAST), PLANE_REMARK) if charts else None
 
 
 def colours(names: list[str]) -> alt.Color:

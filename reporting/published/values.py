@@ -184,8 +184,10 @@ def points(name: str, shared: dict, entry: dict) -> list[tuple[dict, dict]]:
     for n, at in enumerate(entry["at"]):
         point = entry | {key: content[n] for key, content in lists.items()}
         point |= {"series": entry.get("name"), "name": f"{entry.get('name')}, {along} {at}"}
-        metric = entry.get("metric", shared.get("metric"))
-        point |= {"step": at} if along == "step" else {"metric": metric.format(at=at) if is_text(metric) else metric}
+        if along == "step":
+            point["step"] = at
+        elif isinstance(metric := entry.get("metric", shared.get("metric")), str):
+            point["metric"] = metric.replace("{at}", str(at))
         found.append((shared, point))
     return found
 
