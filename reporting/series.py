@@ -17,7 +17,7 @@ PANELS_ABREAST = 3
 WIDE = 30  # times the smallest number of an axis, from which on it is logarithmic
 ROUNDING_SHARE = 1e-6  # of the largest bias; what is below is drawn there, as it has nothing but rounding
 SERIES_REMARK = "Dots: published. Lines: measured, mean over seeds; bands: two standard deviations of such a figure."
-PLANE_REMARK = "Dots: published, one for each temperature. Lines: measured, mean over seeds."
+PLANE_REMARK = "Dots: published, one for each temperature. Lines: measured, geometric mean over seeds."
 
 
 def series_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:

@@ -97,23 +97,33 @@ class Polynomial(Distances):
 
     With two categories x is 1 in the first and 0 in the second, the problem of Liu et al.; with more, weights are
     drawn from a normal distribution, the same every time, and scaled to [0, 1], that of Hooper and Shekhovtsov
-    with four. Logits start out uniform in [-0.01, 0.01].
+    with four. Theirs too is the ``integer`` embedding: category c, counted from 0, has the weight c / (C - 1). Logits
+    start out uniform in [-0.01, 0.01].
 
     References:
         | Bridging Discrete and Backpropagation: Straight-Through and Beyond (Liu et al., 2023)
         | https://arxiv.org/abs/2304.08612
-        | Generalized and Optimal Straight-Through Estimators (Hooper and Shekhovtsov, 2026), the one-hot variant
+        | Generalized and Optimal Straight-Through Estimators (Hooper and Shekhovtsov, 2026)
         | https://openreview.net/forum?id=5LZQfHUVER
 
     Arguments:
         variables, categories: Numbers K and C, the latter at least 2.
         power: 1.5, 2 or 3 in the papers; at least 1.
         target: What all x want to be.
+        embedding: ``drawn`` or ``integer``: what the weights are.
     """
 
-    def __init__(self, variables: int = 128, categories: int = 2, power: float = 2, target: float = 0.45):
+    def __init__(
+        self,
+        variables: int = 128,
+        categories: int = 2,
+        power: float = 2,
+        target: float = 0.45,
+        embedding: str = "drawn",
+    ):
         K, C = at_least(1, variables=variables), at_least(2, categories=categories)
-        weights = torch.randn(C, generator=torch.Generator().manual_seed(0))
+        drawn = one_of(("drawn", "integer"), embedding=embedding) == "drawn"
+        weights = torch.randn(C, generator=torch.Generator().manual_seed(0)) if drawn else torch.arange(C)
         weights = (weights - weights.min()) / (weights.max() - weights.min())
         super().__init__(weights, [float(target)] * K, power, 1 / K, torch.empty(K, C).uniform_(-0.01, 0.01))
 

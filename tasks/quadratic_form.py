@@ -106,7 +106,7 @@ def read_form(file: str, shapes: dict[str, tuple[int, ...]]) -> list[Tensor]:
         try:
             arrays = dict(np.load(opened, allow_pickle=False))
         except (ValueError, TypeError, EOFError, OSError) as error:
-            raise ValueError(f"file={file} is no .npz file of plain arrays: {error}") from error
+            raise ValueError(f"file={file} is no .npz file of plain arrays: {error}") from None
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape:
             found = f"one of {list(arrays[name].shape)}" if name in arrays else "none"

@@ -92,8 +92,10 @@ def deviations(run: Run) -> list[str]:
     found = experiment(run.config.get("experiment", ""))
     if found is None:
         return []
+    early = run.config.get("stop_after", "null")
     each = [
-        [f"{k}={run.config.get(k, 'absent')}" for k, v in said.items() if not same(v, run.config.get(k))]
+        [f"stop_after={early}"] * (early != "null")
+        + [f"{k}={run.config.get(k, 'absent')}" for k, v in said.items() if not same(v, run.config.get(k))]
         # An older run may lack an option that has come since.
         + [
             f"{k}={run.config[k]}"

@@ -25,6 +25,9 @@ AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 INCOMPLETE, SMALLER, NOT_RUN = "settings incomplete", "smaller budget", "not run"
 
 
+LOG_DECIMALS = 6  # of logarithms of published figures, which have as many digits or more
+
+
 @dataclass(frozen=True)
 class Comparison:
     r"""A published value and what was measured.
@@ -32,7 +35,8 @@ class Comparison:
     Attributes:
         published: The value.
         runs: Under the published settings, finished, in full; without any, those of the small budget.
-        mean, error: Of the measured figures, and its standard error; None without, or with a single run.
+        mean, error: Of the measured figures, and its standard error; None without, or with a single run. The geometric
+            mean of figures that are compared as logarithms.
         difference: Measured less published.
         in_errors: The difference over its standard deviation among runs like ours; None where that is not known.
         chance: How often a figure of runs like ours would lie as far from our mean; None where that is not known.
@@ -181,23 +185,32 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
     r"""The comparison of a published value with figures of runs."""
     if not measured:
         return Comparison(value, (), None, None, None, None, None, NOT_RUN, tuple(notes))
+    runs = tuple(run for run, _ in measured)
     found = np.array([figure for _, figure in measured])
+    if value.log and value.value > 0 and (found > 0).all():
+        logs = replace(value, log=False, value=math.log(value.value), decimals=LOG_DECIMALS, std=None, error=None)
+        of_logs = judged(logs, [(run, math.log(figure)) for run, figure in measured], notes)
+        assert of_logs.mean is not None
+        mean = math.exp(of_logs.mean)
+        return replace(of_logs, published=value, mean=mean, error=None, difference=mean - value.value)
     n, mean = len(found), float(found.mean())
     error = float(found.std(ddof=1) / math.sqrt(n)) if n > 1 and not value.exact else None
     difference = mean - value.value
-    deviation, freedom = (0.0, 0) if value.exact else expected_deviation(value, found)
     beyond = max(abs(difference) - value.rounding, 0.0)
+    if value.exact:
+        verdict = AGREES if beyond <= value.exact * abs(value.value) else DIFFERS
+        return Comparison(value, runs, mean, None, difference, None, None, verdict, tuple(notes))
+    deviation, freedom = expected_deviation(value, found)
     chance = None
     if freedom:
         chance = float(2 * scipy.stats.t.sf(beyond / deviation, freedom)) if deviation else float(beyond == 0)
         verdict = AGREES if chance >= 1 - LEVEL else DIFFERS
     else:
-        verdict = AGREES if beyond <= value.exact * abs(value.value) else DIFFERS if value.exact else UNDECIDED
-    if not freedom and not value.exact:
+        verdict = UNDECIDED if beyond else AGREES
         notes = [*notes, "one run: how much others would differ is not known"]
     return Comparison(
         value,
-        tuple(run for run, _ in measured),
+        runs,
         mean,
         error,
         difference,

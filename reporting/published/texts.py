@@ -20,7 +20,8 @@ def by_table(comparisons: list[Comparison]) -> list[tuple[str, str, list[Compari
 def cells(c: Comparison) -> list[str]:
     r"""A comparison as texts."""
     value = c.published
-    written = f"{value.value:.{value.decimals}f}" if value.decimals is not None else f"{value.value:g}"
+    as_written = value.decimals is not None and not value.exact
+    written = f"{value.value:.{value.decimals}f}" if as_written else f"{value.value:g}"
     if value.std is not None:
         written += f" ± {value.standard_error:.2g}" if value.standard_error else f" (std {value.std:g})"
     written = with_minus(written)
@@ -28,12 +29,13 @@ def cells(c: Comparison) -> list[str]:
     if c.mean is None:
         return [value.name, written, "", "0", "", "", c.verdict, notes]
     errors = "" if c.in_errors is None else with_minus(f"{c.in_errors:+.1f}")
+    digits = ".1e" if value.exact else f".{decimals_of(c.mean, c.error)}f"
     return [
         value.name,
         written,
         with_error(c.mean, c.error),
         str(len(c.runs)),
-        with_minus(f"{c.difference:+.{decimals_of(c.mean, c.error)}f}"),
+        with_minus(f"{c.difference:+{digits}}"),
         errors,
         c.verdict,
         notes,

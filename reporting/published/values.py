@@ -42,6 +42,7 @@ class Value:
         unpublished: Settings that are not published.
         remark: What became of a difference.
         exact: Share of the value within which ours agrees, where both are computed, not sampled; 0 where they are not.
+        log: Whether figures are compared as logarithms, as those that are positive and spread over magnitudes are.
         series, along, at: Of which series it is a point, along what, and where; empty and 0 for a value by itself.
     """
 
@@ -65,6 +66,7 @@ class Value:
     unpublished: tuple[str, ...] = ()
     remark: str = ""
     exact: float = 0.0
+    log: bool = False
     series: str = ""
     along: str = ""
     at: float = 0.0
@@ -229,6 +231,7 @@ KINDS = {  # of what every key is to be, in words and as a check
     **dict.fromkeys(("table", "name", "metric", "experiment", "quantity", "source", "remark"), ("a text", is_text)),
     **dict.fromkeys(("series", "along"), ("a text", is_text)),
     **dict.fromkeys(("value", "at"), ("a number", is_figure)),
+    "log": ("true or false", lambda content: isinstance(content, bool)),
     "exact": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),
     "scale": ("a number other than 0", lambda content: is_figure(content) and content != 0),
     "std": ("a number of at least 0", lambda content: is_figure(content) and content >= 0),

@@ -16,6 +16,7 @@ TASKS = {
     "generation": ["task.length=4", "task.vocabulary=3", "task.width=4"],
     "polynomial": TWO_OF_THREE,
     "quadratic": ["task.toy=kool"],
+    "quadratic_form": TWO_OF_THREE,
     "routing": ["task.experts=4", "task.router_widths=[8]"],
     "semi_supervised": ["task.widths=[8]", "task.style=3", "task.bound_samples=1"],
     "structured": [*TWO_OF_THREE, "task.layers=3", "task.bound_samples=1"],

@@ -12,23 +12,18 @@ import pytest
 import yaml
 
 import report
-from hardmax.harness.config import plain_config
 from hardmax.harness.shared import Refused
 from hardmax.reporting import reproduction
 from hardmax.reporting.chance import chance_paragraph, chance_picture
 from hardmax.reporting.published.experiments import experiment
 from hardmax.reporting.published.join import compare_with_runs, judged
 from hardmax.reporting.published.texts import cells
-from hardmax.reporting.published.values import Value, config_keys, read_published
+from hardmax.reporting.published.values import config_keys, read_published
 from hardmax.reporting.reproduction import circumstance
 from hardmax.reporting.runs import find_runs, read
-from helpers.commands import composed
+from helpers.published import losses, make_run, value
 
 HOOPER = ["experiment=hooper2026_polynomial", "task.power=2", "estimator=reinmax"]
-
-
-def value(**changes):
-    return Value(**{"table": "T", "name": "a", "value": 10.0, "metric": "test/cost", "where": {}, **changes})
 
 
 @pytest.mark.parametrize(
@@ -146,30 +141,9 @@ def test_the_difference_is_in_standard_deviations_of_what_is_expected():
 # ---------------------------------------------------------------- which runs count
 
 
-def make_run(where, *overrides, rows=(), finished=True, seed=1):
-    """A run folder with these rows of ``metrics.jsonl``."""
-    cfg = composed(*overrides, f"seed={seed}")
-    folder = where / f"run-{len(list(where.iterdir()))}"
-    folder.mkdir()
-    chosen = {key: re.search(rf"{key}=(\w+)", " ".join(overrides)) for key in ("task", "estimator")}
-    experiment = {"task": cfg.task._target_.rpartition(".")[2].lower(), "estimator": "exact"}
-    choices = {key: match[1] if match else experiment[key] for key, match in chosen.items()} | {"seed": seed}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"choices": choices, **plain_config(cfg)}))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    about = {"commit": "0123456789abcdef", "device": "a machine", "python": "3.11", "versions": {"torch": "2"}}
-    (folder / "environment.json").write_text(json.dumps(about))
-    if finished:
-        (folder / "summary.json").write_text(json.dumps({"steps": cfg.steps, "seconds": 1.0, "evaluations": 1}))
-    return folder
-
-
-def losses(*values, every=200):
-    return [{"step": every * (n + 1), "train/loss": v, "test/cost": v} for n, v in enumerate(values)]
-
-
 def beside(where, name="ReinMax", power="2"):
     (wanted,) = [v for v in read_published([]) if v.name == name and v.experiment == "hooper2026_polynomial"
-                 and v.where["task.power"] == power]  # fmt: skip
+                 and v.where["task.power"] == power and v.where["task.embedding"] == "drawn"]  # fmt: skip
     return compare_with_runs(wanted, find_runs([where]).runs)
 
 
@@ -444,7 +418,7 @@ def test_results_hold_what_was_run_and_nothing_else(tmp_path, monkeypatch, capsy
     report.main()
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| ReinMax | 0.00427 | 0.004280 ± 0.000012 | 3 | +0.000010 | +0.4 | **agrees** |" in text
-    assert "| [hooper2026_polynomial](#hooper2026_polynomial) | 3 | 2 | 1 | 9 |" in text
+    assert "| [hooper2026_polynomial](#hooper2026_polynomial) | 3 | 2 | 1 | 26 |" in text
     assert "3 runs: 10,000 steps, on a machine, torch 2, Python 3.11, commit 0123456789." in text
     own = text[text.index("## hooper2026_polynomial") : text.index("## liu2023_polynomial")]
     full, small = own.index("Runs in full"), own.index("Runs of the small budget")

@@ -43,6 +43,14 @@ def test_published_optima_of_polynomial_programming(power, optimum):
     assert float(task.objective(z)) == pytest.approx(0.55**power), "x is the first entry of z"
 
 
+def test_the_integer_embedding():
+    task = Polynomial(3, 4, embedding="integer")
+    z = torch.nn.functional.one_hot(torch.tensor([0, 1, 3]), 4).float()
+    assert float(task.objective(z)) == pytest.approx(sum((x - 0.45) ** 2 for x in (0, 1 / 3, 1)) / 3)
+    with pytest.raises(ValueError, match="embedding must be one of drawn, integer"):
+        Polynomial(embedding="int")
+
+
 @pytest.mark.parametrize(("power", "best"), [(1.5, 0.01516), (2, 0.00427)])
 def test_the_one_hot_variant_has_its_optimum_just_below_the_published_losses(power, best):
     optimum = Polynomial(categories=4, power=power).optimum()
