@@ -109,8 +109,8 @@ def test_a_series_is_summed_up_in_a_row():
 def drawn(spec):
     """The rows of data of the first chart, which all of its layers share."""
     chart = spec["concat"][0]
-    data = chart.get("data", chart["layer"][0].get("data"))
-    return data["values"] if "values" in data else spec["datasets"][data["name"]]
+    data = chart.get("data") or chart["layer"][0].get("data") or spec["data"]
+    return spec["datasets"][data["name"]] if "name" in data else data["values"]
 
 
 def test_pictures_have_published_points_and_measured_lines():
