@@ -153,6 +153,11 @@ def test_an_estimator_read_without_hydra_is_the_one_read_with_it(name):
     assert str(ours) == str(theirs)
 
 
+def test_the_page_is_that_of_its_figures():
+    docs = ROOT / "docs"
+    assert (docs / "gpu.md").read_text() == page.written(json.loads((docs / "gpu.json").read_text()))
+
+
 def test_chi_square_is_that_of_scipy():
     from scipy.stats import chisquare
 

@@ -98,10 +98,12 @@ def run_part(work: Callable[[Part], None], part: Part) -> dict:
     start = time.monotonic()
     process = FORK.Process(target=in_process, args=(work, part))
     process.start()
-    process.join(max(0.0, part.left()) + GRACE)  # parts look at the clock themselves
-    late = process.is_alive()
-    if late:
-        end(process)
+    try:
+        process.join(max(0.0, part.left()) + GRACE)  # parts look at the clock themselves
+        late = process.is_alive()
+    finally:  # also if the whole is interrupted
+        if process.exitcode != 0:
+            end(process)
     found: dict = {"lines": {}, "left_out": [], "seconds": round(time.monotonic() - start, 1)}
     if part.path.is_file():
         found |= json.loads(part.path.read_text())

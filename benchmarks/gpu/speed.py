@@ -22,7 +22,7 @@ SMALL_SHAPES = {"3 × 4": (3, 4, 5), "4 × 8": (4, 8, 5)}
 
 def steps(part: Part) -> None:
     r"""Milliseconds of an eager training step of every estimator, in turns with Gumbel-softmax by hand."""
-    turns, times = (2, 1) if part.small else (TURNS, STEPS)
+    turns, times = (2, 1) if part.device == "cpu" else (TURNS, STEPS)
     by_hand = ByHand(part.device, **part.sizes)
     seconds(by_hand.step, times, part.device)
 
@@ -47,8 +47,9 @@ def gradient_draws(part: Part) -> None:
 
     def work(name: str) -> dict:
         ours = Training(name, part.device, **part.sizes)
-        seconds(ours.step, 1 if part.small else STEPS, part.device)
-        step = seconds(ours.step, STEPS, part.device) / STEPS
+        times = 2 if part.device == "cpu" else STEPS
+        seconds(ours.step, times, part.device)
+        step = seconds(ours.step, times, part.device) / times
         problem = ours.task.problem(ours.images())
         measure(ours.task, ours.estimator, problem, 20)
         taken = seconds(lambda: measure(ours.task, ours.estimator, problem, count), 1, part.device)
