@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results test quick test-long browser lint bench certification certificates bias table
+.PHONY: help install demo compare leaderboard results gpu test quick test-long browser lint bench certification certificates bias table
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -73,6 +73,9 @@ bias: .venv/installed  ## draw bias and variance of the biased estimators: docs/
 
 bench: .venv/installed  ## print speed figures, as ratios measured in one run
 	for name in overhead estimators libraries gradients marginalisation; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+gpu:  ## certify and time everything on a GPU with the PyTorch that is installed, in 5 minutes: docs/gpu.md
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu --device cuda --to docs
 
 table: .venv/installed  ## rewrite the README's table of estimators from their classes
 	$(BIN)/python -m hardmax.estimators README.md

@@ -27,6 +27,7 @@ from .behaviour import (
 )
 from .certificate import Certificate, Outcome, certify, failures
 from .checks import OF_DRAWS, check_claims, check_expectation, runner, truths_of
+from .devices import Agreement, check_on_device
 from .expectations import DRAWS, FALSE_ALARM, MeanOfDraws, assert_close, assert_mean, z_scores
 from .limits import EXTREME, PRECISIONS, check_compiles, check_extreme_logits, check_precision, check_smallest_problem
 from .measurement import Measurement, measure_on
@@ -48,6 +49,7 @@ __all__ = [
     "PRECISIONS",
     "PROBLEMS",
     "SMALL",
+    "Agreement",
     "Certificate",
     "ContinuousNoise",
     "Failed",
@@ -74,6 +76,7 @@ __all__ = [
     "check_leading_dimensions",
     "check_many_draws_are_finite",
     "check_nested",
+    "check_on_device",
     "check_precision",
     "check_rsample",
     "check_shapes",

@@ -1,9 +1,11 @@
 r"""What estimators are held to: small problems whose expectations and gradients can be enumerated."""
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -43,6 +45,13 @@ class SmallProblem:
     def __repr__(self) -> str:
         told = [(f.name, getattr(self, f.name)) for f in fields(self)[2:] if getattr(self, f.name) != f.default]
         return f"SmallProblem({', '.join([str(self.K), str(self.C), *(f'{k}={v!r}' for k, v in told)])})"
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        r"""The same on another device, in another precision; truths are those of the original."""
+        moved = copy.copy(self)
+        moved.logits, moved.scale = self.logits.to(device, dtype), self.scale.to(device, dtype)
+        moved.parameters = [p.to(device, dtype) for p in self.parameters]
+        return moved
 
     def objective(self, parameters: list[Tensor]) -> Callable[[Tensor], Tensor]:
         r"""Costs ``[S, *lead, *batch]`` of z, with parameters ``[*lead, *1s, K, C]``."""

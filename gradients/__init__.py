@@ -4,7 +4,7 @@ from .draws import WHERE, Draws, add_draws, evaluating, frozen
 from .evaluations import Evaluations
 from .moments import BLOCKS, Moments, TrueGradient
 from .noise import noise_by_source
-from .outcomes import measure_outcomes, number_of_outcomes
+from .outcomes import measure_outcomes, outcomes_of
 from .running import RunningVariance
 from .statistics import measure
 from .streams import Stream, forked_random
@@ -27,6 +27,6 @@ __all__ = [
     "measure",
     "measure_outcomes",
     "noise_by_source",
-    "number_of_outcomes",
+    "outcomes_of",
     "truth_of",
 ]

@@ -54,13 +54,14 @@ class EnumeratedDraws:
             "independent",
         )
         C, others = logits.shape[-1], [n for i, n in enumerate(shape) if i != axis]
-        digits = math.prod(others)
-        n = torch.arange(self.outcomes, device=logits.device).unsqueeze(-1) // self.stride
-        index = n // C ** torch.arange(digits, device=logits.device) % C  # [N, digits]
+        digits, device = math.prod(others), logits.device
+        n = torch.arange(self.outcomes, device=device).unsqueeze(-1) // self.stride
+        index = n // C ** torch.arange(digits, device=device) % C  # [N, digits]
         self.stride *= C**digits
         index = index.reshape(self.outcomes, *others).movedim(0, axis)
-        log_p = logits.detach().double().log_softmax(-1).expand(*shape, C).gather(-1, index.unsqueeze(-1)).squeeze(-1)
-        self.log_weight = self.log_weight.to(log_p.device) + log_p.movedim(axis, 0).reshape(self.outcomes, -1).sum(-1)
+        log_p = logits.detach().double().log_softmax(-1).expand(*shape, C)
+        of_drawn = log_p.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+        self.log_weight += of_drawn.movedim(axis, 0).reshape(self.outcomes, -1).sum(-1).cpu()
         return index
 
 
@@ -99,18 +100,29 @@ def all_outcomes(run: RunOfDraws, batch_dims: int = 0) -> tuple[Tensor, list[Ten
         ContinuousNoise: If there is other randomness than draws of ``sampling.categorical``.
         Failed: If the draws are not independent along the leading dimension.
     """
-    count = EnumeratedDraws(batch_dims)
-    with patched(count, forbid, forbid):
-        run(1)  # also lets learned parts take their sizes
+    count = number_of_outcomes(run, batch_dims)
     twice = []
     for _ in range(2):  # noise from generators of one's own, or of other libraries, differs in the second
         with patched(EnumeratedDraws(batch_dims, COPIES), forbid, forbid), no_other_noise():
             twice.append(run(COPIES))
     if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(*twice, strict=True)):
         raise ContinuousNoise
-    outcomes = EnumeratedDraws(batch_dims, count.stride)
+    return so_many_outcomes(run, batch_dims, count)
+
+
+def number_of_outcomes(run: RunOfDraws, batch_dims: int = 0) -> int:
+    r"""How many outcomes the draws of a run have; also lets learned parts take their sizes."""
+    count = EnumeratedDraws(batch_dims)
+    with patched(count, forbid, forbid):
+        run(1)
+    return count.stride
+
+
+def so_many_outcomes(run: RunOfDraws, batch_dims: int, count: int) -> tuple[Tensor, list[Tensor]]:
+    r"""What :func:`all_outcomes` gives, for a run that is known to have ``count`` of them and no other noise."""
+    outcomes = EnumeratedDraws(batch_dims, count)
     with patched(outcomes, forbid, forbid):
-        results = run(count.stride)
+        results = run(count)
     weight = outcomes.log_weight.exp()
     require(abs(weight.sum() - 1) < 1e-10, "the probabilities of the outcomes do not sum to 1")
     return weight, results

@@ -16,7 +16,7 @@ from .truth import Truth, truth_of
 MOST_OUTCOMES = 100_000
 
 
-def number_of_outcomes(task: Task, estimator: Estimator, problem: Problem) -> int:
+def outcomes_of(task: Task, estimator: Estimator, problem: Problem) -> int:
     r"""How many outcomes the estimator's discrete draws for one example have.
 
     Raises:
@@ -50,13 +50,13 @@ def measure_outcomes(
         truth: From :func:`truth_of`; None: the exact one, where it is known.
 
     Raises:
-        ValueError: As :func:`number_of_outcomes` does.
+        ValueError: As :func:`outcomes_of` does.
     """
     if estimator.target == "bound":
         truth = None
     elif truth is None:
         truth = truth_of(task, problem)
-    N = number_of_outcomes(task, estimator, problem)
+    N = outcomes_of(task, estimator, problem)
     with evaluating(task, estimator):
         making = Draws(task, estimator, problem)
         first, second = (outcomes_once(making, N, 1) for _ in range(2))
@@ -80,7 +80,7 @@ def outcomes_once(making: Draws, N: int, R: int) -> tuple[Tensor, tuple[Tensor, 
     draws = EnumeratedDraws(1, N * R)
     with patched(draws):
         found = making.make(N * R)
-    return draws.log_weight[:N].exp(), tuple(g.reshape(R, N, -1) for g in found)
+    return draws.log_weight[:N].exp().to(found[0].device), tuple(g.reshape(R, N, -1) for g in found)
 
 
 def over_outcomes(weight: Tensor, g: Tensor, truth: Tensor | None) -> dict[str, Tensor]:

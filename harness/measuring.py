@@ -26,7 +26,7 @@ from hardmax.gradients import (
     measure,
     measure_outcomes,
     noise_by_source,
-    number_of_outcomes,
+    outcomes_of,
     truth_of,
 )
 from hardmax.tasks.base import Problem, Task
@@ -108,7 +108,7 @@ def nest_and_try(task: Task, estimator: Estimator, batch: Tensor) -> None:
 def check_outcomes(task: Task, estimator: Estimator, batch: Tensor) -> None:
     r"""Raises Refused if the outcomes of an estimator's discrete draws cannot be enumerated."""
     try:
-        number_of_outcomes(task, estimator, task.problem(batch))
+        outcomes_of(task, estimator, task.problem(batch))
     except (ValueError, AssertionError) as error:
         raise Refused(f"measure.outcomes=true: {error}") from error
 

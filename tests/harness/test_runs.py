@@ -24,6 +24,8 @@ from hardmax.harness.state import State
 from hardmax.harness.train import train
 from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, folders, rows_of, sampled_kl, started
 
+WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
 # ---------------------------------------------------------------- training
 
 
@@ -89,10 +91,11 @@ def test_a_compiled_run_is_the_same_within_rounding(estimator):
 
 
 @pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
-def test_a_restored_state_continues_bit_for_bit(estimator):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=WITH_CUDA)])
+def test_a_restored_state_continues_bit_for_bit(estimator, device):
     choice = [f"estimator={estimator}", "steps=30", "batch_size=300", "measure.every=7", "measure.draws=3", *SMALL]
     choice += ["measure.running_decay=0.99", "measure.rivals=[relax,reinforce]", "measure.rival_steps=2"]
-    whole, cfg = started(*choice)
+    whole, cfg = started(*choice, device=device)
     rows = []
     expected = train(whole, cfg, lambda step, row, seconds: rows.append((step, row)))
 
@@ -103,12 +106,12 @@ def test_a_restored_state_continues_bit_for_bit(estimator):
         if step == 14:
             raise Stopped
 
-    first, _ = started(*choice)
+    first, _ = started(*choice, device=device)
     with pytest.raises(Stopped):
         train(first, cfg, stop_at_14)
     saved = first.state_dict()
     torch.manual_seed(99)
-    second, _ = started(*choice)
+    second, _ = started(*choice, device=device)
     second.load_state_dict(saved)
     again = []
     assert train(second, cfg, lambda step, row, seconds: again.append((step, row))) == expected

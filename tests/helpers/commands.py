@@ -25,14 +25,14 @@ def composed(*overrides):
         return hydra.compose("config", [*overrides])
 
 
-def started(*overrides):
+def started(*overrides, device="cpu"):
     options.register()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(app.CONFIGS), version_base="1.3"):
         cfg = hydra.compose("config", [*overrides])
         torch.manual_seed(cfg.seed)
         task, estimator = build(cfg, "task", "task"), build(cfg, "estimator", "estimator")
-        return prepare(cfg, task, estimator, torch.device("cpu"), *reference_and_rivals(cfg)), cfg
+        return prepare(cfg, task, estimator, torch.device(device), *reference_and_rivals(cfg)), cfg
 
 
 def rows_of(folder):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hardmax.estimators import MVE, ZGR, Exact, GumbelRao, Reinforce, ReinMax, StochasticStraightThrough
-from hardmax.gradients import measure, measure_outcomes, number_of_outcomes, truth_of
+from hardmax.gradients import measure, measure_outcomes, outcomes_of, truth_of
 from hardmax.tasks.quadratic_form import QuadraticForm
 from helpers.commands import folders, rows_of
 
@@ -119,11 +119,11 @@ def test_the_noise_of_repeated_outcomes_is_debiased():
 
 def test_too_many_outcomes_are_refused():
     task = QuadraticForm(2, 3)
-    assert number_of_outcomes(task, Reinforce(samples=2), task.problem(ONE)) == 3**4
+    assert outcomes_of(task, Reinforce(samples=2), task.problem(ONE)) == 3**4
     with pytest.raises(ValueError, match="batch_size=1"):
-        number_of_outcomes(task, Reinforce(), task.problem(torch.zeros(2)))
+        outcomes_of(task, Reinforce(), task.problem(torch.zeros(2)))
     with pytest.raises(ValueError, match=r"Reinforce has 3.49e\+09 outcomes, at most 100,000 are"):
-        number_of_outcomes(QuadraticForm(20, 3), Reinforce(samples=1), QuadraticForm(20, 3).problem(ONE))
+        outcomes_of(QuadraticForm(20, 3), Reinforce(samples=1), QuadraticForm(20, 3).problem(ONE))
 
 
 def test_an_axis_of_temperatures_in_a_run(command, tmp_path):
