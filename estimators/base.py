@@ -194,6 +194,7 @@ class RunningMean(nn.Module):
         size: Shape of the mean.
     """
 
+    sum: Tensor
     total: Tensor
     weight: Tensor
 
@@ -201,7 +202,7 @@ class RunningMean(nn.Module):
         super().__init__()
         self.decay = fraction(decay=decay)
         self.pending = 0  # number of what has been noted since the last optimiser step
-        self.sum: Tensor | float = 0.0  # of that
+        self.register_buffer("sum", torch.zeros(size, dtype=torch.float64), persistent=False)  # of that
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
@@ -223,9 +224,9 @@ class RunningMean(nn.Module):
     def advance(self) -> None:
         r"""Moves the mean by the average of what was noted, if anything was."""
         if self.pending:
-            self.total.lerp_(torch.as_tensor(self.sum / self.pending), 1 - self.decay)
+            self.total.lerp_((self.sum / self.pending).to(self.total.dtype), 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            self.pending, self.sum = 0, 0.0
+            self.pending, self.sum = 0, torch.zeros_like(self.sum)
 
 
 def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:

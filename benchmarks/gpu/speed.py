@@ -79,6 +79,7 @@ def peak(work: Callable[[], object], device: str) -> dict:
     r"""Bytes at most that the work takes, and seconds, even if it is stopped; on a processor nobody counts bytes."""
     found: dict = {"peak": None}
     if device != "cpu":
+        torch.cuda.init()  # which only the first allocation does otherwise
         if torch.cuda.memory_allocated(device):
             gc.collect()  # of the line before
         torch.cuda.empty_cache()

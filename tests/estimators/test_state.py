@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from hardmax.estimators import MVE, NVIL, GumbelRao, GumbelSoftmax, Reinforce, Relax, Rodeo, SlopeAnnealed, base
+from hardmax.estimators.base import RunningMean
 from hardmax.paths import CONFIGS
 
 NAMES = sorted(path.stem for path in (CONFIGS / "estimator").glob("*.yaml"))
@@ -147,3 +148,18 @@ def test_what_was_noted_between_steps_counts_by_its_mean():
             estimator(torch.zeros(1, 3, requires_grad=True), lambda z, cost=cost: torch.full(z.shape[:-2], cost))
         estimator.advance()
     assert float(estimator.running()) == pytest.approx((3.0 + 2 * 5.0) / 3)
+
+
+def test_what_is_noted_before_a_move_goes_along():
+    mean = RunningMean(0.5)
+    mean.note(torch.tensor(3.0))
+    assert mean.to("meta").sum.device.type == "meta"
+    mean = RunningMean(0.5, (2,))
+    for value in (1.0, 3.0):
+        mean.note(torch.full((2,), value))
+    mean.advance()
+    mean.note(torch.full((2,), 8.0))
+    mean.advance()
+    assert mean().tolist() == pytest.approx([6.0, 6.0]), "2 with weight 0.25, 8 with 0.5"
+    assert mean.sum.tolist() == [0, 0]
+    assert not any("sum" in key for key in mean.state_dict()), "a checkpoint lies between two steps"
