@@ -240,11 +240,12 @@ def texts_in(node: object) -> Iterator[str]:
 
 
 def versions() -> dict:
-    r"""Versions of Python and of the packages that figures depend on."""
-    return {
-        "python": platform.python_version(),
-        "versions": {"hardmax": __version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
-    }
+    r"""Versions of Python and of the packages that figures depend on, as far as they are there."""
+    found = {"hardmax": __version__}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return {"python": platform.python_version(), "versions": found}
 
 
 def changed_since(folder: Path, code: dict[str, str]) -> str:
