@@ -34,7 +34,7 @@ from .published.join import (
 from .published.texts import HEADS, by_table, cells
 from .published.values import FACTS, entries, read_published
 from .runs import POINTS, Run, find_runs, said_by
-from .series import plane_picture, series_picture, series_rows
+from .series import plane_picture, series_not_run, series_picture, series_rows
 from .settings import column_title
 from .words import Words, words
 
@@ -157,8 +157,10 @@ def tables(comparisons: list[Comparison]) -> Iterator[str]:
             rows.append([*figures, EMPHASIS[verdict].format(verdict), markdown.plain_text(notes), keys_of(c.runs)])
         if rows:
             yield without_empty([*HEADS, "runs"], rows)
-        if along := series_rows([c for c in group if c.published.series]):
-            yield without_empty(list(along[0]), [list(row.values()) for row in along])
+        along = [c for c in group if c.published.series]
+        if shown := series_rows(along):
+            yield without_empty(list(shown[0]), [list(row.values()) for row in shown])
+        yield from filter(None, [series_not_run(along)])
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.unpublished)):
             yield f"Not published: {', '.join(unknown)}.\n"
 

@@ -21,11 +21,25 @@ PLANE_REMARK = "Dots: published, one for each temperature. Lines: measured, geom
 
 
 def series_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
-    r"""A row for each series of a table: how many of its figures agree, and how far ours are from theirs at most."""
-    by_series = defaultdict(list)
+    r"""A row for each series of a table with runs: how many of its figures agree, and how far ours are from theirs."""
+    return [one_series(found) for found in by_series(comparisons).values() if has_runs(found)]
+
+
+def by_series(comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    found = defaultdict(list)
     for c in comparisons:
-        by_series[c.published.series].append(c)
-    return [one_series(found) for found in by_series.values()]
+        found[c.published.series].append(c)
+    return found
+
+
+def has_runs(comparisons: Sequence[Comparison]) -> bool:
+    return any(c.mean is not None for c in comparisons)
+
+
+def series_not_run(comparisons: Sequence[Comparison]) -> str:
+    r"""A sentence that names the series of a table of which nothing was run; empty if there are none."""
+    missing = [f"{name} ({len(found)})" for name, found in by_series(comparisons).items() if not has_runs(found)]
+    return f"Series of which nothing was run, and their numbers of figures: {', '.join(missing)}.\n" if missing else ""
 
 
 def one_series(found: list[Comparison]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from hardmax.reporting.published.experiments import was_run_as_published
 from hardmax.reporting.published.join import judged
 from hardmax.reporting.published.values import Value, read_published
 from hardmax.reporting.runs import Run, find_runs
-from hardmax.reporting.series import plane_picture, series_picture, series_rows
+from hardmax.reporting.series import plane_picture, series_not_run, series_picture, series_rows
 from helpers.published import losses, make_run, value
 
 SERIES = """
@@ -104,6 +104,10 @@ def test_a_series_is_summed_up_in_a_row():
     assert first["middle difference"] == "51 %", "the median of 1 % and 101 %"
     assert first["runs"] == "0-key, 1-key, 2-key"
     assert second["other verdicts"] == "1 undecided"
+    assert series_not_run(found) == ""
+    lost = [compared("lost", at, 1.0, []) for at in (1, 2)]
+    assert series_rows(lost) == []
+    assert "nothing was run, and their numbers of figures: lost (2)." in series_not_run(found + lost)
 
 
 def drawn(spec):
