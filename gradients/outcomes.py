@@ -3,14 +3,14 @@ r"""Statistics of an estimator's gradients over every outcome of its discrete dr
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardmax.estimators.base import Estimator
 from hardmax.tasks.base import Problem, Task
 
-from .draws import Draws, evaluating, places
+from .draws import WHERE, Draws, evaluating, places
 from .enumeration import EnumeratedDraws, patched
-from .moments import finite_or_none, squared
+from .moments import dead_share_, finite_or_none, squared
 from .truth import Truth, truth_of
 
 MOST_OUTCOMES = 100_000
@@ -64,15 +64,18 @@ def measure_outcomes(
         most = max(1, making.at_most() // N)
         parts = [min(most, repetitions - start) for start in range(0, repetitions, most)] if noisy else [1]
         made = [outcomes_once(making, N, R) for R in parts]
-    weight = made[0][0]
+    calls = N * (sum(parts) + 2)
+    rows, differentiated = making.cost.rows / calls, making.cost.differentiated / calls
+    weight, by_place = made[0][0], dict(zip(WHERE, zip(*(g for _, g in made), strict=True), strict=True))
     found: dict[str, float | None] = {}
-    for where, *copies in zip(places(task), *(g for _, g in made), strict=False):
-        of_one = over_outcomes(weight, torch.cat(copies).double(), None if truth is None else truth[where].mean[0, 0])
+    for where in places(task):
+        g = torch.cat(by_place[where]).double()
+        of_one = over_outcomes(weight, g, None if truth is None else truth[where].mean[0, 0])
+        of_one["work_variance"] = of_one["variance"] * rows
         found |= {f"{where}/{name}": finite_or_none(x) for name, x in of_one.items()}
-    R = repetitions if noisy else 1
-    calls = making.cost.rows / (N * (sum(parts) + 2)), making.cost.differentiated / (N * (sum(parts) + 2))
     known = {} if truth is None else {f"truth/{truth['encoder'].name}": truth["encoder"].draws}
-    return found | {"draws": N * R, **known, "evaluations": calls[0], "objective_gradients": calls[1]}
+    draws = N * (repetitions if noisy else 1)
+    return found | {"draws": draws, **known, "evaluations": rows, "objective_gradients": differentiated}
 
 
 def outcomes_once(making: Draws, N: int, R: int) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -102,6 +105,7 @@ def over_outcomes(weight: Tensor, g: Tensor, truth: Tensor | None) -> dict[str, 
         "rms_norm": (square - noise + variance).sqrt(),
         "variance": variance,
         "variance_mean": variance / g.shape[-1],
+        "dead_per_draw": weight @ dead_share_(g.abs()).mean(0),
         "snr": (square - noise).clamp(min=0) / variance.masked_fill(variance == 0, math.nan),
     }
     if truth is not None:
@@ -112,6 +116,7 @@ def over_outcomes(weight: Tensor, g: Tensor, truth: Tensor | None) -> dict[str, 
             "bias2": bias2,
             "relative_bias": bias2.sign() * (bias2.abs() / size).sqrt(),
             "mse": bias2 + variance,
+            "cosine": weight @ nn.functional.cosine_similarity(g, truth, dim=-1, eps=0.0).nan_to_num(0.0).mean(0),
             "cosine_mean": (mean * truth).sum() / (square * size).sqrt(),
             "rescaled_bias2": squared(factor * mean - truth),
             "rescaled_variance": factor.square() * variance,

@@ -12,7 +12,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from hardmax.estimators.base import Estimator
@@ -73,11 +73,20 @@ def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[st
 
 
 def each_setting(entry: str | dict) -> list[str | dict]:
-    r"""An entry of ``measure.rivals`` for each combination of the values that its options list."""
+    r"""An entry of ``measure.rivals`` for each combination of the values that its options list.
+
+    An option whose default is a list lists values where each is a list.
+    """
     if isinstance(entry, str):
         return [entry]
     ((name, settings),) = entry.items()
-    values = [value if isinstance(value, list) else [value] for value in settings.values()]
+    values = []
+    for key, value in settings.items():
+        several = isinstance(value, list)
+        if several and not all(isinstance(each, list) for each in value):
+            default = with_overrides(GlobalHydra.instance().config_loader(), f"estimator={name}").estimator.get(key)
+            several = not OmegaConf.is_list(default)
+        values.append(value if several else [value])
     return [{name: dict(zip(settings, chosen, strict=True))} for chosen in itertools.product(*values)]
 
 

@@ -14,7 +14,7 @@ from .numbers import with_error, with_minus
 from .published.join import AGREES, DIFFERS, Comparison
 
 PANELS_ABREAST = 3
-WIDE = 30  # times the smallest number of an axis, from which on it is logarithmic
+WIDE = 4  # times the smallest number of an axis, from which on it is logarithmic
 ROUNDING_SHARE = 1e-6  # of the largest bias; what is below is drawn there, as it has nothing but rounding
 SERIES_REMARK = "Dots: published. Lines: measured, mean over seeds; bands: two standard deviations of such a figure."
 PLANE_REMARK = "Dots: published, one for each temperature. Lines: measured, geometric mean over seeds."
@@ -131,7 +131,7 @@ def point_row(c: Comparison) -> dict:
 
 
 def scale_of(rows: list[dict], name: str) -> alt.Scale:
-    r"""Of an axis: logarithmic where numbers are positive and span more than a factor of 30."""
+    r"""Of an axis: logarithmic where numbers are positive and span more than a factor of 4."""
     found = [row[name] for row in rows]
     wide = min(found) > 0 and max(found) > WIDE * min(found)
     return alt.Scale(type="log", nice=False) if wide else alt.Scale(zero=False)

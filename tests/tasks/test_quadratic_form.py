@@ -96,11 +96,12 @@ def test_outcomes_are_what_many_draws_tend_to():
         exact = measure_outcomes(task, estimator, problem, 3000)
         drawn = measure(task, estimator, problem, 20_000)
         for where in ("logits", "encoder"):
-            for name in ("norm", "variance", "bias2", "mse", "cosine_mean", "snr"):
+            for name in ("norm", "variance", "work_variance", "bias2", "mse", "cosine", "cosine_mean", "snr"):
                 key, error = f"{where}/{name}", drawn[f"{where}/{name}_error"]
                 slack = 1.5 if isinstance(estimator, GumbelRao) else 1.0
                 assert abs(exact[key] - drawn[key]) < 5 * slack * error + 1e-6, (type(estimator).__name__, key)
         assert exact["evaluations"] == drawn["evaluations"]
+        assert abs(exact["logits/dead_per_draw"] - drawn["logits/dead_per_draw"]) < 0.02
         assert exact["truth/exact"] == 0
 
 
@@ -127,13 +128,15 @@ def test_too_many_outcomes_are_refused():
 
 
 def test_an_axis_of_temperatures_in_a_run(command, tmp_path):
-    rivals = "measure.rivals=[zgr,{mve:{tau:[0.5,2.0]}},{gumbel_rao:{noises:[1,2],temperature:[0.5]}}]"
+    axes = "{mve:{tau:[0.5,2.0]}},{gumbel_rao:{noises:[1,2],temperature:[0.5]}}"
+    rivals = f"measure.rivals=[zgr,{axes},{{nvil:{{widths:[4,3]}}}},{{nvil:{{widths:[[],[5]]}}}}]"
     of_run = ["task=quadratic_form", "steps=1", "measure.every=1", "measure.draws=2", "measure.outcomes=true", rivals]
     code, _, err = command(*of_run, "batch_size=1", "estimator=stochastic_straight_through")
     assert code == 0, err
     (folder,) = folders(tmp_path)
     names = {key.split("/")[2] for key in rows_of(folder)[0] if key.startswith("gradient/rivals/")}
     axis = {f"gumbel_rao(noises={n},temperature=0.5)" for n in (1, 2)}
+    axis |= {f"nvil(widths=[{widths}])" for widths in ("4, 3", "", "5")}  # a list of lists, as one is its default
     assert names == {"zgr", "mve(tau=0.5)", "mve(tau=2.0)", *axis}
     code, _, err = command(*of_run, "batch_size=2", "fresh=true")
     assert code == 2
