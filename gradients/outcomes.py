@@ -9,24 +9,30 @@ from hardmax.estimators.base import Estimator
 from hardmax.tasks.base import Problem, Task
 
 from .draws import WHERE, Draws, evaluating, places
-from .enumeration import EnumeratedDraws, patched
+from .enumeration import EnumeratedDraws, patched, require
 from .moments import dead_share_, finite_or_none, squared
 from .truth import Truth, truth_of
 
 MOST_OUTCOMES = 100_000
+ROUNDING_OF_WEIGHTS = 1e-6  # of probabilities that add up to 1, where logits are in single precision
 
 
 def outcomes_of(task: Task, estimator: Estimator, problem: Problem) -> int:
     r"""How many outcomes the estimator's discrete draws for one example have.
 
     Raises:
-        ValueError: If there is more than one example, or there are more than 100,000 outcomes.
+        ValueError: If there is more than one example, there are more than 100,000 outcomes, or the encoder's parameters
+            reach the cost otherwise than through the logits, so that every draw needs a backward pass of its own.
     """
     if (examples := problem.logits.shape[:-2].numel()) > 1:
         raise ValueError(f"outcomes are those of one example, and a batch of {examples} has them jointly: batch_size=1")
     count = EnumeratedDraws(1)
-    with evaluating(task, estimator), patched(count):
-        Draws(task, estimator, problem).make(1)
+    with evaluating(task, estimator):
+        making = Draws(task, estimator, problem)
+        if making.direct_parameters:
+            raise ValueError("the objective itself depends on the encoder's parameters")
+        with patched(count):
+            making.make(1)
     if count.stride > MOST_OUTCOMES:
         raise ValueError(f"{type(estimator).__name__} has {count.stride:.3g} outcomes, at most {MOST_OUTCOMES:,} are")
     return count.stride
@@ -83,6 +89,7 @@ def outcomes_once(making: Draws, N: int, R: int) -> tuple[Tensor, tuple[Tensor, 
     draws = EnumeratedDraws(1, N * R)
     with patched(draws):
         found = making.make(N * R)
+    require(abs(draws.log_weight.exp().sum() / R - 1) < ROUNDING_OF_WEIGHTS, "not all outcomes are enumerated")
     return draws.log_weight[:N].exp().to(found[0].device), tuple(g.reshape(R, N, -1) for g in found)
 
 

@@ -7,7 +7,7 @@ import torch
 from hardmax.estimators import MVE, ZGR, Exact, GumbelRao, Reinforce, ReinMax, StochasticStraightThrough
 from hardmax.gradients import measure, measure_outcomes, outcomes_of, truth_of
 from hardmax.tasks.quadratic_form import QuadraticForm
-from helpers.commands import folders, rows_of
+from helpers.commands import folders, rows_of, started
 
 ONE = torch.zeros(1, dtype=torch.long)
 
@@ -116,6 +116,19 @@ def test_the_noise_of_repeated_outcomes_is_debiased():
     for name in ("bias2", "variance"):
         found = torch.tensor([each[f"logits/{name}"] for each in few])
         assert abs(found.mean() - reference[f"logits/{name}"]) < 4 * found.std() / 20, name
+
+
+def test_outcomes_of_several_layers_are_joint_ones():
+    sizes = ["task.variables=1", "task.categories=3", "task.encoder_widths=[4]", "task.decoder_widths=[4]"]
+    state, _ = started("estimator=reinforce", "task=dvae", "task.layers=2", *sizes, "batch_size=1")
+    problem = state.task.problem(state.measuring.batch)
+    found = measure_outcomes(state.task, state.estimator, problem, 2)
+    assert found["draws"] == 9
+    for where in ("logits", "encoder"):
+        assert found[f"{where}/bias2"] < 1e-6 * found[f"{where}/true_norm"] ** 2, "REINFORCE has none"
+    state, _ = started("estimator=reinforce", "task=generation", "task.length=2", "batch_size=1")
+    with pytest.raises(ValueError, match="the objective itself depends on the encoder's parameters"):
+        outcomes_of(state.task, state.estimator, state.task.problem(state.measuring.batch))
 
 
 def test_too_many_outcomes_are_refused():
