@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hardmax.harness import app, options
 from hardmax.harness.config import build
 from hardmax.harness.measuring import reference_and_rivals
-from hardmax.harness.train import prepare
+from hardmax.harness.train import prepare, train
 from hardmax.paths import ROOT
 
 ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
@@ -60,3 +60,14 @@ class Reads(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         self.found += [name for name in self.READS if function.__name__.split(".")[0] == name]
         return function(*arguments, **(keywords or {}))
+
+
+def assert_no_reads_between_rows(state, cfg):
+    """Trains a state that has just begun, and counts: as many reads in two steps and a row as in four and a row."""
+    state.task.evaluate = lambda split: {}
+    counts = []
+    for cfg.steps in (1, 3, 7):
+        with Reads() as reads:
+            train(state, cfg, lambda *_: None)
+        counts.append(len(reads.found))
+    assert counts[1] == counts[2], f"{counts[2] - counts[1]} reads in two more steps: {reads.found}"

@@ -1,4 +1,4 @@
-"""A process that has everything imported, and starts run.py by forking, which spares each run the imports.
+"""A process that has everything imported, and starts scripts by forking, which spares each of them the imports.
 
 A request on the socket has what a run begins with, and where its output and errors go. Beside each run there is a
 process that waits for it, and tells the run's id and then its exit code. The run is in a session of its own, and begins
@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import resource
 import runpy
 import socket
 import sys
@@ -54,5 +55,8 @@ if __name__ == "__main__":
         os.chdir(begun["where"])
         os.environ.clear()
         os.environ.update(begun["environment"])
-        sys.argv = [str(ROOT / "run.py"), *begun["arguments"]]
+        sys.argv = [begun["script"], *begun["arguments"]]
+        sys.path[0] = os.path.dirname(begun["script"])
+        if begun["most"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (begun["most"], begun["most"]))
         runpy.run_path(sys.argv[0], run_name="__main__")
