@@ -158,7 +158,7 @@ def test_the_folder_of_a_run_is_deleted(command, tmp_path, monkeypatch, when):
     assert command(*TINY)[0] == 0
 
 
-THREE_RUNS = ["seed=1,2,3", "steps=2000", "checkpoint_every=60"]
+THREE_RUNS = ["seed=1,2,3", "steps=700", "checkpoint_every=60"]
 
 
 @pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["serial", "joblib"])

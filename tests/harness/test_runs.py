@@ -24,7 +24,6 @@ from hardmax.harness.state import State
 from hardmax.harness.train import train
 from helpers.commands import (
     ESTIMATORS,
-    ROOT,
     SHORT,
     SMALL,
     assert_no_reads_between_rows,
@@ -663,9 +662,9 @@ def test_tracebacks_on_request(command):
 
 
 def test_a_sweep_side_by_side_and_its_report(tmp_path):
-    script = [sys.executable, ROOT / "run.py", "-m", "estimator=softmax,reinforce", "seed=1,2", *SHORT]
-    done = subprocess.run([*script, "hydra/launcher=joblib"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    sweep = ["-m", "estimator=softmax,reinforce", "seed=1,2", *SHORT, "hydra/launcher=joblib"]
+    code, _, err = finish_forked(*sweep, where=tmp_path)
+    assert code == 0, err
     assert len(folders(tmp_path)) == 4
     torn = folders(tmp_path)[0]
     shutil.copytree(torn, tmp_path / "output/unfinished", symlinks=True)
