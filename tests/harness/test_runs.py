@@ -32,6 +32,7 @@ from helpers.commands import (
     rows_of,
     sampled_kl,
     started,
+    started_with,
 )
 from helpers.processes import Forked, finish_forked
 
@@ -46,7 +47,7 @@ def test_every_estimator_trains_every_task(estimator, task):
     if task != "toy":
         setting = ["steps=40", "task.bound_samples=5", "batch_size=50", "optimizer.lr=0.01"]
     setting += sampled_kl(estimator, task)
-    state, cfg = started(f"estimator={estimator}", f"task={task}", "measure.draws=5", *sizes, *setting)
+    state, cfg = started_with(estimator, f"task={task}", "measure.draws=5", *sizes, *setting)
     rows = []
     train(state, cfg, lambda step, row, seconds: rows.append(row))
     numbers = [v for row in rows for v in row.values() if v is not None]
@@ -65,7 +66,7 @@ def test_every_estimator_trains_every_task(estimator, task):
 def test_no_value_is_read_between_rows(estimator, task):
     """On a GPU every read waits for all that was queued."""
     few = ["task.variables=2", "task.categories=3", "log_every=100", "measure.every=0", "measure.running_decay=0.999"]
-    state, cfg = started(f"estimator={estimator}", f"task={task}", *few, *sampled_kl(estimator, task))
+    state, cfg = started_with(estimator, f"task={task}", *few, *sampled_kl(estimator, task))
     assert_no_reads_between_rows(state, cfg)
 
 

@@ -1,5 +1,6 @@
 """Runs and their configs within the test's process, and what their folders hold."""
 
+import functools
 import json
 
 import hydra
@@ -12,6 +13,7 @@ from hardmax.harness.config import build
 from hardmax.harness.measuring import reference_and_rivals
 from hardmax.harness.train import prepare, train
 from hardmax.paths import ROOT
+from helpers import cases
 
 ESTIMATORS = sorted(p.stem for p in (ROOT / "configs/estimator").glob("*.yaml"))
 SMALL = ["task.variables=2", "task.categories=3", "task.encoder_widths=[16]", "task.decoder_widths=[16]"]
@@ -33,6 +35,17 @@ def started(*overrides):
         torch.manual_seed(cfg.seed)
         task, estimator = build(cfg, "task", "task"), build(cfg, "estimator", "estimator")
         return prepare(cfg, task, estimator, torch.device("cpu"), *reference_and_rivals(cfg)), cfg
+
+
+composed_once = functools.cache(composed)
+
+
+def started_with(estimator, *overrides):
+    """As ``started``, of the estimator with its own settings; all else is composed once for all estimators."""
+    cfg = composed_once(*overrides)
+    torch.manual_seed(cfg.seed)
+    state = prepare(cfg, build(cfg, "task", "task"), cases.build((estimator, {})), torch.device("cpu"))
+    return state, cfg.copy()
 
 
 def rows_of(folder):
