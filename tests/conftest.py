@@ -1,5 +1,6 @@
 import contextlib
 import functools
+import gc
 import os
 import shutil
 import sys
@@ -29,6 +30,13 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if (seeds := metafunc.config.getoption("seeds")) > 1:
         metafunc.parametrize("seeded", range(seeds), indirect=True)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays, and need not be searched for garbage; nor is there much to find in the rest."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture(autouse=True)
@@ -117,10 +125,16 @@ def surroundings(tmp_path):
     return to
 
 
+@pytest.fixture(scope="session")
+def undamaged(tmp_path_factory):
+    """Where the runs are whose copies ``cases`` damages: each is made once."""
+    return tmp_path_factory.mktemp("undamaged")
+
+
 @pytest.fixture
-def cases(command, tmp_path, monkeypatch):
+def cases(command, undamaged, tmp_path, monkeypatch):
     """Runs the same command on a damaged copy of a run that ``finished``, ``failed`` or was ``interrupted``."""
-    log, save = tracking.Tracker.log, State.save
+    log, save, dying = tracking.Tracker.log, State.save, []
 
     def dies(tracker, step, *rest):
         log(tracker, step, *rest)
@@ -133,21 +147,22 @@ def cases(command, tmp_path, monkeypatch):
             broken.setattr(State, "save", lambda state, *to: save(state, *to) if state.step <= LAST_SAVED else None)
             if kind == "failed":
                 dying.append(ArithmeticError("a cost"))
-                assert command(*TINY, f"output={tmp_path / kind}")[0] == 1
+                assert command(*TINY, f"output={undamaged / kind}")[0] == 1
             else:
                 dying.append(KeyboardInterrupt())
-                assert command(*TINY, f"output={tmp_path / kind}")[0] == 130
+                assert command(*TINY, f"output={undamaged / kind}")[0] == 130
 
-    assert command(*TINY, f"output={tmp_path / 'finished'}")[0] == 0
-    rows, dying = (folders(tmp_path / "finished")[0] / "metrics.jsonl").read_bytes(), []
+    if not (undamaged / "finished").exists():
+        assert command(*TINY, f"output={undamaged / 'finished'}")[0] == 0
+    rows = (folders(undamaged / "finished")[0] / "metrics.jsonl").read_bytes()
 
     def again(kind, damage):
         """The exit code, and what was said, of the same command on a copy of the run that is damaged first."""
-        if not (tmp_path / kind).exists():
+        if not (undamaged / kind).exists():
             make(kind)
         output = tmp_path / "damaged"
         shutil.rmtree(output, ignore_errors=True)
-        shutil.copytree(tmp_path / kind, output)
+        shutil.copytree(undamaged / kind, output)
         (folder,) = folders(output)
         damage(folder)
         before = {p.name: p.read_bytes() for p in folder.glob("*.jsonl")}

@@ -2,16 +2,14 @@
 
 import doctest
 import importlib
-import os
 import pkgutil
 import re
-import subprocess
-import sys
 
 import pytest
 
 import hardmax
 from helpers.commands import ROOT
+from helpers.processes import finish_forked
 
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -20,10 +18,9 @@ ROOMS = ("hardmax", "estimators", "gradients", "tasks", "certification")
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_runs(script, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    code, out, err = finish_forked(where=tmp_path, script=script)
+    assert code == 0, err
+    assert out
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.strip().splitlines()[-1][:40])

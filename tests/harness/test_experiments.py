@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from hardmax.harness.config import build, check, key_of, plain_config
 from hardmax.tasks.data import sets
 from helpers.commands import ROOT, composed, folders, rows_of
+from helpers.processes import JOBLIB, finish_forked
 from hydra_plugins.hardmax_rows import jobs
 
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"))
@@ -188,12 +189,9 @@ def test_every_row_is_checked_before_the_first_job(mine, command, tmp_path, recw
     assert not folders(tmp_path)
 
 
-def test_rows_run_side_by_side(mine, command, tmp_path):
-    one, side_by_side = (
-        ["estimator=reinforce", "estimator.samples=1"],
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-    )
-    code, _, err = command(*RUN_MINE, *one, *side_by_side)
+def test_rows_run_side_by_side(mine, tmp_path):
+    one = ["estimator=reinforce", "estimator.samples=1"]
+    code, _, err = finish_forked(*RUN_MINE, *one, *JOBLIB, where=tmp_path)
     assert code == 0, err
     assert settings_of(tmp_path) == [("reinforce", 1, 0.1, 1), ("reinforce", 1, 0.1, 2)]
 

@@ -1,11 +1,8 @@
 """Damaged files, full disks and deleted folders: a run goes on to the same bytes, or says in one line what is lost."""
 
 import errno
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,9 +10,9 @@ import torch
 
 from hardmax.harness import state as state_module
 from hardmax.harness import tracking
-from helpers.commands import ROOT, SMALL, folders, started
+from helpers.commands import SMALL, folders, started
 from helpers.damage import TINY, cut
-from helpers.processes import JOBLIB, Forked
+from helpers.processes import JOBLIB, Forked, finish_forked
 
 LOST = "it cannot go on, and fresh=true begins anew"
 
@@ -46,9 +43,10 @@ def test_a_file_that_was_cut_off(cases, kind, name, length, text):
     assert (code == 0) == (text in ("", "the one before it is taken"))
 
 
-def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(cases, command, tmp_path, monkeypatch):
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(cases, undamaged, command, tmp_path, monkeypatch):
     """The run goes on from the one before, and the disk is full when it saves the next."""
     cases("interrupted", lambda folder: None)
+    shutil.copytree(undamaged / "interrupted", tmp_path / "interrupted")
     (folder,) = folders(tmp_path / "interrupted")
     cut("state.pt", 0.5)(folder)
     good = (folder / "state.before.pt").read_bytes()
@@ -98,27 +96,20 @@ def test_measuring_a_damaged_run_is_refused(cases, measured, name, length):
 # ---------------------------------------------------------------- no room, no folder
 
 
-def limited(*arguments, where, most):
-    """The command, in a process whose files may have ``most`` bytes each, as on a disk that fills up."""
-    script = [sys.executable, str(ROOT / "run.py"), *arguments]
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    return subprocess.run(script, cwd=where, capture_output=True, text=True, preexec_fn=limit, timeout=300)
-
-
 @pytest.mark.parametrize(
     ("file", "most", "options"),
     [
         ("state.pt", 10_000, ["checkpoint_every=0"]),
-        ("metrics.jsonl", 10_000, ["checkpoint_every=1000", "steps=2000", "log_every=1"]),
+        ("metrics.jsonl", 10_000, ["checkpoint_every=1000", "steps=400", "log_every=1"]),
         ("config.yaml", 500, []),
     ],
 )
 def test_no_room_on_the_disk(command, tmp_path, file, most, options):
     arguments = [*TINY, "name=mine", *options]
-    done = limited(*arguments, where=tmp_path, most=most)
-    assert done.returncode == 1, done.stderr
-    *_, line = done.stderr.strip().splitlines()
-    assert "Traceback" not in done.stderr
+    code, _, err = finish_forked(*arguments, where=tmp_path, most=most)
+    assert code == 1, err
+    *_, line = err.strip().splitlines()
+    assert "Traceback" not in err
     assert line.startswith("error: ")
     assert file in line or "File too large" in line
     assert not list(tmp_path.rglob("*.partial")), "takes room that others may need"
@@ -167,7 +158,7 @@ def test_the_folder_of_a_run_is_deleted(command, tmp_path, monkeypatch, when):
     assert command(*TINY)[0] == 0
 
 
-THREE_RUNS = ["seed=1,2,3", "steps=2000", "checkpoint_every=60"]
+THREE_RUNS = ["seed=1,2,3", "steps=700", "checkpoint_every=60"]
 
 
 @pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["serial", "joblib"])

@@ -16,7 +16,7 @@ from hardmax.harness import pause
 from hardmax.harness import run as run_module
 from helpers.commands import ROOT, SHORT, folders, rows_of
 from helpers.commands import started as begun
-from helpers.processes import finish, hashes, rows, start, wait_for_rows
+from helpers.processes import Forked, finish, hashes, rows, wait_for_rows
 
 TASKS = sorted(path.stem for path in (ROOT / "configs/task").glob("*.yaml"))
 QUIET = [*SHORT, "wandb.mode=disabled", "measure.every=0"]
@@ -33,7 +33,7 @@ searching = pytest.mark.skipif(not installed("hydra_optuna_sweeper"), reason="th
 # ---------------------------------------------------------------- the same sweep, elsewhere
 
 TOY = ["task=toy", "task.objective=quadratic", "task.variables=3", "task.categories=5", "estimator=reinforce"]
-GOOD = [*TOY, "steps=6000", "log_every=20", "measure.draws=2", "wandb.mode=disabled", "checkpoint_every=1000"]
+GOOD = [*TOY, "steps=4000", "log_every=20", "measure.draws=2", "wandb.mode=disabled", "checkpoint_every=1000"]
 TWO = ["-m", *GOOD, "estimator.samples=1,0"]  # and one that its constructor refuses
 LOCAL = "hydra/launcher=submitit_local"
 
@@ -62,14 +62,14 @@ def test_submitit_writes_the_same_bytes_through_a_stop_and_a_time_limit(serial, 
     """First the sweep is asked to stop, so that its job saves; then the job is at its time limit, and started again."""
     where = tmp_path / "local"
     where.mkdir()
-    stopped = start("-m", *GOOD, LOCAL, where=where)
+    stopped = Forked("-m", *GOOD, LOCAL, where=where)
     wait_for_rows(stopped, where, 500)
     stopped.terminate()
     _, err = stopped.communicate(timeout=60)
     assert stopped.returncode == 128 + signal.SIGTERM
     assert "stopped with 1 of 1 jobs unfinished; the same command goes on" in err
     before = rows(where)
-    sweep = start(*TWO, LOCAL, where=where)
+    sweep = Forked(*TWO, LOCAL, where=where)
     wait_for_rows(sweep, where, before + 100)
     (folder,) = folders(where)
     (worker,) = (p for controller in children(sweep.pid) for p in children(controller) if works_on(p, folder))

@@ -18,7 +18,7 @@ from hardmax.harness.folders import OpenFolder
 from hardmax.harness.shared import NotWritten
 from hardmax.harness.sweep import Sweep
 from helpers.commands import ROOT, folders, rows_of
-from helpers.processes import Forked, finish_forked, hashes
+from helpers.processes import finish_forked, hashes, start
 
 TOY = ["task=toy", "estimator=reinforce", "log_every=10", "valid.every=0", "measure.every=0", "wandb.mode=disabled"]
 TINY = [*TOY, "steps=20"]
@@ -82,7 +82,7 @@ def children(process):
 
 def test_workers_end_with_a_sweep_that_is_killed_at_their_start(tmp_path):
     """One that trained would do so for hours."""
-    process = Forked("-m", *TOY, "steps=1000000000", "seed=1,2", *SIDE_BY_SIDE, where=tmp_path)
+    process = start("-m", *TOY, "steps=1000000000", "seed=1,2", *SIDE_BY_SIDE, where=tmp_path)
     deadline = time.time() + 120
     while len(children(process)) < 2 and time.time() < deadline:
         time.sleep(0.01)

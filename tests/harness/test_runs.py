@@ -22,7 +22,19 @@ from hardmax.harness.config import check
 from hardmax.harness.shared import Refused
 from hardmax.harness.state import State
 from hardmax.harness.train import train
-from helpers.commands import ESTIMATORS, ROOT, SHORT, SMALL, Reads, composed, folders, rows_of, sampled_kl, started
+from helpers.commands import (
+    ESTIMATORS,
+    SHORT,
+    SMALL,
+    assert_no_reads_between_rows,
+    composed,
+    folders,
+    rows_of,
+    sampled_kl,
+    started,
+    started_with,
+)
+from helpers.processes import Forked, finish_forked
 
 WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -33,11 +45,11 @@ WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_every_estimator_trains_every_task(estimator, task):
     sizes = ["task.variables=2", "task.categories=5"]
-    setting = ["steps=200", "task.objective=quadratic", "optimizer.lr=0.03"]
+    setting = ["steps=80", "task.objective=quadratic", "optimizer.lr=0.1"]
     if task != "toy":
-        setting = ["steps=80", "task.bound_samples=5", "batch_size=50", "optimizer.lr=0.003"]
+        setting = ["steps=40", "task.bound_samples=5", "batch_size=50", "optimizer.lr=0.01"]
     setting += sampled_kl(estimator, task)
-    state, cfg = started(f"estimator={estimator}", f"task={task}", "measure.draws=5", *sizes, *setting)
+    state, cfg = started_with(estimator, f"task={task}", "measure.draws=5", *sizes, *setting)
     rows = []
     train(state, cfg, lambda step, row, seconds: rows.append(row))
     numbers = [v for row in rows for v in row.values() if v is not None]
@@ -55,34 +67,18 @@ def test_every_estimator_trains_every_task(estimator, task):
 )
 def test_no_value_is_read_between_rows(estimator, task):
     """On a GPU every read waits for all that was queued."""
-    sizes = ["task.variables=2", "task.categories=3"]
-    counts = []
-    for steps in (4, 8):
-        choice = [
-            f"estimator={estimator}",
-            f"task={task}",
-            f"steps={steps}",
-            "log_every=100",
-            "measure.every=0",
-            "measure.running_decay=0.999",
-            *sizes,
-            *sampled_kl(estimator, task),
-        ]
-        state, cfg = started(*choice)
-        state.task.evaluate = lambda split: {}
-        with Reads() as reads:
-            train(state, cfg, lambda *_: None)
-        counts.append(len(reads.found))
-    assert counts[0] == counts[1], f"{counts[1] - counts[0]} reads in four more steps: {reads.found}"
+    few = ["task.variables=2", "task.categories=3", "log_every=100", "measure.every=0", "measure.running_decay=0.999"]
+    state, cfg = started_with(estimator, f"task={task}", *few, *sampled_kl(estimator, task))
+    assert_no_reads_between_rows(state, cfg)
 
 
-@pytest.mark.parametrize("estimator", ["gumbel_softmax", "reinforce"])
-def test_a_compiled_run_is_the_same_within_rounding(estimator):
+@pytest.mark.parametrize(
+    "choice", [["estimator=gumbel_softmax", *SHORT], ["estimator=reinforce", *SHORT[5:], "task=toy"]], ids=" ".join
+)
+def test_a_compiled_run_is_the_same_within_rounding(choice):
     figures = []
     for compiled in ("false", "true"):
-        state, cfg = started(
-            f"estimator={estimator}", f"compile={compiled}", *SHORT, "valid.every=0", "measure.every=0"
-        )
+        state, cfg = started(*choice, f"compile={compiled}", "valid.every=0", "measure.every=0")
         rows = []
         train(state, cfg, lambda step, row, seconds, rows=rows: rows.append(row))
         figures.append([value for row in rows for value in row.values()])
@@ -196,7 +192,9 @@ def test_rivals_learn_and_are_measured_beside_the_trained_estimator():
 
 
 def test_rivals_that_do_not_fit_are_left_out_of_all(capsys):
-    state, _ = started("estimator=arsm", *SHORT, "measure.rivals=all", "task.variables=8", "measure.rival_steps=0")
+    state, _ = started(
+        "estimator=arsm", *SHORT, "batch_size=2", "measure.rivals=all", "task.variables=8", "measure.rival_steps=0"
+    )
     assert "exact" not in state.measuring.rivals.estimators
     assert "reinmax" in state.measuring.rivals.estimators
     assert "left out of the rivals: exact" in capsys.readouterr().err
@@ -327,15 +325,13 @@ def test_an_estimator_from_outside_the_repository(command, tmp_path):
     (tmp_path / "my_estimators.py").write_text(
         "from estimators import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n"
     )
-    script = [sys.executable, ROOT / "run.py", "--config-dir", "conf", "estimator=mine", *SHORT]
-    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    code, _, err = finish_forked("--config-dir", "conf", "estimator=mine", *SHORT, where=tmp_path)
+    assert code == 0, err
     assert (tmp_path / "output/dvae/mine").is_dir()
 
 
 def test_an_interrupted_run_loses_nothing(tmp_path):
-    script = [sys.executable, ROOT / "run.py", "steps=1000000", *SMALL, "task.bound_samples=1", "measure.every=0"]
-    running = subprocess.Popen(script, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = Forked("steps=1000000", *SMALL, "task.bound_samples=1", "measure.every=0", where=tmp_path)
     deadline = time.time() + 60
     while time.time() < deadline and not any((f / "metrics.jsonl").stat().st_size > 1000 for f in folders(tmp_path)):
         time.sleep(0.1)
@@ -598,9 +594,7 @@ def test_a_sweep_with_a_wrong_option_starts_no_job(command, tmp_path, arguments,
     assert not list(tmp_path.rglob("config.yaml")), "a job was started"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"), [(WRONG_ARGUMENTS[0][0] + JOBLIB, WRONG_ARGUMENTS[0][1]), *WRONG_ARGUMENTS], ids=named
-)
+@pytest.mark.parametrize(("arguments", "line"), WRONG_ARGUMENTS, ids=named)
 def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
     short = [a for a in SHORT if not a.startswith(("task.", "batch_size"))]
     code, _, err = command(*SWEEP, *short, f"output={tmp_path / 'output'}", *arguments)
@@ -636,6 +630,7 @@ def test_one_wrong_job_in_a_sweep(command, tmp_path):
     )
     assert (code, len(folders(tmp_path))) == (1, 1)
     assert err.count("failed: estimator=softmax: temperature must be a number above 0, got 0") == 1
+    assert "Traceback" not in err
 
 
 def test_a_missing_value_of_the_user_s_own(command, tmp_path):
@@ -671,9 +666,9 @@ def test_tracebacks_on_request(command):
 
 
 def test_a_sweep_side_by_side_and_its_report(tmp_path):
-    script = [sys.executable, ROOT / "run.py", "-m", "estimator=softmax,reinforce", "seed=1,2", *SHORT]
-    done = subprocess.run([*script, "hydra/launcher=joblib"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    sweep = ["-m", "estimator=softmax,reinforce", "seed=1,2", *SHORT, "hydra/launcher=joblib"]
+    code, _, err = finish_forked(*sweep, where=tmp_path)
+    assert code == 0, err
     assert len(folders(tmp_path)) == 4
     torn = folders(tmp_path)[0]
     shutil.copytree(torn, tmp_path / "output/unfinished", symlinks=True)
@@ -682,13 +677,13 @@ def test_a_sweep_side_by_side_and_its_report(tmp_path):
         file.write('{"step": 99, "train/lo')
     (tmp_path / "output/foreign").mkdir()
     (tmp_path / "output/foreign/config.yaml").write_text("just: text\n")
-    done = subprocess.run([sys.executable, ROOT / "report.py", "output"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "unfinished, and finished elsewhere, left out" in done.stderr
-    assert "half-written last line left out" in done.stderr
-    assert "not a run" in done.stderr
-    assert "reinforce" in done.stdout
-    assert "±" in done.stdout
+    code, out, err = finish_forked("output", where=tmp_path, script="report.py")
+    assert code == 0, err
+    assert "unfinished, and finished elsewhere, left out" in err
+    assert "half-written last line left out" in err
+    assert "not a run" in err
+    assert "reinforce" in out
+    assert "±" in out
     import pandas as pd
 
     figures = pd.read_csv(tmp_path / "output/report/final.csv").set_index(["label", "metric"])
@@ -700,7 +695,7 @@ def test_a_sweep_side_by_side_and_its_report(tmp_path):
     assert row["seeds"] == 2
     assert (tmp_path / "output/report/dvae.png").stat().st_size > 10_000
     page = (tmp_path / "output/report/report.html").read_text()
-    assert done.stdout.splitlines()[-1] == "output/report/report.html"
+    assert out.splitlines()[-1] == "output/report/report.html"
     assert page.count("data:image/png;base64,") == 4, "reconstructions and samples of both"
 
 
@@ -745,11 +740,11 @@ def test_a_server_that_never_answers_delays_a_run_by_seconds(tmp_path, mode):
     with Silent() as address:
         environment = {**os.environ, "WANDB_BASE_URL": address, "WANDB_API_KEY": "x" * 40}
         environment.pop("WANDB_MODE", None)
-        script = [sys.executable, ROOT / "run.py", *SHORT, *([f"wandb.mode={mode}"] if mode else [])]
         start = time.time()
-        done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "W&B          offline" in done.stdout
+        arguments = [*SHORT, *([f"wandb.mode={mode}"] if mode else [])]
+        code, out, err = finish_forked(*arguments, where=tmp_path, env=environment)
+    assert code == 0, err
+    assert "W&B          offline" in out
     assert time.time() - start < 60
     (folder,) = folders(tmp_path)
     assert rows_of(folder)[-1]["step"] == 20

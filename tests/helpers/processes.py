@@ -17,7 +17,7 @@ from helpers.commands import ROOT, SMALL
 
 RUN = [*SMALL, "task.bound_samples=2", "measure.draws=4", "log_every=5", "measure.every=100", "valid.every=50"]
 RUN += ["wandb.mode=disabled", "checkpoint_every=0.2", "estimator=reinforce"]
-SWEEP = ["-m", *RUN, "steps=300", "estimator=reinforce,softmax,nvil", "seed=1,2"]
+SWEEP = ["-m", *RUN, "steps=300", "estimator=reinforce,nvil", "seed=1,2"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -30,14 +30,16 @@ def start(*arguments, where, **options):
 
 
 class Forked:
-    """The script in a process of its own, which was spared the imports; it is used as a ``Popen`` is.
+    """The script, or another, in a process of its own, which was spared the imports; it is used as a ``Popen`` is.
 
-    The runs of one test process have one seed of Python's hashes, which those of :func:`start` have not.
+    The runs of one test process have one seed of Python's hashes, which those of :func:`start` have not. ``most`` is
+    how many bytes each of their files may have, as on a disk that fills up.
     """
 
-    def __init__(self, *arguments, where):
+    def __init__(self, *arguments, where, script="run.py", env=None, most=None):
         pipes = {name: os.pipe() for name in ("out", "err", "told")}
-        begun = {"arguments": arguments, "where": str(where), "environment": dict(os.environ)}
+        begun = {"script": str(ROOT / script), "arguments": [*map(str, arguments)], "where": str(where), "most": most}
+        begun["environment"] = dict(os.environ if env is None else env)
         socket.send_fds(requests(), [json.dumps(begun).encode()], [writes for _, writes in pipes.values()])
         for _, writes in pipes.values():
             os.close(writes)
@@ -91,8 +93,8 @@ def requests():
     return ours
 
 
-def finish(*arguments, where, timeout=300, begin=start):
-    process = begin(*arguments, where=where)
+def finish(*arguments, where, timeout=300, begin=start, **options):
+    process = begin(*arguments, where=where, **options)
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 

@@ -2,21 +2,20 @@
 
 import json
 import subprocess
-import sys
 import time
 
-from helpers.commands import ROOT, SHORT, folders, rows_of
+from helpers.commands import SHORT, folders, rows_of
+from helpers.processes import finish_forked
 from helpers.wandb_server import Server
 
 KEY, OTHER = "5ec2e7c0ffee" * 3 + "abcd", "0ddba11decaf" * 3 + "dcba"  # by variable and by file, 40 characters each
 
 
 def run(where, environment, *arguments, script="run.py"):
-    """A script of the project as a user starts it; how it ended, and the seconds that it took."""
+    """A script of the project in a process of its own; how it ended, and the seconds that it took."""
     start = time.time()
-    command = [sys.executable, ROOT / script, *map(str, arguments)]
-    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=300)
-    return done, time.time() - start
+    ended = finish_forked(*arguments, where=where, script=script, env=environment)
+    return subprocess.CompletedProcess(arguments, *ended), time.time() - start
 
 
 def upload(where, environment, printed, shell="bash"):

@@ -299,9 +299,9 @@ def descended(steps, rate=1.0, C=30):
 )
 def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdict):
     mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"task": "toy"}}
-    mine["values"] = [{"name": "ARSM", "value": descended(1000)}]
+    mine["values"] = [{"name": "ARSM", "value": descended(500)}]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"tables": [mine]}))
-    setting = ["estimator=arsm", "task=toy", "optimizer=sgd", "optimizer.lr=1", "batch_size=20", "steps=1000"]
+    setting = ["estimator=arsm", "task=toy", "optimizer=sgd", "optimizer.lr=1", "batch_size=20", "steps=500"]
     quiet = ["measure.every=0", "valid.every=0", "wandb.mode=disabled", "output=runs"]
     code, _, err = command("-m", *setting, *quiet, *mutation, "seed=1,2,3")
     assert code == 0, err

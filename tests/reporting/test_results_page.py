@@ -13,17 +13,19 @@ ARCHIVES = PICTURES / "runs"
 MOST_DIFFERENT = 8  # grey levels, on average over a picture: other fonts and processors draw a little otherwise
 
 
+def grey(path):
+    """A picture as grey levels, ``[height, width]``."""
+    return np.asarray(Image.open(path).convert("L"), float)
+
+
 def test_the_page_is_made_from_the_archive_byte_for_byte(tmp_path, reported):
-    code, out, err = reported(str(ARCHIVES), "--results", str(tmp_path / "RESULTS.md"))
+    code, _, err = reported(str(ARCHIVES), "--results", str(tmp_path / "RESULTS.md"))
     assert code == 0, err
     assert (tmp_path / "RESULTS.md").read_bytes() == (ROOT / "RESULTS.md").read_bytes(), "make results"
     made = {path.name for path in (tmp_path / "docs/results").iterdir()}
     assert made == {path.name for path in PICTURES.glob("*.png")}
     for name in made:
-        new, old = (
-            np.asarray(Image.open(folder / name).convert("L"), float)
-            for folder in (tmp_path / "docs/results", PICTURES)
-        )
+        new, old = grey(tmp_path / "docs/results" / name), grey(PICTURES / name)
         height, width = np.minimum(new.shape, old.shape)
         assert np.abs(np.subtract(new.shape, old.shape)).max() <= 0.02 * max(old.shape), name
         assert np.abs(new[:height, :width] - old[:height, :width]).mean() < MOST_DIFFERENT, name

@@ -114,7 +114,7 @@ def test_a_wrong_model_of_two_layers_is_noticed():
 @pytest.mark.parametrize("options", OPTIONS)
 def test_figures_are_those_of_discrete_draws(options):
     vae = small(**options)
-    vae.draws["valid"] = 2000
+    vae.draws["valid"] = 500
     x = vae.held_out("valid")
     torch.manual_seed(1)
     found = vae.evaluate("valid")
