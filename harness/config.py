@@ -41,7 +41,7 @@ def check(cfg: DictConfig) -> None:
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
     lowest = {"seed": 0, "steps": 1, "batch_size": 1, "threads": 1, "log_every": 1}
-    lowest |= {"checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
+    lowest |= {"patience": 0, "checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
     lowest |= {"measure.reference_draws": 0, "measure.batches": 0, "measure.rival_steps": 0}
     for key, low in lowest.items():
         if not low <= (value := OmegaConf.select(cfg, key)):
@@ -51,6 +51,8 @@ def check(cfg: DictConfig) -> None:
             raise Refused(f"{key} must be at most {most}, got {value}")
     if cfg.budget == Budget.small and cfg.experiment is None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
+    if cfg.patience and not cfg.valid.every:
+        raise Refused(f"patience={cfg.patience} counts validations, and valid.every=0 has none along training")
     check_measure(cfg.measure)
     check_own_targets(cfg)
     wandb_mode(cfg.wandb.mode and cfg.wandb.mode.value)

@@ -64,6 +64,9 @@ class Options:
     budget: Budget = option(Budget.full, "of an experiment: full, as published, or small, a stated share of the steps")
     seed: int = option(0, "seed of the model, the data order and the draws")
     steps: int = option(5000, "optimiser steps")
+    patience: int = option(
+        0, "validations without a better one that end a run, which then has the parameters of the best; 0: none do"
+    )
     batch_size: int = option(100, "examples per step")
     device: Device = option(Device.auto, "auto, cpu or cuda")
     threads: int = option(1, "CPU threads; results differ in the last bits between thread counts")

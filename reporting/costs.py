@@ -1,5 +1,6 @@
 r"""What tuned estimators reach at every budget, and which of them are best there."""
 
+import functools
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ def budget_grid(tuned: Tuned, axis: str) -> np.ndarray:
     return np.geomspace(spent.min(), spent.max(), POINTS_OF_BUDGETS) if spent.min() < spent.max() else spent[:1]
 
 
+@functools.cache
 def reached(tuned: Tuned, axis: str) -> list[Reached]:
     r"""Of every entry, in their order, along an axis; each up to where the last of its runs ends."""
     amounts = budget_grid(tuned, axis)

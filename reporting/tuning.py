@@ -43,7 +43,7 @@ class Setting:
         r"""Of its runs with these seeds, those without a figure: failed, unfinished, missing or diverged."""
         return len(self.seeds) - len(self.figures)
 
-    @property
+    @functools.cached_property
     def mean(self) -> Mean | None:
         return mean_of(list(self.figures.values())) if self.figures else None
 
@@ -85,7 +85,7 @@ class Entry:
         return [run for setting in self.settings for run in setting.group.runs]
 
 
-@dataclass
+@dataclass(eq=False)
 class Tuned:
     r"""The comparison on one problem.
 
@@ -280,6 +280,7 @@ def trials_of(found: Tuned) -> dict[str, list[float]]:
     }
 
 
+@functools.cache
 def tested_pairs(found: Tuned) -> list[Pair]:
     r"""All pairs of entries by the reported figure."""
     metric = merit_reported(found)
