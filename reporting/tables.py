@@ -42,17 +42,17 @@ class Table:
     rows: list[tuple[Group, list[Cell]]]
 
 
-def with_heading(results: Results, before: str = "") -> str:
+def with_heading(results: Results, what: str = "final figures") -> str:
     r"""The table of plain text under a line that says what it shows."""
-    return f"\n{results.task}: {before}{table_heading(results)}\n\n{as_text(final_table(results))}"
+    return f"\n{results.task}: {table_heading(results, what)}\n\n{as_text(final_table(results))}"
 
 
-def table_heading(results: Results) -> str:
+def table_heading(results: Results, what: str = "final figures") -> str:
     r"""What the table of plain text shows, in a line."""
     marks = "no marks, as options are pooled" if results.pooled else "* the best, or not significantly worse"
     untested = any(verdict.untested for of_metric in results.verdicts.values() for verdict in of_metric.values())
     few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * untested
-    return f"final figures, mean ± standard error over {results.over}; {marks}{few}"
+    return f"{what}, mean ± standard error over {results.over}; {marks}{few}"
 
 
 def final_table(results: Results) -> Table:

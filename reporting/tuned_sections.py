@@ -58,7 +58,8 @@ class PairCell:
 
 def pairs_section(found: Tuned) -> Section | None:
     pairs, metric = tested_pairs(found), merit_reported(found)
-    if not pairs or metric is None:
+    compared = [pair.difference for pair in pairs if pair.difference]
+    if not compared or metric is None:
         return None
     labels = list(dict.fromkeys(label for pair in pairs for label in (pair.first, pair.second)))
     shown = [group for group in found.results.groups if group.label in labels][:MOST_IN_MATRIX]
@@ -66,7 +67,6 @@ def pairs_section(found: Tuned) -> Section | None:
     for pair in pairs:
         cells[pair.first, pair.second] = pair_cell(pair, 1)
         cells[pair.second, pair.first] = pair_cell(pair, -1)
-    compared = [pair.difference for pair in pairs if pair.difference]
     html = rendered(
         "pairs.html",
         groups=shown,

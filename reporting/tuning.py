@@ -108,6 +108,11 @@ class Tuned:
     keys: list[str]
     known: list[str]
 
+    @property
+    def heading(self) -> str:
+        r"""What is compared."""
+        return f"tuned, best figures up to {self.budget}" if self.budget else "tuned, final figures"
+
     @functools.cached_property
     def most_trials(self) -> int:
         return max(len(entry.settings) for entry in self.entries)

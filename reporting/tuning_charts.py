@@ -10,6 +10,7 @@ from .sensitivity import Panel
 from .settings import listed
 from .words import AXES, Words
 
+MOST_TICKS = 12
 MARKED = 6  # points of a line that have a marker
 FRONT = "#d0d4d9"
 HEAT = "viridis"
@@ -79,7 +80,8 @@ def trials_chart(
     r"""The expected best figure of n settings against n; and its rows."""
     rows, limits = with_cuts(rows, log=False)
     title = "settings tried, at random"
-    axis = alt.Axis(tickMinStep=1, format="d", tickCount=6)
+    most = max((row["x"] for row in rows), default=1)
+    axis = alt.Axis(values=list(range(1, most + 1, -(-most // MOST_TICKS))), format="d")
     x = alt.X("x:Q", title=title, scale=alt.Scale(zero=False, nice=False, padding=8), axis=axis)
     return lines_chart(rows, x, figure_axis(words, limits), words, title, looks, legend), rows
 

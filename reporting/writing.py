@@ -87,7 +87,7 @@ def write(
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     text = "\n".join(tables.with_heading(on.results) for on in tasks)
-    text += "".join(f"\n{tables.with_heading(on.tuned.results, 'tuned, ')}" for on in tasks if on.tuned)
+    text += "".join(f"\n{tables.with_heading(on.tuned.results, on.tuned.heading)}" for on in tasks if on.tuned)
     lost = [about_lost(run) for run in runs if not run.finished]
     return text, [*written, path], list(dict.fromkeys(found.notes + lost))
 
