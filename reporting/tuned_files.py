@@ -79,8 +79,7 @@ def tuned_pictures(found: Tuned) -> dict[str, dict]:
             rows, points = tuning_charts.budget_rows(lines), front(lines, found.words.better)
             chart, _ = tuning_charts.budget_chart(found.words, axis, rows, points, looks, legend)
             charts.append(chart.properties(title=f"Best within a budget of {AXES[axis].split(',')[0]}", **PANEL))
-    if curves := trials_of(found):
-        rows = tuning_charts.trials_rows(curves)
+    if rows := tuning_charts.trials_rows(trials_of(found)):
         chart, _ = tuning_charts.trials_chart(found.words, rows, looks, legend)
         charts.append(chart.properties(title="Expected best of so many settings", **PANEL))
     title = f"{found.task}: {found.words.title}, tuned"

@@ -136,9 +136,10 @@ def add_budget(found: Tuned, axis: str, drawn: Charts) -> dict | None:
 def trials(found: Tuned, drawn: Charts) -> Section | None:
     r"""The expected best of n settings, and how figures depend on options."""
     curves = trials_of(found)
-    if not curves:
+    expected = tuning_charts.trials_rows(curves)
+    if not expected:
         return None
-    chart, rows = tuning_charts.trials_chart(found.words, tuning_charts.trials_rows(curves))
+    chart, rows = tuning_charts.trials_chart(found.words, expected)
     number = drawn.add(kind="points", spec=chart.to_dict(), rows=rows)
     shown = panels(found)
     limits, looks = tuning_charts.sensitivity_limits(shown), entry_looks(found)

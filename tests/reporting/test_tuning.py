@@ -21,7 +21,7 @@ from hardmax.reporting.sensitivity import panels
 from hardmax.reporting.statistics import difference
 from hardmax.reporting.tables import as_markdown, final_table
 from hardmax.reporting.tuned_sections import comparison
-from hardmax.reporting.tuning import expected_best, seeds_text, tuned
+from hardmax.reporting.tuning import expected_best, seeds_text, trials_of, tuned
 from hardmax.reporting.validation import CostLimit, best_so_far, budget_of
 from hardmax.reporting.writing import write
 from helpers.made_up import run
@@ -130,6 +130,7 @@ def test_failed_unfinished_and_missing_runs_make_a_setting_the_worst(tmp_path):
     found, entries = tuning(tmp_path)
     assert entries["arsm"].chosen.values == {"optimizer.lr": "0.4"}
     assert [setting.lacking for setting in entries["arsm"].settings] == [1, 1, 1, 0]
+    assert trials_of(found)["arsm"] == [-math.inf] * 3 + [-50.0]
     assert entries["nvil"].chosen is None
     assert found.entries[-1].label == "nvil"
     assert len(entries["nvil"].settings) == 4, "they count as tried"
