@@ -17,10 +17,11 @@ from hardmax.reporting.costs import front, leaders, reached
 from hardmax.reporting.groups import grouped
 from hardmax.reporting.pairs import chance, holm, pairs_of
 from hardmax.reporting.runs import find_runs
+from hardmax.reporting.sections import Charts
 from hardmax.reporting.sensitivity import panels
 from hardmax.reporting.statistics import difference
 from hardmax.reporting.tables import as_markdown, final_table
-from hardmax.reporting.tuned_sections import comparison
+from hardmax.reporting.tuned_sections import comparison, tuned_sections
 from hardmax.reporting.tuning import expected_best, seeds_text, trials_of, tuned
 from hardmax.reporting.validation import CostLimit, best_so_far, budget_of
 from hardmax.reporting.writing import write
@@ -349,6 +350,17 @@ def test_expected_best_agrees_with_simulation(better):
 def test_expected_best_is_infinitely_bad_while_all_may_have_failed():
     assert expected_best([-math.inf, -math.inf, -2.0, -1.0], 1) == pytest.approx([-math.inf, -math.inf, -1.25, -1.0])
     assert expected_best([math.inf, 2.0], -1) == [math.inf, 2.0]
+
+
+def test_where_no_setting_has_a_figure_nothing_is_drawn_of_what_tuning_takes(tmp_path):
+    """Runs that finished, whose last validation is undefined."""
+    for lr in (0.1, 0.2):
+        rows = [{"step": step, "valid/elbo": value} for step, value in ((0, -90.0), (100, None))]
+        run(tmp_path, "arsm", 1, settings={"optimizer.lr": lr}, rows=rows, name=str(lr))
+    found, entries = tuning(tmp_path)
+    assert entries["arsm"].chosen is None
+    assert [section.title for section in tuned_sections(found, Charts())][:1] == [comparison(found).title]
+    assert "What tuning takes" not in [section.title for section in tuned_sections(found, Charts())]
 
 
 def test_panels_show_one_option_or_two(tmp_path):
