@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from . import tuning_charts
 from .costs import front, leaders, offered_budgets, reached
-from .numbers import with_error, with_minus
+from .numbers import with_minus, without_error
 from .pairs import Pair
 from .sections import Charts, Section, rendered
 from .sensitivity import panels
@@ -86,10 +86,9 @@ def pairs_section(found: Tuned) -> Section | None:
 def pair_cell(pair: Pair, sign: int) -> PairCell:
     if pair.difference is None:
         return PairCell("?")
-    ends = sorted((sign * pair.difference.low, sign * pair.difference.high))
-    width = (ends[1] - ends[0]) / 4 or None
-    low, high = (with_error(end, width).partition(" ±")[0] for end in ends)
-    mean = with_error(sign * pair.difference.mean, width).partition(" ±")[0]
+    ends = sorted(0.0 + sign * end for end in (pair.difference.low, pair.difference.high))
+    written = lambda value: without_error(value, (ends[1] - ends[0]) / 4)
+    low, high, mean = map(written, (*ends, 0.0 + sign * pair.difference.mean))
     return PairCell("+" * (sign * pair.difference.mean > 0) + mean, f"{low} to {high}", pair.significant)
 
 

@@ -15,13 +15,13 @@ from hardmax.harness.shared import Refused
 from hardmax.reporting.archiving import add_runs
 from hardmax.reporting.costs import front, leaders, reached
 from hardmax.reporting.groups import grouped
-from hardmax.reporting.pairs import chance, holm, pairs_of
+from hardmax.reporting.pairs import Pair, chance, holm, pairs_of
 from hardmax.reporting.runs import find_runs
 from hardmax.reporting.sections import Charts
 from hardmax.reporting.sensitivity import panels
-from hardmax.reporting.statistics import difference
+from hardmax.reporting.statistics import Difference, difference
 from hardmax.reporting.tables import as_markdown, final_table
-from hardmax.reporting.tuned_sections import comparison, tuned_sections
+from hardmax.reporting.tuned_sections import comparison, pair_cell, tuned_sections
 from hardmax.reporting.tuning import expected_best, seeds_text, trials_of, tuned
 from hardmax.reporting.validation import CostLimit, best_so_far, budget_of
 from hardmax.reporting.writing import write
@@ -310,6 +310,21 @@ def test_pairs_agree_with_brute_force():
         rejected.add(pair)
     assert {pair for pair in chances if found[pair].significant} == rejected
     assert 0 < len(rejected) < len([p for p in chances.values() if p < 0.05]), "the correction matters here"
+
+
+@pytest.mark.parametrize(
+    ("mean", "width", "texts"),
+    [
+        (-0.31, 0.2, ("−0.31", "−0.51 to −0.11")),
+        (1.16e-5, 2e-5, ("+1.2 × 10⁻⁵", "−0.8 × 10⁻⁵ to 3.2 × 10⁻⁵")),
+        (0.0, 0.0, ("0", "0 to 0")),
+    ],
+)
+def test_cells_of_pairs_have_the_digits_that_the_interval_leaves(mean, width, texts):
+    cell = pair_cell(Pair("a", "b", Difference(mean, mean - width, mean + width, True), 0.01), 1)
+    assert (cell.text, cell.interval) == texts
+    opposite = pair_cell(Pair("a", "b", Difference(-mean, -mean - width, width - mean, True), 0.01), -1)
+    assert opposite == cell
 
 
 def test_holms_correction_by_hand():
