@@ -8,6 +8,7 @@ from hardmax.harness.contents import printable
 from hardmax.harness.output import drop_what_cannot_be_written
 from hardmax.harness.shared import Refused
 from hardmax.reporting.archives import is_archive, shown
+from hardmax.reporting.validation import budget_of
 from hardmax.reporting.writing import write
 
 
@@ -24,6 +25,15 @@ def main() -> None:
     )
     parser.add_argument(
         "--by", nargs="+", default=[], metavar="KEY", help="average what shares these settings (default: all but seed)"
+    )
+    parser.add_argument(
+        "--tune",
+        nargs="*",
+        metavar="KEY",
+        help="compare estimators at their best settings of these keys (default: all that was swept but the seed)",
+    )
+    parser.add_argument(
+        "--at", metavar="AXIS=N", help="as --tune, at a budget: steps=N, evaluations=N or seconds=N of each run"
     )
     parser.add_argument(
         "--published",
@@ -49,7 +59,19 @@ def main() -> None:
             raise Refused("--only, --by and --to are for reports, not for --results or --leaderboard")
         if options.leaderboard and (options.results or options.published):
             raise Refused("--results and --published do not go with --leaderboard")
-        pages = [options.results, options.leaderboard, options.published, options.only, options.by, options.to]
+        if (options.tune is not None or options.at) and (options.by or options.results or options.leaderboard):
+            raise Refused("--tune and --at do not go with --by, --results or --leaderboard")
+        at = budget_of(options.at) if options.at else None
+        tune = [] if options.at and options.tune is None else options.tune
+        pages = [
+            tune is not None,
+            options.results,
+            options.leaderboard,
+            options.published,
+            options.only,
+            options.by,
+            options.to,
+        ]
         for alone in ("upload", "archive"):
             if getattr(options, alone) and (any(pages) or (options.upload and options.archive)):
                 raise Refused(f"--{alone} goes with no other option")
@@ -79,7 +101,7 @@ def main() -> None:
         else:
             first = options.folders[0]
             to = options.to or (first if first.is_dir() else first.parent) / "report"
-            text, written, notes = write(options.folders, to, options.only, options.by, options.published)
+            text, written, notes = write(options.folders, to, options.only, options.by, options.published, tune, at)
     except Refused as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -27,7 +27,7 @@ from .options import Budget, Device, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
-NEW_OPTIONS = {"stop_after": None}  # which keys of runs leave out at these values
+NEW_OPTIONS = {"stop_after": None, "patience": 0}  # which keys of runs leave out at these values
 LARGEST_VALUES = {"threads": 1024, "seed": 2**32 - 1}  # of options; other integers: sys.maxsize
 
 
@@ -42,7 +42,7 @@ def check(cfg: DictConfig) -> None:
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         raise Refused(f"{missing[0]} must be given: {missing[0]}=VALUE")
     lowest = {"seed": 0, "steps": 1, "batch_size": 1, "threads": 1, "log_every": 1}
-    lowest |= {"checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
+    lowest |= {"patience": 0, "checkpoint_every": 0, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
     lowest |= {"measure.reference_draws": 0, "measure.batches": 0, "measure.rival_steps": 0}
     for key, low in lowest.items():
         if not low <= (value := OmegaConf.select(cfg, key)):
@@ -54,6 +54,8 @@ def check(cfg: DictConfig) -> None:
         raise Refused("budget=small is for experiments: choose one with experiment=NAME")
     if cfg.stop_after is not None and not 1 <= cfg.stop_after <= cfg.steps:
         raise Refused(f"stop_after must be a step from 1 to the {cfg.steps} of steps, or null, got {cfg.stop_after}")
+    if cfg.patience and not cfg.valid.every:
+        raise Refused(f"patience={cfg.patience} counts validations, and valid.every=0 has none along training")
     check_measure(cfg.measure)
     check_own_targets(cfg)
     wandb_mode(cfg.wandb.mode and cfg.wandb.mode.value)

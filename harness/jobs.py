@@ -27,7 +27,7 @@ from .output import drop_what_cannot_be_written
 from .pause import REQUEUE, Stopped, end_with_parent
 from .refusals import exit_with, user_error_line
 from .run import command_line_overrides, run_from_config
-from .shared import FIGURES, NotWritten, Refused, one_line
+from .shared import FIGURES, FINISHED, NotWritten, Refused, one_line
 from .sweep import THIS_PROCESS, Sweep
 
 
@@ -154,6 +154,7 @@ def merit_of(cfg: DictConfig, folder: Path) -> float:
     """
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     last = {key: value for row in rows for key, value in row.items() if value is not None}
+    last |= {k: v for k, v in json.loads((folder / FINISHED).read_text("utf-8")).items() if k.startswith("valid/")}
     for name, about in json.loads((folder / FIGURES).read_text("utf-8")).items():
         if about["better"] and f"valid/{name}" in last:
             return last[f"valid/{name}"] * (1 if about["better"] == "higher" else -1)

@@ -70,6 +70,9 @@ class Options:
     stop_after: int | None = option(
         None, "step after which to end, while schedules are those of all steps; null: after all of them"
     )
+    patience: int = option(
+        0, "validations without a better one that end a run, which then has the parameters of the best; 0: none do"
+    )
     batch_size: int = option(100, "examples per step")
     device: Device = option(Device.auto, "auto, cpu or cuda")
     threads: int = option(1, "CPU threads; results differ in the last bits between thread counts")

@@ -198,6 +198,8 @@ def print_summary(folder: Path, labels: dict, summary: dict, mode: str | None = 
         *(f"  {name:<12} {value:.5g}" for name, value in summary.items() if name.startswith("test/")),
         f"  folder       {folder}",
     ]
+    if "best_step" in summary:
+        lines.insert(3, f"  best         validation at step {summary['best_step']:,}, whose parameters are tested")
     if mode:
         upload = f" (upload: {upload_command(folder)})" if mode in ("offline", "incomplete") else ""
         lines.append(f"  W&B          {mode}{upload}")

@@ -15,6 +15,7 @@ from hardmax.tasks.base import Task
 
 from .checkpoints import check_form, check_optimizer, contents, reading
 from .measuring import Measuring
+from .patience import Best
 from .shared import CHECKPOINT, CHECKPOINT_BEFORE, Refused, write_whole
 
 
@@ -73,6 +74,7 @@ class State:
         task, estimator, optimizer, batches, measuring: Each with a ``state_dict`` of its own.
         window: Cost and penalty of the steps since the last row, ``[log_every, 2]``, on the device; no more than
             there are steps.
+        best: The best validation so far; None in a run that ends with its last step.
         schedule: The factor of the model's learning rate, given the share of the steps that is done.
         step: Optimiser steps done.
         evaluations: Rows on which the objective was evaluated so far, per example: see :class:`Evaluations`.
@@ -87,6 +89,7 @@ class State:
     measuring: Measuring
     window: Tensor
     schedule: Callable[[float], float]
+    best: Best | None = None
     step: int = 0
     evaluations: int = 0
     seconds: float = 0.0
@@ -99,6 +102,7 @@ class State:
         state = {part: getattr(self, part).state_dict() for part in self.PARTS}
         state |= {number: getattr(self, number) for number in self.NUMBERS}
         cuda = torch.cuda.get_rng_state(self.window.device) if self.window.is_cuda else None
+        state["best"] = self.best and self.best.state_dict()
         return state | {"window": self.window, "random": torch.get_rng_state(), "random_cuda": cuda}
 
     def load_state_dict(self, state: dict) -> None:
@@ -106,6 +110,8 @@ class State:
             getattr(self, part).load_state_dict(state[part])
         for number in self.NUMBERS:
             setattr(self, number, state[number])
+        if self.best:
+            self.best.load_state_dict(state["best"])
         self.window.copy_(state["window"])
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"] is not None:
@@ -150,12 +156,17 @@ class State:
     def load_parameters(self, path: Path) -> None:
         r"""Takes over parameters and running state of task and estimator, and the step, from a checkpoint.
 
+        They are those of the best validation where the run has waited for it, and is over.
+
         Raises:
             Unreadable: If the file is damaged, or of something else.
         """
         with reading(path):
             found = contents(path, self.window.device)["state"]
+            best = found.get("best")
+            over = isinstance(best, dict) and best.get("over") is True
+            parts, step = (best["kept"], best["step"]) if over else (found, found["step"])
             for part in ("task", "estimator"):
-                check_form(found[part], getattr(self, part).state_dict(), part)
-                getattr(self, part).load_state_dict(found[part])
-            self.step = operator.index(found["step"])
+                check_form(parts[part], getattr(self, part).state_dict(), part)
+                getattr(self, part).load_state_dict(parts[part])
+            self.step = operator.index(step)

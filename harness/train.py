@@ -18,6 +18,7 @@ from hardmax.tasks.base import Task
 
 from .config import build
 from .measuring import Measuring, nest_and_try
+from .patience import Best
 from .shared import Refused, innermost, one_line
 from .state import Batches, State
 
@@ -73,7 +74,8 @@ def prepare(
     measuring = Measuring(cfg, task, estimator, training_batches, reference or {}, rivals or {}, of_rival, device)
     window = torch.zeros(min(cfg.log_every, cfg.steps), 2, device=device)
     torch.manual_seed(cfg.seed)
-    return State(task, estimator, optimizer, batches, measuring, window, schedule)
+    best = Best(cfg.patience, task, estimator) if cfg.patience else None
+    return State(task, estimator, optimizer, batches, measuring, window, schedule, best)
 
 
 def check_kinds(settings: dict) -> None:
@@ -109,7 +111,8 @@ def train(
     r"""Trains to ``steps`` or ``stop_after``, logs rows and timings on the way, and returns the final figures by name.
 
     ``pause`` is called before every step and the row before it, and before the last row, with True: a state saved
-    there goes on with that row.
+    there goes on with that row. With ``patience`` a run may end earlier, and ``pause`` is called after the last row as
+    well: a state saved there has only the final figures left, of the parameters with the best validation.
 
     Raises:
         NotFinite: If a loss or a parameter is infinite or NaN; noticed when the row it belongs to is due.
@@ -118,7 +121,7 @@ def train(
     device, seed, log_every, steps = state.window.device, cfg.seed, cfg.log_every, cfg.stop_after or cfg.steps
     valid_every, measure_every, anomaly = cfg.valid.every, cfg.measure.every, cfg.detect_anomaly
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    evaluations, last, timings = Evaluations(task), {}, {}
+    evaluations, last, timings, best = Evaluations(task), {}, {}, state.best
     model, rate = optimizer.param_groups[0], cfg.optimizer.lr
     weight = torch.full((2,), 1 / task.nats_divisor, device=device)
     hidden = False if "ipykernel" in sys.modules else None  # a notebook is no terminal; None: unless it is one
@@ -133,17 +136,25 @@ def train(
             raise not_finite(state, f"{bad[0]} after step {state.step}")
         return found
 
+    def of_training():
+        found = {"train/loss": mean_loss(state, log_every)}
+        last["loss"] = found["train/loss"]
+        if not state.is_finite():
+            raise not_finite(state, f"a parameter after step {state.step}")
+        found["cost/evaluations"] = state.evaluations
+        return found | {f"gradient/{k}": v for k, v in state.measuring.running_statistics().items()}
+
     def row():
-        found = {}
+        found: dict = {}
         if state.step and (state.step % log_every == 0 or state.step == steps):
-            found["train/loss"] = last["loss"] = mean_loss(state, log_every)
-            if not state.is_finite():
-                raise not_finite(state, f"a parameter after step {state.step}")
-            found["cost/evaluations"] = state.evaluations
-            found |= {f"gradient/{k}": v for k, v in state.measuring.running_statistics().items()}
+            found |= of_training()
         if due(valid_every):
             with forked_random(device, seed, state.step, Stream.EVALUATE):
-                found |= figures("valid")
+                valid = figures("valid")
+            if best and best.is_last(state.step, valid):
+                best.over = True
+                found = found or of_training()
+            found |= valid
         if measure_every and due(measure_every):
             statistics, taken = state.measuring.measure_all(state.step)
             found |= {f"gradient/{k}": v for k, v in statistics.items()}
@@ -179,7 +190,7 @@ def train(
 
     with progress, evaluations.of_nested():
         clock = time.perf_counter()
-        while True:
+        while not (best and best.over):
             pause(state.step == steps)
             logging = state.step % log_every == 0 or due(valid_every) or due(measure_every)
             if logging:
@@ -191,15 +202,20 @@ def train(
                     log(state.step, found, {"cost/seconds": state.seconds} | timings)
                 progress.set_postfix({k: f"{v:.4g}" for k, v in last.items()}, refresh=False)
                 clock = time.perf_counter()
-            if state.step == steps:
+            if state.step == steps or (best and best.over):
+                if best:
+                    best.over = True
+                    pause(True)
                 break
             with torch.autograd.set_detect_anomaly(anomaly):
                 step()
             progress.update()
+    if best:
+        best.restore()
     with forked_random(device, seed, state.step, Stream.TEST):
         tested = figures("test")
     log(state.step, tested, {"cost/seconds": state.seconds})
-    return tested
+    return tested | (best.figures if best else {})
 
 
 def mean_loss(state: State, log_every: int) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 
 from .groups import Group
 from .rounding import ROUNDED_BIAS
-from .runs import MEASURED_AT, X_AXES, Run, said_by
+from .runs import MEASURED_AT, Run, said_by
+from .validation import X_AXES
 from .words import by_importance, words
 
 MOST_POINTS = 50_000  # of all curves of a task together, so that a page stays light

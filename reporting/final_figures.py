@@ -73,8 +73,8 @@ def relative_bias(figures: list[dict], prefix: str) -> tuple[float, float, bool]
     return float(value[0]), float(high[0] - low[0]) / 2, bool(limit[0])
 
 
-def results_of(task: str, groups: list[Group]) -> Results:
-    r"""Means, verdicts and the order of groups."""
+def results_of(task: str, groups: list[Group], held_out: str = "test/") -> Results:
+    r"""Means, verdicts and the order of groups, by the first held-out figure of the test or the validation split."""
     results = Results(task, groups)
     for group in groups:
         metrics = {metric for run in group.finished for metric in run.figures}
@@ -83,11 +83,11 @@ def results_of(task: str, groups: list[Group]) -> Results:
     for metric in results.metrics if not results.pooled else ():
         if better := results.words(metric).better:
             results.verdicts[metric] = verdicts_on(metric, groups, better)
-    figures = by_importance({metric for metric in results.metrics if metric.startswith("test/")}, results.said)
+    figures = by_importance({metric for metric in results.metrics if metric.startswith(held_out)}, results.said)
     figures = [metric for metric in figures if results.words(metric).better] or figures
     where = next((w for w in MEASURED_AT if f"gradient/{w}/variance" in results.metrics), MEASURED_AT[0])
     wanted = [*figures, "train/loss", f"gradient/{where}/variance", f"gradient/{where}/relative_bias"]
-    same_length = len({run.steps for group in groups for run in group.finished}) == 1
+    same_length = len({run.step for group in groups for run in group.finished}) == 1
     wanted += ["cost/evaluations_per_step", *["cost/evaluations"] * (not same_length), "cost/seconds"]
     results.shown = [metric for metric in wanted if metric in results.metrics]
     results.groups = sorted(groups, key=lambda group: rank(results, group.label))

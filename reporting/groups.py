@@ -29,6 +29,7 @@ class Group:
         runs: In whatever state, by seed.
         pooled: What its runs differ in beside their seeds: values by the name of the column.
         missing: Seeds that other groups on the problem have.
+        keys: Of the config, by the name of the column.
         look: In charts and tables.
     """
 
@@ -38,6 +39,7 @@ class Group:
     runs: list[Run]
     pooled: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
     look: Look | None = None
 
     @property
@@ -143,7 +145,7 @@ def on_one_problem(problem: str, runs: list[Run], by: list[str], notes: list[str
     found = []
     for key, own in groups.items():
         settings = {names[k]: text for k, text in key if k != "estimator" and text != ABSENT}
-        group = Group(problem, labels[key], settings, own)
+        group = Group(problem, labels[key], settings, own, keys={names[k]: k for k, _ in key if k != "estimator"})
         apart = [k for k in ("estimator", *every) if k not in dict(key) and not k.startswith(WATCHING)]
         values = {names.get(k, k): list(dict.fromkeys(value(run, k) for run in own)) for k in apart}
         group.pooled = {name: sorted(v, key=as_number) for name, v in values.items() if len(v) > 1}

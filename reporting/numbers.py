@@ -29,6 +29,11 @@ def with_error(value: float, error: float | None = None) -> str:
     return with_minus(text)
 
 
+def without_error(value: float, error: float) -> str:
+    r"""A value with the digits that its error leaves, and without that."""
+    return re.sub(r" ± [^)]*|[()]", "", with_error(value, error))
+
+
 def decimals_of(value: float, error: float | None) -> int:
     r"""Decimals with which :func:`with_error` writes a value."""
     error, power = (error if is_known(error) else None), power_of(value, error)

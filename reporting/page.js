@@ -6,6 +6,7 @@
 
   // Rows as the chart wants them: of curves from columns, without estimators that are hidden.
   function rowsOf(chart, labels, axis, hidden) {
+    if (chart.kind === "still") return [{}];
     if (chart.kind === "points") return chart.rows.filter((row) => !hidden.has(row.label));
     const c = chart.columns[axis];
     const rows = [];
@@ -76,11 +77,11 @@
         for (const channel of [encoding.x, ...(encoding.tooltip || [])]) if (channel.field === "x") channel.title = axes[axis];
       }
       for (const channel of ["color", "shape", "strokeDash"]) {
-        if (encoding[channel]) encoding[channel].scale = { domain: looks.label, range: looks[channel] };
+        if (encoding[channel]?.field === "label") encoding[channel].scale = { domain: looks.label, range: looks[channel] };
       }
       if (limits) encoding.y.scale.domain = limits;
     }
-    Object.assign(spec, { width: "container", height: 260, datasets: { ...spec.datasets, rows, cut }, config });
+    Object.assign(spec, { width: "container", height: chart.height ?? 260, datasets: { ...spec.datasets, rows, cut }, config });
     spec.autosize = { type: "fit-x", contains: "padding" };
     const renderer = rows.length > 5000 ? "canvas" : "svg";
     place.view = (await vegaEmbed(place, spec, { actions: false, renderer, logLevel: ERRORS })).view;
@@ -133,6 +134,13 @@
         part.hidden = !part.classList.contains(`comparison-${event.target.value}`);
         redraw(part.querySelectorAll(".plot"));
       });
+    });
+    task.querySelectorAll("select.budget").forEach((select) => {
+      const show = () => {
+        for (const part of select.closest("section").querySelectorAll(".at")) part.hidden = part.dataset.at !== select.value;
+      };
+      select.addEventListener("change", show);
+      show(); // a browser may have kept what was chosen before
     });
     redraw(all);
   });

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import altair as alt
-import jinja2
 import vl_convert
 from markupsafe import Markup
 
@@ -20,18 +19,15 @@ from .examples import exhibits
 from .final_figures import Results
 from .groups import Group
 from .looks import Look, looks
-from .numbers import with_error
 from .provenance import provenance
 from .published.join import Comparison
 from .published.texts import HEADS, by_table, cells
-from .statistics import AS_GOOD, BEST, FEWEST
-from .tables import final_table
+from .sections import HERE, Charts, Section, rendered
+from .tables import answer, final_table
+from .tuned_sections import tuned_sections
+from .tuning import Tuned
 from .words import AXES, Words
 
-HERE = Path(__file__).resolve().parent
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
 MOST_LISTED = 50  # runs or notes of one kind
 
 
@@ -46,6 +42,7 @@ class OnTask:
         drawn: Groups that charts show.
         comparisons: Bias, variance and cost.
         published: Published values beside those of the runs.
+        tuned: Estimators at their best settings, if that is asked for.
     """
 
     results: Results
@@ -55,6 +52,7 @@ class OnTask:
     drawn: list[Group]
     comparisons: list[BiasComparison]
     published: list[Comparison] = field(default_factory=list)
+    tuned: Tuned | None = None
 
     @functools.cached_property
     def looks(self) -> dict[str, Look]:
@@ -63,31 +61,8 @@ class OnTask:
         measured = {point.label: point.estimator for each in self.comparisons for point in each.points}
         known = [group.estimator for group in own.values()]
         found = looks({label: group.estimator for label, group in own.items()} | measured, known)
-        return found | {label: group.look for label, group in own.items() if group.look}
-
-
-@dataclass(frozen=True)
-class Section:
-    r"""A part of the page: its heading, and HTML."""
-
-    title: str
-    html: Markup
-
-
-class Charts:
-    r"""What a page draws: charts by their numbers, with data and specifications for its script, and pictures."""
-
-    def __init__(self):
-        self.all: list[dict] = []
-        self.pictures: list[str] = []
-
-    def add(self, **chart: object) -> int:
-        self.all.append(chart)
-        return len(self.all) - 1
-
-
-def rendered(template: str, **content: object) -> Markup:
-    return Markup(TEMPLATES.get_template(template).render(swatch=swatch, **content))
+        tuned = {group.label: group.look for group in self.tuned.results.groups if group.look} if self.tuned else {}
+        return found | tuned | {label: group.look for label, group in own.items() if group.look}
 
 
 def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
@@ -99,8 +74,11 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
         notes: On what was left out.
     """
     drawn = Charts()
-    parts = [(on, [section(on, drawn, notes) for section in SECTIONS]) for on in tasks]
-    parts = [(on, [section for section in sections if section]) for on, sections in parts]
+    parts = []
+    for on in tasks:
+        first = tuned_sections(on.tuned, drawn) if on.tuned else []
+        rest = [section(on, drawn, notes) for section in SECTIONS]
+        parts.append((on, [*first, *filter(None, rest)]))
     names = "; ".join(on.results.task for on in tasks)
     return rendered(
         "page.html",
@@ -143,30 +121,6 @@ def final_figures_section(on: OnTask, drawn: Charts, notes: list[str]) -> Sectio
         untested=any(verdict.untested for verdict in verdicts), results=on.results,
     )  # fmt: skip
     return Section("Final figures", html)
-
-
-def answer(results: Results) -> str:
-    r"""What came out, in a sentence."""
-    if results.pooled:
-        pooled = " and ".join(results.pooled)
-        return f"Pooled over {pooled}: no best is named, as means and errors mix the values of these options."
-    metric = next((m for m in results.shown if results.verdicts.get(m)), None)
-    if metric is None:
-        return ""
-    found, words = results.verdicts[metric], results.words(metric)
-    best = next((label for label, verdict in found.items() if verdict.word == BEST), None)
-    if best is None:
-        return f"Which has the best {words.title} is not said: every group lacks it in some of its finished runs."
-    mean = results.means[best][metric]
-    value = with_error(mean.value, mean.error) + f" {words.unit}" * bool(words.unit)
-    text = f"Best {words.title}: {best}, {value} ({mean.runs} run{'s' * (mean.runs > 1)})."
-    if found[best].few:
-        return f"{text} With fewer than {FEWEST} runs, that may be chance."
-    as_good = [group.label for group in results.groups if group.label in found and found[group.label].word == AS_GOOD]
-    if as_good:
-        listed = ", ".join(as_good[:8]) + f" and {len(as_good) - 8} more" * (len(as_good) > 8)
-        text += f" Not significantly worse: {listed}."
-    return text
 
 
 def training_curves(on: OnTask, drawn: Charts, notes: list[str]) -> Section | None:
@@ -263,26 +217,6 @@ SECTIONS: list[Callable[[OnTask, Charts, list[str]], Section | None]] = [
 
 
 # ---------------------------------------------------------------- small things
-
-
-def swatch(look: Look) -> Markup:
-    r"""A piece of an estimator's line with its marker."""
-    shapes = {
-        "circle": "M13 6a4 4 0 1 0 8 0a4 4 0 1 0-8 0",
-        "square": "M13.5 2.5h7v7h-7z",
-        "triangle-up": "M17 1.5l4.5 8h-9z",
-        "diamond": "M17 1l3.6 5l-3.6 5l-3.6-5z",
-        "cross": "M15.4 2h3.2v2.4h2.4v3.2h-2.4v2.4h-3.2v-2.4h-2.4v-3.2h2.4z",
-        "triangle-down": "M17 10.5l4.5-8h-9z",
-        "triangle-right": "M21.5 6l-8 4.5v-9z",
-        "triangle-left": "M12.5 6l8 4.5v-9z",
-    }
-    dash = f' stroke-dasharray="{" ".join(map(str, look.dash))}"' if look.dash else ""
-    return Markup(
-        '<svg class="swatch" viewBox="0 0 34 12" width="34" height="12" aria-hidden="true">'
-        f'<path d="M0 6h34" stroke="{look.colour}" stroke-width="2"{dash}/>'
-        f'<path d="{shapes[look.shape]}" fill="{look.colour}"/></svg>'
-    )
 
 
 def head_facts(folders: list[Path], conditions: list[str], by: list[str], runs: int) -> dict[str, str]:

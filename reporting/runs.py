@@ -29,12 +29,12 @@ from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
 
 from .archives import is_archive, shown, unpacked_runs
 from .rounding import relative_square
+from .validation import Validation, validation_of
 from .words import Words, said_in
 
 POINTS = 200  # of a curve that are kept of one run; of more, neighbours are averaged
 MOST_FIGURES = 200  # held-out ones of a run
 IN_PARALLEL_FROM = 64  # runs from which on several processes read them
-X_AXES = ("steps", "evaluations", "seconds")
 MEASURED_AT = ("logits", "encoder")
 CURVES = {f"gradient/{where}/{what}" for where in MEASURED_AT for what in ("variance", "snr", "dead")} | {"train/loss"}
 NEEDED_OF_RIVALS = ("variance", "bias2", "bias2_error", "evaluations", "seconds")
@@ -53,6 +53,7 @@ class Run:
         figures: Final figures by metric; None where undefined.
         curves: By metric, rows ``[n, 4]`` of steps, evaluations per example, seconds of training, and the value. Those
             of ``gradient/<where>/bias2`` are over the squared true norm, and ``.../bias2_error`` is their error.
+        validation: Validation figures that can be better or worse, by metric.
         environment: Versions, commit and hardware behind it.
         choices: What was chosen from groups of configs, as far as that is known.
         said: What its task says of its figures, by name.
@@ -68,6 +69,7 @@ class Run:
     steps: int = 0
     figures: dict[str, float | None] = field(default_factory=dict)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
+    validation: dict[str, Validation] = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
     said: dict[str, Words] = field(default_factory=dict)
@@ -227,7 +229,13 @@ def add_results(run: Run) -> None:
     if sum(key.startswith(("valid/", "test/")) for key in (*last, *summary)) > MOST_FIGURES:
         raise ValueError(f"it has more than {MOST_FIGURES} figures")
     run.figures = final_figures(last, summary, run)
-    run.curves = run_curves(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
+    whole = run_curves(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
+    run.curves = {metric: thinned(curve) for metric, curve in whole.items()}
+    ends = last | summary  # which has the figures of parameters that were kept, if those are not the last
+    for metric in [f"valid/{name}" for name, about in run.said.items() if about.better]:
+        if metric in whole:
+            better = run.said[metric.removeprefix("valid/")].better
+            run.validation[metric] = validation_of(ends.get(metric), whole[metric], better)
 
 
 def read_summary(run: Run) -> dict | None:
@@ -314,7 +322,7 @@ def run_curves(rows: list[dict], timings: list[dict], metrics: list[str]) -> dic
         if len(curve):
             step, value = curve[curve[:, 0].argsort(kind="stable")].T
             at = [np.interp(step, known[:, 0], known[:, 1], right=np.nan) for known in spent]
-            curves[metric] = thinned(np.stack([step, *at, value], 1))
+            curves[metric] = np.stack([step, *at, value], 1)
     return curves
 
 

@@ -62,17 +62,10 @@ def difference(ours: dict, theirs: dict) -> Difference | None:
     Arguments:
         ours, theirs: Values by block.
     """
-    shared = ours.keys() & theirs.keys()
-    paired = len(shared) > 1 and len(shared) == min(len(ours), len(theirs))
-    if paired:
-        blocks = sorted(shared)
-        samples = [np.array([ours[b] - theirs[b] for b in blocks])]
-    else:
-        samples = [np.array(list(values.values()), float) for values in (ours, theirs)]
+    samples, paired = samples_of(ours, theirs)
     if min(map(len, samples)) < FEWEST:
         return None
-    mean = float(samples[0].mean() - (0 if paired else samples[1].mean()))
-    variances = np.array([sample.var(ddof=1) / len(sample) for sample in samples])
+    mean, variances = mean_and_variances(samples)
     if variances.sum() <= (1e-12 * mean) ** 2:  # equal but for rounding
         return Difference(mean, mean, mean, paired)
     found = stats.bootstrap(
@@ -88,6 +81,25 @@ def difference(ours: dict, theirs: dict) -> Difference | None:
     return Difference(mean, float(low), float(high), paired)
 
 
+def samples_of(ours: dict, theirs: dict) -> tuple[list[np.ndarray], bool]:
+    r"""The differences of pairs of runs where they can be paired, else the values of both; and whether they are."""
+    shared = ours.keys() & theirs.keys()
+    if len(shared) > 1 and len(shared) == min(len(ours), len(theirs)):
+        return [np.array([ours[b] - theirs[b] for b in sorted(shared)])], True
+    return [np.array(list(values.values()), float) for values in (ours, theirs)], False
+
+
+def mean_and_variances(samples: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    r"""The difference of means, and the squared standard error of each mean, of what :func:`samples_of` gives."""
+    mean = float(samples[0].mean() - (samples[1].mean() if len(samples) > 1 else 0))
+    return mean, np.array([sample.var(ddof=1) / len(sample) for sample in samples])
+
+
+def degrees_of_freedom(variances: np.ndarray, counts: list[int]) -> float:
+    r"""Of Student's t: of the differences, or Welch's, given the squared standard errors and numbers of runs."""
+    return float(variances.sum() ** 2 / (variances**2 / (np.array(counts) - 1)).sum())
+
+
 def difference_of_means(first: np.ndarray, second: np.ndarray | float = 0.0, axis: int = -1) -> np.ndarray:
     return first.mean(axis) - (second.mean(axis) if isinstance(second, np.ndarray) else second)
 
@@ -95,7 +107,7 @@ def difference_of_means(first: np.ndarray, second: np.ndarray | float = 0.0, axi
 def stretch(variances: np.ndarray, counts: list[int]) -> float:
     r"""By how much an interval is stretched, given the squared standard errors of the means and numbers of runs."""
     n = np.array(counts)
-    freedom = variances.sum() ** 2 / (variances**2 / (n - 1)).sum()
+    freedom = degrees_of_freedom(variances, counts)
     too_narrow = math.sqrt(variances.sum() / (variances * (n - 1) / n).sum())
     quantile = (1 + LEVEL) / 2
     return float(too_narrow * stats.t.ppf(quantile, freedom) / stats.norm.ppf(quantile))

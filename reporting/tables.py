@@ -11,7 +11,7 @@ from .archives import shown
 from .final_figures import Results
 from .groups import Group
 from .numbers import with_error
-from .statistics import FEWEST, Mean
+from .statistics import AS_GOOD, BEST, FEWEST, Mean
 from .words import spelled
 
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\^{}"}
@@ -42,12 +42,17 @@ class Table:
     rows: list[tuple[Group, list[Cell]]]
 
 
-def table_heading(results: Results) -> str:
+def with_heading(results: Results, what: str = "final figures") -> str:
+    r"""The table of plain text under a line that says what it shows."""
+    return f"\n{results.task}: {table_heading(results, what)}\n\n{as_text(final_table(results))}"
+
+
+def table_heading(results: Results, what: str = "final figures") -> str:
     r"""What the table of plain text shows, in a line."""
     marks = "no marks, as options are pooled" if results.pooled else "* the best, or not significantly worse"
     untested = any(verdict.untested for of_metric in results.verdicts.values() for verdict in of_metric.values())
     few = f"; ? nothing can be said (fewer than {FEWEST} runs, or some without it)" * untested
-    return f"final figures, mean ± standard error over {results.over}; {marks}{few}"
+    return f"{what}, mean ± standard error over {results.over}; {marks}{few}"
 
 
 def final_table(results: Results) -> Table:
@@ -63,6 +68,30 @@ def final_table(results: Results) -> Table:
 
 def spelled_key(key: str) -> str:
     return spelled(key).replace(".", " ")
+
+
+def answer(results: Results) -> str:
+    r"""What came out, in a sentence."""
+    if results.pooled:
+        pooled = " and ".join(results.pooled)
+        return f"Pooled over {pooled}: no best is named, as means and errors mix the values of these options."
+    metric = next((m for m in results.shown if results.verdicts.get(m)), None)
+    if metric is None:
+        return ""
+    found, words = results.verdicts[metric], results.words(metric)
+    best = next((label for label, verdict in found.items() if verdict.word == BEST), None)
+    if best is None:
+        return f"Which has the best {words.title} is not said: every group lacks it in some of its finished runs."
+    mean = results.means[best][metric]
+    value = with_error(mean.value, mean.error) + f" {words.unit}" * bool(words.unit)
+    text = f"Best {words.title}: {best}, {value} ({mean.runs} run{'s' * (mean.runs > 1)})."
+    if found[best].few:
+        return f"{text} With fewer than {FEWEST} runs, that may be chance."
+    as_good = [group.label for group in results.groups if group.label in found and found[group.label].word == AS_GOOD]
+    if as_good:
+        listed = ", ".join(as_good[:8]) + f" and {len(as_good) - 8} more" * (len(as_good) > 8)
+        text += f" Not significantly worse: {listed}."
+    return text
 
 
 def about_runs(group: Group) -> str:

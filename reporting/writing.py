@@ -23,6 +23,9 @@ from .published.join import Comparison, compare_with_runs
 from .published.values import Value, read_published
 from .runs import Run, find_runs
 from .spreadsheets import as_csv
+from .tuned_files import SENSITIVITY, TUNED, tuned_files
+from .tuning import tuned
+from .validation import CostLimit
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
 SCALE = 2  # pixels of a PNG for each of a chart
@@ -31,7 +34,13 @@ PICTURE_OF_BIASES = "_bias_variance"
 
 
 def write(
-    folders: list[Path], to: Path, conditions: list[str], by: list[str], published: Sequence[Path] = ()
+    folders: list[Path],
+    to: Path,
+    conditions: list[str],
+    by: list[str],
+    published: Sequence[Path] = (),
+    tune: list[str] | None = None,
+    at: CostLimit | None = None,
 ) -> tuple[str, list[Path], list[str]]:
     r"""Makes a report; what to print, the files, the page last, and notes on what was left out.
 
@@ -41,6 +50,8 @@ def write(
         conditions: ``KEY=VALUE``, of the runs that are wanted.
         by: Keys of groups; without any, a group is what differs in seeds alone.
         published: Files of published values, beside those of the project.
+        tune: Keys among whose values each estimator's best is chosen; empty: all that was swept; None: none is.
+        at: The budget at which tuned estimators are compared; None: at the end of their runs.
 
     Raises:
         Refused: If there are no runs, none that are wanted, a file of published values is wrong, or the files cannot be
@@ -53,10 +64,18 @@ def write(
     runs = chosen(found.runs, conditions)
     if not runs:
         raise Refused(f"--only {' '.join(conditions)}: no run has all of them")
-    groups = grouped(runs, by, sorted({run.estimator for run in found.runs}), found.notes)
+    known = sorted({run.estimator for run in found.runs})
+    groups = grouped(runs, by, known, found.notes)
+    if tune is not None:  # other settings than the best are not meant to have the seeds by which that one is reported
+        for group in (group for own in groups.values() for group in own):
+            group.missing = []
     measured = by_problem(found, groups)
     beside = published_beside(values, groups)
     tasks = [on_task(task, own, measured, found.notes, beside[task]) for task, own in groups.items()]
+    for on in tasks if tune is not None else ():
+        on.tuned = tuned(on.results.task, groups[on.results.task], tune or [], known, at)
+        if on.tuned is None:
+            found.notes.append(f"not tuned: {on.results.task}, without a validation figure that can be better or worse")
     about = head_facts(folders, conditions, by, len(runs))
     if to.is_symlink():
         raise Refused(f"--to {to}: is a link; name the folder that it leads to, {to.resolve()}")
@@ -67,10 +86,8 @@ def write(
         write_whole(path, page(tasks, about, found.notes))
     except OSError as error:
         raise Refused(f"--to {to}: {error.filename or to} cannot be written: {error.strerror}") from error
-    text = "\n".join(
-        f"\n{on.results.task}: {tables.table_heading(on.results)}\n\n{tables.as_text(tables.final_table(on.results))}"
-        for on in tasks
-    )
+    text = "\n".join(tables.with_heading(on.results) for on in tasks)
+    text += "".join(f"\n{tables.with_heading(on.tuned.results, on.tuned.heading)}" for on in tasks if on.tuned)
     lost = [about_lost(run) for run in runs if not run.finished]
     return text, [*written, path], list(dict.fromkeys(found.notes + lost))
 
@@ -115,6 +132,8 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
     yield written("final.csv", as_csv(tables.final_csv(every)))
     yield written("runs.csv", as_csv(tables.runs_csv(every)))
     yield written("curves.csv", as_csv(curves_csv(tasks)))
+    for name, content in tuned_files({file_name(on.results.task): on.tuned for on in tasks if on.tuned}):
+        yield written(name, content)
     for on in tasks:
         task, table = file_name(on.results.task), tables.final_table(on.results)
         yield written(f"{task}.md", tables.as_markdown(table))
@@ -131,7 +150,7 @@ def file_name(task: str) -> str:
     A name that cannot be one gets a digest of what it was, so that no two tasks have the same.
     """
     name = re.sub(r"[^\w-]", "_", task, flags=re.ASCII)[:MOST_OF_A_NAME]
-    if name and name == task and not task.endswith(PICTURE_OF_BIASES):
+    if name and name == task and not task.endswith((PICTURE_OF_BIASES, TUNED, SENSITIVITY)):
         return name
     return f"{name}-{hashlib.sha256(task.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
