@@ -7,7 +7,7 @@ import torch
 
 from hardmax.harness.config import key_of, plain_config
 from hardmax.harness.train import train
-from helpers.commands import Reads, composed, folders, rows_of, started
+from helpers.commands import composed, folders, rows_of, started
 
 ESTIMATORS = {
     "gumbel_softmax": [],
@@ -49,20 +49,6 @@ def test_the_figure_of_merit_improves(estimator, task):
     # The relaxation's own optimum of these costs lies elsewhere.
     if not (task in ("polynomial", "quadratic", "quadratic_form") and estimator == "gumbel_softmax"):
         assert better > 0, f"{key} went from {series[0]} to {series[-1]}"
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_no_value_is_read_between_rows(task):
-    """On a GPU every read waits for all that was queued."""
-    counts = []
-    for steps in (4, 8):
-        choice = [f"task={task}", *TASKS[task][0], f"steps={steps}", "log_every=100", "measure.every=0"]
-        state, cfg = started("estimator=reinforce", *choice)
-        state.task.evaluate = lambda split: {}
-        with Reads() as reads:
-            train(state, cfg, lambda *_: None)
-        counts.append(len(reads.found))
-    assert counts[0] == counts[1], f"{counts[1] - counts[0]} reads in four more steps: {reads.found}"
 
 
 @pytest.mark.parametrize("estimator", ["st_gumbel_softmax", "reinforce", "arsm"])

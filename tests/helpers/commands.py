@@ -5,7 +5,6 @@ import json
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hardmax.harness import app, options
 from hardmax.harness.config import build
@@ -46,17 +45,3 @@ def folders(where):
 def sampled_kl(estimator, task):
     """What a bound needs where there is a KL divergence; the toy has none to leave outside."""
     return ["task.kl=sampled"] if estimator in ("vimco", "reweighted_wake_sleep") and task != "toy" else []
-
-
-class Reads(TorchDispatchMode):
-    """Notes every operation that makes a value, or a size, known to Python."""
-
-    READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        self.found += [name for name in self.READS if function.__name__.split(".")[0] == name]
-        return function(*arguments, **(keywords or {}))
