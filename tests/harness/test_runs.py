@@ -51,11 +51,12 @@ def test_every_estimator_trains_every_task(estimator, task):
 
 
 @pytest.mark.parametrize("estimator", ["gumbel_softmax", "reinforce"])
-def test_a_compiled_run_is_the_same_within_rounding(estimator):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=WITH_CUDA)])
+def test_a_compiled_run_is_the_same_within_rounding(estimator, device):
     figures = []
     for compiled in ("false", "true"):
         state, cfg = started(
-            f"estimator={estimator}", f"compile={compiled}", *SHORT, "valid.every=0", "measure.every=0"
+            f"estimator={estimator}", f"compile={compiled}", *SHORT, "valid.every=0", "measure.every=0", device=device
         )
         rows = []
         train(state, cfg, lambda step, row, seconds, rows=rows: rows.append(row))
