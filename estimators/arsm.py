@@ -169,25 +169,28 @@ class ARSM(AR):
 
 
 class Watched:
-    r"""An objective that notes which variables its pseudo-actions change.
+    r"""An objective that counts how many of its pseudo-actions, by category, change each variable.
 
     Arguments:
         objective: ``[P, *batch, K, C] -> [P, *batch]``.
         true: The true action, one-hot, ``[1, *batch, K, C]``.
+        categories: Whose swaps the pseudo-actions are, in the order of evaluation, each ``[P]``.
     """
 
-    def __init__(self, objective: Objective, true: Tensor):
-        self.objective, self.true = objective, true
-        self.changed: list[Tensor] = []
+    def __init__(self, objective: Objective, true: Tensor, *categories: Tensor):
+        self.objective, self.true, self.categories, self.seen = objective, true, categories, 0
+        self.by_category = true.new_zeros(true.shape[-1], *true.shape[1:-1], dtype=torch.int32)
 
     def __call__(self, z: Tensor) -> Tensor:
-        self.changed.append((z != self.true).any(-1))
+        changed = (z != self.true).any(-1).int()  # [P, *batch, K]
+        for category in self.categories:
+            self.by_category.index_add_(0, category[self.seen : self.seen + len(z)], changed)
+        self.seen += len(z)
         return self.objective(z)
 
     def changes(self) -> Tensor:
-        r"""Whether each pseudo-action, in the order of evaluation, changed each variable, ``[P, *batch, K]``."""
-        nothing = self.true[:0, ..., 0].bool()
-        return torch.cat([nothing, *self.changed])
+        r"""The counts, ``[*batch, K, C]``."""
+        return self.by_category.movedim(0, -1).contiguous()
 
 
 class ARSPlus(ARS):
@@ -206,9 +209,10 @@ class ARSPlus(ARS):
     """
 
     def gradient(self, race: Race, cost: Tensor, objective: Objective) -> Tensor:
-        watched = Watched(objective, race.winner())
+        any_swap = race.order.new_zeros(race.logits.shape[-1] - 1)
+        watched = Watched(objective, race.winner(), any_swap)
         gradient = super().gradient(race, cost, watched)
-        return torch.where(watched.changes().any(0).unsqueeze(-1), gradient, 0.0)
+        return torch.where(watched.changes()[..., :1] > 0, gradient, 0.0)
 
 
 class ARSMPlus(ARSM):
@@ -223,13 +227,11 @@ class ARSMPlus(ARSM):
 
     def gradient(self, race: Race, cost: Tensor, objective: Objective) -> Tensor:
         C = race.logits.shape[-1]
-        m, j = torch.triu_indices(C, C, 1, device=cost.device)
-        watched, pi = Watched(objective, race.winner()), race.pi
+        swaps = torch.triu_indices(C, C, 1, device=cost.device)
+        watched, pi = Watched(objective, race.winner(), *swaps), race.pi
 
         def centred_where_settled() -> Tensor:
-            changed = torch.zeros(*race.logits.shape, C, dtype=torch.bool, device=cost.device)  # [*batch, K, C, C]
-            changed[..., m, j] = changed[..., j, m] = watched.changes().movedim(0, -1)
-            return torch.where(changed.any(-1), pi(), 1 / C)
+            return torch.where(watched.changes() > 0, pi(), 1 / C)
 
         race.pi = centred_where_settled  # type: ignore[method-assign]  # read once all swaps have been evaluated
         return super().gradient(race, cost, watched)

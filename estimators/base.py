@@ -2,6 +2,7 @@ r"""The contract between an estimator and whatever it is used on, and the few id
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -13,6 +14,7 @@ from . import sampling
 from .objectives import Objective, check_logits, depends_on, with_derivative, with_shape
 
 TARGETS = ("expectation", "relaxed", "mode", "bound")
+BYTES = 1024  # of memory for each number worked on at a time; a step of Rodeo, which takes the most, takes 900
 FORGOTTEN = 1000  # notes of a running mean without advance(): there are never so many in one optimiser step
 
 
@@ -261,7 +263,26 @@ def evaluate_network(network: nn.Module, x: Tensor) -> Tensor:
 
 def copies_in_cache(logits: Tensor) -> int:
     r"""How many copies of ``logits`` to work on at a time: what the processor's cache holds, and memory bears."""
-    return max(1, (2**24 if logits.is_cuda else 2**17) // max(1, logits.numel()))
+    return max(1, numbers_at_once(logits.device) // max(1, logits.numel()))
+
+
+@torch.compiler.assume_constant_result
+def numbers_at_once(device: torch.device) -> int:
+    r"""How many numbers to work on at a time: what the processor's cache holds; on a GPU, what memory bears.
+
+    For each number there are ``BYTES`` of memory. The result is a power of two, and the same on every GPU with room
+    enough: how work is divided shows in the last bits.
+    """
+    if device.type != "cuda":
+        return 2**17
+    return min(2**24, 2 ** max(10, (memory_of(device) // BYTES).bit_length() - 1))
+
+
+@cache
+def memory_of(device: torch.device) -> int:
+    r"""Bytes that this process had on a GPU, or could have, when it first asked."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device)
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:

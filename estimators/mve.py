@@ -6,6 +6,7 @@ from torch import Tensor
 from hardmax.checks import at_least, positive
 
 from . import sampling
+from .base import numbers_at_once
 from .straight_through import PulledBack, through_softmax
 
 
@@ -51,11 +52,9 @@ class MVE(PulledBack):
         p_x = (hard * p).sum(-1, keepdim=True)
 
         def pullback(g: Tensor) -> Tensor:
-            apart = p.unsqueeze(-2) / (1 + tau * (p.unsqueeze(-1) + p.unsqueeze(-2)))  # [*batch, K, C, C]
-            A = torch.diag_embed((1 + tau * p) * apart.sum(-1)) - tau * p.unsqueeze(-1) * apart
             near = g / (1 + tau * (p + p_x))
             right = (1 + tau * p) * near - (tau * p * near).sum(-1, keepdim=True) * hard
-            u = torch.linalg.solve(A + 1 / p.shape[-1], right.unsqueeze(-1)).squeeze(-1)
+            u = solve(p, tau, right)
             of_draw = tau * g / (1 + 2 * tau * p_x) * hard
             return through_softmax(p, (1 + tau * p) / (1 + 2 * tau * p) * u + of_draw)
 
@@ -70,3 +69,26 @@ class MVE(PulledBack):
 
     def advance(self) -> None:
         self.steps += 1
+
+
+def solve(p: Tensor, tau: Tensor | float, right: Tensor) -> Tensor:
+    r"""u with ``(A + 1 / C) u = right``, for so many variables at a time as memory bears.
+
+    A is symmetric and positive definite: the diagonal exceeds what is beside it by ``sum_j p_j / (1 + tau (p + p_j))``.
+
+    Arguments:
+        p: Probabilities, ``[*batch, K, C]``.
+        tau: At least 0.
+        right: ``[S, *batch, K, C]``.
+    """
+    C = p.shape[-1]
+    at_once = max(1, numbers_at_once(p.device) // C**2)
+    rows = p.expand(right.shape[1:]).reshape(-1, C)  # [N, C]
+    columns = right.reshape(len(right), -1, C).movedim(0, -1)  # [N, C, S]
+    found = []
+    for q, b in zip(rows.split(at_once), columns.split(at_once), strict=True):
+        apart = q.unsqueeze(-2) / (1 + tau * (q.unsqueeze(-1) + q.unsqueeze(-2)))  # [n, C, C]
+        diagonal = torch.diag_embed((1 + tau * q) * apart.sum(-1))
+        A = diagonal + (1 / C - tau * q.unsqueeze(-1) * apart)
+        found.append(torch.cholesky_solve(b, torch.linalg.cholesky_ex(A)[0]))  # unlike cholesky, reads nothing back
+    return torch.cat(found).movedim(-1, 0).reshape(right.shape)

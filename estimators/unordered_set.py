@@ -1,7 +1,7 @@
 import itertools
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardmax.checks import at_least, one_of
 
@@ -48,11 +48,12 @@ class UnorderedSet(Estimator):
         self.baseline = one_of([True, False], baseline=baseline)
         if baseline and samples < 2:
             raise ValueError(f"samples must be at least 2 with baseline=true, got {samples}")
+        self.set_weights = SetWeights(samples)
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         log_p = logits.detach().double().log_softmax(-1)
         z = self.members(log_p)  # [S, *batch, K]
-        weight, mixing = set_weights(log_prob_of_members(log_p, z).movedim(0, -1))
+        weight, mixing = self.set_weights(log_prob_of_members(log_p, z).movedim(0, -1))
         one_hot = sampling.one_hot(z, logits)
         cost = objective(one_hot)  # [S, *batch]
         weight = weight.movedim(-1, 0)
@@ -132,7 +133,7 @@ def log1mexp(x: Tensor) -> Tensor:
     return torch.where(x > -0.6931, x.expm1().neg().log(), x.exp().neg().log1p())
 
 
-def set_weights(log_prob: Tensor) -> tuple[Tensor, Tensor]:
+class SetWeights(nn.Module):
     r"""What each member's cost counts in the value, and in the baseline of each other member.
 
     Let h(A) be the probability that the members outside A are drawn next, in any order, once those in A have been.
@@ -141,26 +142,45 @@ def set_weights(log_prob: Tensor) -> tuple[Tensor, Tensor]:
     value is ``p(s) h(s)`` over its sum. All this is done in log space; weights sum to 1 whatever the probabilities.
 
     Arguments:
-        log_prob: Log-probabilities of S different configurations, ``[*batch, S]``; minus infinity for none.
-
-    Returns:
-        Weights ``[*batch, S]``, and the baseline's ``[*batch, S, S]``, whose rows sum to 1: p(s) at (s, s), and
-        ``p(t) h(s, t) / h(s)`` at (s, t).
+        size: Number S of members.
     """
-    S = log_prob.shape[-1]
-    bits = 2 ** torch.arange(S, device=log_prob.device)
-    subsets = torch.arange(2**S, device=log_prob.device)
-    contains = (subsets.unsqueeze(-1) & bits) > 0  # [2^S, S]
-    inside = log_prob.unsqueeze(-2).masked_fill(~contains, -torch.inf).logsumexp(-1)  # log p(A), [*batch, 2^S]
-    outside = inside.flip(-1)  # of the members that are not in A
-    left = torch.maximum(log1mexp(inside), outside)  # log(1 - p(A)): never below what is certainly left
-    log_h = torch.zeros_like(inside)
-    for size in range(S - 1, 0, -1):
-        these = [sum(2**i for i in A) for A in itertools.combinations(range(S), size)]
-        others = [[b for b in range(S) if not A >> b & 1] for A in these]
-        larger = [[A + 2**b for b in rest] for A, rest in zip(these, others, strict=True)]
-        h = (log_prob[..., others] + log_h[..., larger]).logsumexp(-1) - left[..., these]
-        log_h[..., these] = h.masked_fill(outside[..., these] == -torch.inf, 0.0)
-    alone = log_h[..., bits]
-    of_two = log_h[..., bits | bits.unsqueeze(-1)]  # h(s) itself at (s, s)
-    return (log_prob + alone).softmax(-1), (log_prob.unsqueeze(-2) + of_two - alone.unsqueeze(-1)).exp()
+
+    bits: Tensor
+    contains: Tensor
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        bits = 2 ** torch.arange(size)
+        self.keep("bits", bits)
+        self.keep("contains", (torch.arange(2**size).unsqueeze(-1) & bits) > 0)  # [2^S, S]
+        for members in range(size - 1, 0, -1):
+            these = [sum(2**i for i in A) for A in itertools.combinations(range(size), members)]
+            others = [[b for b in range(size) if not A >> b & 1] for A in these]
+            larger = [[A + 2**b for b in rest] for A, rest in zip(these, others, strict=True)]
+            for name, found in (("these", these), ("others", others), ("larger", larger)):
+                self.keep(f"{name}_{members}", torch.tensor(found))
+
+    def keep(self, name: str, index: Tensor) -> None:
+        r"""Makes an index once, on the device, rather than in every step."""
+        self.register_buffer(name, index, persistent=False)
+
+    def forward(self, log_prob: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Weights ``[*batch, S]``, and the baseline's ``[*batch, S, S]``.
+
+        The baseline's rows sum to 1: p(s) is at (s, s), and ``p(t) h(s, t) / h(s)`` at (s, t).
+
+        Arguments:
+            log_prob: Log-probabilities of S different configurations, ``[*batch, S]``; minus infinity for none.
+        """
+        inside = log_prob.unsqueeze(-2).masked_fill(~self.contains, -torch.inf).logsumexp(-1)  # log p(A), [*batch, 2^S]
+        outside = inside.flip(-1)  # of the members that are not in A
+        left = torch.maximum(log1mexp(inside), outside)  # log(1 - p(A)): never below what is certainly left
+        log_h = torch.zeros_like(inside)
+        for members in range(self.size - 1, 0, -1):
+            these, others, larger = (self.get_buffer(f"{n}_{members}") for n in ("these", "others", "larger"))
+            h = (log_prob[..., others] + log_h[..., larger]).logsumexp(-1) - left[..., these]
+            log_h[..., these] = h.masked_fill(outside[..., these] == -torch.inf, 0.0)
+        alone = log_h[..., self.bits]
+        of_two = log_h[..., self.bits | self.bits.unsqueeze(-1)]  # h(s) itself at (s, s)
+        return (log_prob + alone).softmax(-1), (log_prob.unsqueeze(-2) + of_two - alone.unsqueeze(-1)).exp()

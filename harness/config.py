@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -14,6 +15,8 @@ from typing import Any, Literal, overload
 import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +26,7 @@ from hardmax.paths import CONFIGS
 from hardmax.tasks.base import Task
 
 from .online import wandb_mode
-from .options import Budget, Device, Options
+from .options import Budget, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
@@ -72,8 +75,20 @@ def check(cfg: DictConfig) -> None:
     for tag in cfg.wandb.tags:
         if not 1 <= len(tag) <= 64:
             raise Refused(f"wandb.tags must be 1 to 64 characters long each, got {tag!r}")
-    if cfg.device == Device.cuda and not torch.cuda.is_available():
-        raise Refused("device=cuda: no CUDA device was found; accepted here: auto, cpu")
+    check_device(cfg.device)
+
+
+def check_device(device: str) -> None:
+    r"""Refuses a device that does not exist, or is not there."""
+    if device in ("auto", "cpu"):
+        return
+    if not re.fullmatch(r"cuda(:\d{1,3})?", device):
+        raise Refused(f"device must be auto, cpu, cuda or a GPU such as cuda:1, got {device}")
+    if not torch.cuda.is_available():
+        raise Refused(f"device={device}: no CUDA device was found; accepted here: auto, cpu")
+    if (torch.device(device).index or 0) >= (count := torch.cuda.device_count()):
+        there = ", ".join(f"cuda:{i}" for i in range(count))
+        raise Refused(f"device={device} is not there; accepted here: auto, cpu, cuda, {there}")
 
 
 def check_own_targets(cfg: DictConfig) -> None:
@@ -167,10 +182,18 @@ def check_names(cfg: DictConfig, schema: type = Options, prefix: str = "") -> No
 
 
 def device_of(cfg: DictConfig) -> torch.device:
-    r"""The device that ``device`` stands for on this machine."""
-    if cfg.device == Device.auto:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(cfg.device.value)
+    r"""The device that ``device`` stands for on this machine.
+
+    Of several GPUs the jobs of a sweep take one each, in turns; which there are, ``CUDA_VISIBLE_DEVICES`` may say.
+    """
+    if cfg.device == "cpu" or (cfg.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if cfg.device not in ("auto", "cuda"):
+        return torch.device(cfg.device)
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None or hydra.mode != RunMode.MULTIRUN or OmegaConf.is_missing(hydra.job, "num"):
+        return torch.device("cuda")
+    return torch.device("cuda", hydra.job.num % torch.cuda.device_count())
 
 
 def label_of(cfg: DictConfig, group: str, choice: str) -> str:

@@ -1,6 +1,7 @@
 r"""The jobs of a sweep: all are looked at before the first starts, and each goes on whatever becomes of the others."""
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -43,6 +44,7 @@ class CheckSweep(Callback):
         loader, sweeper = GlobalHydra.instance().config_loader(), config.hydra.sweeper
         parser, asked = OverridesParser.create(loader), command_line_overrides(config.hydra)
         trials, arguments = sweeper.get("n_trials"), sys.argv[1:]
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray hides the GPUs from its jobs
         assert isinstance(loader, ConfigLoaderImpl)
         try:
             check_plugins(config.hydra)

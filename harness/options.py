@@ -8,12 +8,6 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 
-class Device(Enum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 class WandbMode(Enum):
     online = "online"
     offline = "offline"
@@ -74,7 +68,7 @@ class Options:
         0, "validations without a better one that end a run, which then has the parameters of the best; 0: none do"
     )
     batch_size: int = option(100, "examples per step")
-    device: Device = option(Device.auto, "auto, cpu or cuda")
+    device: str = option("auto", "auto, cpu, cuda or a GPU such as cuda:1; else jobs of a sweep take GPUs in turns")
     threads: int = option(1, "CPU threads; results differ in the last bits between thread counts")
     output: str = option("output", "folder under which every run makes its own")
     fresh: bool = option(False, "run again, in a new folder, what has already finished")

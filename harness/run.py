@@ -51,6 +51,8 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
     if before and (summary := summary_of(before[-1])):
         return finished_before(before[-1], code, labels, summary)
     device = device_of(cfg)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # where whatever does not say where goes as well
     torch.manual_seed(cfg.seed)
     with Opened() as opened:
         task = build(cfg, "task", labels["task"])

@@ -40,8 +40,15 @@ def environment(device: torch.device) -> dict:
         "command": sys.argv,
         **versions(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        **(gpu(device) if device.type == "cuda" else {"device": processor()}),
     }
+
+
+def gpu(device: torch.device) -> dict:
+    r"""A GPU's name, its number among those that the process sees, and which these are if something has chosen them."""
+    number = torch.cuda.current_device() if device.index is None else device.index
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"device": torch.cuda.get_device_name(device), "gpu": number, "visible_gpus": chosen}
 
 
 def commit(folder: Path) -> dict:

@@ -171,13 +171,14 @@ def train(
         for each in (estimator, *task.inner):
             if not each.compiles:
                 each.estimate = torch.compiler.disable(each.estimate)  # type: ignore[method-assign]
-        loss = torch.compile(loss, options={"fallback_random": True})  # the draws of an uncompiled run
+        graphs = {"triton.cudagraphs": True} if device.type == "cuda" else {}  # one launch in place of many small ones
+        loss = torch.compile(loss, options={"fallback_random": True, **graphs})  # the draws of an uncompiled run
 
     def step():
         evaluations.clear()  # of what measuring made
-        parts = loss(task.batch(state.batches.next(), state.batches.generator))
         for p in parameters:
-            p.grad = None
+            p.grad = None  # before a graph runs again, which may have made it
+        parts = loss(task.batch(state.batches.next(), state.batches.generator))
         parts.backward(weight)
         model["lr"] = rate * state.schedule(state.step / cfg.steps)
         optimizer.step()

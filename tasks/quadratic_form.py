@@ -104,7 +104,7 @@ def read_form(file: str, shapes: dict[str, tuple[int, ...]]) -> list[Tensor]:
     r"""Arrays of an .npz file, in float32; ValueError, naming the file, unless they are there and have these shapes."""
     with Path(file).open("rb") as opened:
         try:
-            arrays = dict(np.load(opened, allow_pickle=False))
+            arrays = dict(np.load(opened))
         except (ValueError, TypeError, EOFError, OSError) as error:
             raise ValueError(f"file={file} is no .npz file of plain arrays: {error}") from None
     for name, shape in shapes.items():

@@ -69,8 +69,8 @@ class SemiSupervised(Task):
         self.data = images_only(data)
         if self.data.labels is None:
             raise ValueError("data must have labels, these images have none")
-        self.classes = self.data.labels()
-        known = int(max(c.max() for c in self.classes.values())) + 1
+        classes = self.data.labels()
+        known = int(max(c.max() for c in classes.values())) + 1
         self.C, self.style = at_least(known, categories=categories), at_least(1, style=style)
         if not is_number(alpha) or not 0 <= alpha < float("inf"):
             kind = ValueError if is_number(alpha) else TypeError
@@ -78,7 +78,9 @@ class SemiSupervised(Task):
         self.alpha, self.bound_samples = float(alpha), at_least(1, bound_samples=bound_samples)
         self.sampled = one_of(("analytic", "sampled"), kl=kl) == "sampled"
         self.examples, pixels = self.data.train_images.shape
-        of_train = self.classes["train"]
+        for split in ("valid", "test"):
+            self.register_buffer(f"{split}_classes", classes[split], persistent=False)
+        of_train = classes["train"]
         each = at_least(known, labels=labels) // known
         chosen = torch.cat([(of_train == c).nonzero().flatten()[:each] for c in range(known)])
         self.register_buffer("labelled_images", self.data.fixed(self.data.train_images[chosen]), persistent=False)
@@ -134,7 +136,7 @@ class SemiSupervised(Task):
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float]:
-        x, c = self.data.held_out(split), self.classes[split].to(self.labelled_classes.device)
+        x, c = self.data.held_out(split), self.get_buffer(f"{split}_classes")
         logits = self.classifier(x).unsqueeze(-2)
         cost = x.new_zeros(())
         for _ in range(self.bound_samples):

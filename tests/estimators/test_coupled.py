@@ -459,9 +459,10 @@ class SettledByOneSwap(ARSPlus):
     """Takes a variable for settled as soon as one swap leaves it as it is."""
 
     def gradient(self, race, cost, objective):
-        watched = Watched(objective, race.winner())
+        swaps = race.order.new_zeros(race.logits.shape[-1] - 1)
+        watched = Watched(objective, race.winner(), swaps)
         gradient = ARS.gradient(self, race, cost, watched)
-        return torch.where(watched.changes().all(0).unsqueeze(-1), gradient, 0.0)
+        return torch.where(watched.changes()[..., :1] == len(swaps), gradient, 0.0)
 
 
 def test_too_few_settled_swaps_are_rejected():

@@ -10,7 +10,7 @@ import torch
 
 from hardmax import certification as c
 from hardmax.estimators import Exact, Reinforce, UnorderedSet, unordered_set
-from hardmax.estimators.unordered_set import beam_search, log1mexp, log_prob_of_members, set_weights
+from hardmax.estimators.unordered_set import SetWeights, beam_search, log1mexp, log_prob_of_members
 from helpers.laws import configurations, enumerated_sets, probability_of_set
 
 # ---------------------------------------------------------------- sets, by their definition
@@ -105,7 +105,7 @@ def test_weights_are_their_definition_and_sum_to_one_in_every_set(size):
     log_p = torch.randn(7, dtype=torch.float64).log_softmax(-1)
     p = log_p.exp().tolist()
     for members in itertools.combinations(range(7), size):
-        weight, mixing = set_weights(log_p[list(members)])
+        weight, mixing = SetWeights(len(members))(log_p[list(members)])
         expected = [torch.tensor(x, dtype=torch.float64) for x in weights_by_definition(members, p)]
         assert torch.allclose(weight, expected[0], rtol=0, atol=1e-13)
         assert torch.allclose(mixing, expected[1], rtol=0, atol=1e-13)
@@ -119,7 +119,7 @@ def test_weights_are_their_definition_and_sum_to_one_in_every_set(size):
 def test_weights_of_tiny_probabilities(level, size):
     """Where 1 - p is 1 in floating point, every order is as likely as any other: all weights are equal."""
     torch.manual_seed(0)
-    weight, mixing = set_weights(level + 5 * torch.randn(10, size, dtype=torch.float64))
+    weight, mixing = SetWeights(size)(level + 5 * torch.randn(10, size, dtype=torch.float64))
     assert (weight.sum(-1) - 1).abs().max() < 1e-12
     assert (weight - 1 / size).abs().max() < 1e-12
     others = mixing[:, ~torch.eye(size, dtype=torch.bool)]
@@ -150,7 +150,7 @@ def test_weights_beside_one_member_of_almost_all_probability(rest):
     p.append(1 - sum(p))
     log_p = torch.tensor([math.log1p(-rest), *(math.log(x) for x in p[1:])], dtype=torch.float64)
     for members in itertools.combinations(range(5), 3):
-        weight, mixing = set_weights(log_p[list(members)])
+        weight, mixing = SetWeights(len(members))(log_p[list(members)])
         expected = weights_by_definition(members, p)
         for found, true in ((weight, expected[0]), (mixing, expected[1])):
             true = torch.tensor([[float(x) for x in row] if isinstance(row, list) else float(row) for row in true])
@@ -159,7 +159,7 @@ def test_weights_beside_one_member_of_almost_all_probability(rest):
 
 def test_weights_stay_finite_at_the_ends():
     for log_p in ([0.0, -torch.inf], [0.0, -800.0, -900.0], [-1e4, -2e4, -torch.inf], [-1e-20, -50.0, -60.0]):
-        weight, mixing = set_weights(torch.tensor(log_p, dtype=torch.float64))
+        weight, mixing = SetWeights(len(log_p))(torch.tensor(log_p, dtype=torch.float64))
         assert weight.isfinite().all()
         assert mixing.isfinite().all()
         assert abs(weight.sum() - 1) < 1e-12

@@ -1,5 +1,7 @@
 """How a run ends: with finite parameters and figures, or by an error; whatever can be shown of it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -67,3 +69,21 @@ def test_what_cannot_be_compiled_is_left_out_of_compiled_steps(estimator, disabl
     left_out.clear()
     train(state, cfg, lambda *_: None)
     assert left_out == [state.estimator, *state.task.inner][:disabled]
+
+
+def test_compiled_steps_are_graphs_on_a_gpu_with_the_draws_of_an_uncompiled_run(monkeypatch):
+    asked = []
+
+    def compiled(function, options):
+        asked.append(options)
+        raise StopIteration
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(torch, "full", lambda *_, **__: None)  # which would need that GPU
+    state, cfg = started("estimator=reinforce", *LIGHT, "compile=true", "steps=1")
+    for device in ("cpu", "cuda"):
+        state.window = SimpleNamespace(device=torch.device(device))
+        with pytest.raises(StopIteration):
+            train(state, cfg, lambda *_: None)
+    of_mode = torch._inductor.list_mode_options("reduce-overhead")
+    assert asked == [{"fallback_random": True}, {"fallback_random": True, **of_mode}]

@@ -68,7 +68,7 @@ def test_small_is_a_smaller_part(experiment):
     full, small = (plain_config(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
     changed = {key for key in full if full[key] != small[key]}
     assert "budget" in changed
-    if experiment == "kool2020_bernoulli":  # trains nothing
+    if experiment in ("kool2020_bernoulli", "hooper2026_bias"):  # which train nothing
         assert small["measure"]["draws"] < full["measure"]["draws"]
     else:
         assert small["steps"] <= full["steps"] / 5
@@ -80,8 +80,11 @@ def test_small_is_a_smaller_part(experiment):
 def test_the_small_budget_runs(experiment, command, tmp_path):
     few = ["task.bound_samples=1"] if composed(f"experiment={experiment}").data is not None else []
     few += ["task.test_samples=1"] if experiment.startswith(("jang2017_table1", "paulus")) else []
+    few += (
+        ["measure.rivals=[{reinmax:{temperature:[1.0,2.0]}}]"] if experiment == "hooper2026_bias" else ["batch_size=4"]
+    )
     row = rows_in(experiment)[0]
-    code, out, err = command("-m", f"experiment={experiment}", *QUICK, *few, *row, "steps=2", "batch_size=4")
+    code, out, err = command("-m", f"experiment={experiment}", *QUICK, *few, *row, "steps=2")
     assert code == 0, err
     assert "ended (" in out
     (folder, *_) = folders(tmp_path)

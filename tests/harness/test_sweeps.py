@@ -122,7 +122,7 @@ def test_two_processes_never_work_on_one_run(tmp_path):
     first = Forked(*RUN, "steps=1000000", where=tmp_path)
     wait_for_rows(first, tmp_path, 1000)
     code, _, err = finish_forked(*RUN, "steps=1000000", where=tmp_path)
-    assert code == 2
+    assert code == 2, err
     assert "error: another process works on output/dvae/reinforce/" in err
     first.kill()
     first.communicate()

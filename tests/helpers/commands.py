@@ -6,12 +6,11 @@ import json
 import hydra
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hardmax.harness import app, options
 from hardmax.harness.config import build
 from hardmax.harness.measuring import reference_and_rivals
-from hardmax.harness.train import prepare, train
+from hardmax.harness.train import prepare
 from hardmax.paths import ROOT
 from helpers import cases
 
@@ -59,28 +58,3 @@ def folders(where):
 def sampled_kl(estimator, task):
     """What a bound needs where there is a KL divergence; the toy has none to leave outside."""
     return ["task.kl=sampled"] if estimator in ("vimco", "reweighted_wake_sleep") and task != "toy" else []
-
-
-class Reads(TorchDispatchMode):
-    """Notes every operation that makes a value, or a size, known to Python."""
-
-    READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        self.found += [name for name in self.READS if function.__name__.split(".")[0] == name]
-        return function(*arguments, **(keywords or {}))
-
-
-def assert_no_reads_between_rows(state, cfg):
-    """Trains a state that has just begun, and counts: as many reads in two steps and a row as in four and a row."""
-    state.task.evaluate = lambda split: {}
-    counts = []
-    for cfg.steps in (1, 3, 7):
-        with Reads() as reads:
-            train(state, cfg, lambda *_: None)
-        counts.append(len(reads.found))
-    assert counts[1] == counts[2], f"{counts[2] - counts[1]} reads in two more steps: {reads.found}"

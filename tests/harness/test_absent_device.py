@@ -1,0 +1,62 @@
+"""Training, measuring and evaluating on a device: all in one place, and nothing read back between two rows."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from benchmarks.gpu.models import NAMES, make
+from hardmax.gradients.moments import Moments
+from hardmax.harness.config import build
+from hardmax.harness.train import prepare, train
+from helpers.commands import composed, sampled_kl
+from helpers.devices import NAME, absent_device
+
+SMALL = ["task.variables=2", "task.categories=3"]
+TASKS = {
+    "toy": SMALL,
+    "polynomial": SMALL,
+    "quadratic": [],
+    "quadratic_form": SMALL,
+    "dvae": [*SMALL, "task.layers=2", "task.prior=learned", "task.kl=sampled", "task.bound_samples=2"],
+    "generation": ["task.length=3", "task.vocabulary=3", "task.width=4"],
+    "text": [*SMALL, "task.bound_samples=2"],
+    "routing": ["task.experts=2"],
+    "semi_supervised": ["task.style=2", "task.bound_samples=2"],
+    "structured": [*SMALL, "task.bound_samples=2"],
+}
+CASES = [(e, "dvae", (*SMALL, "task.bound_samples=2", *sampled_kl(e, "dvae"))) for e in NAMES if e != "exact"]
+CASES += [("reinforce", task, tuple(options)) for task, options in TASKS.items()]
+
+
+class Trained(Exception):
+    pass
+
+
+@cache
+def config(task, options):
+    choice = ["batch_size=4", "steps=2", "log_every=100", "measure.draws=2", "measure.running_decay=0.999"]
+    return composed(f"task={task}", *options, *choice)
+
+
+@pytest.mark.parametrize(("estimator", "task", "options"), CASES, ids=lambda x: x if isinstance(x, str) else "")
+def test_on_a_device_nothing_comes_from_the_processor_or_goes_there(monkeypatch, estimator, task, options):
+    cfg, before = config(task, options), []
+    parts = build(cfg, "task", task), make(estimator)
+    prepare(cfg, *parts, torch.device("cpu"))  # lets learned parts take their sizes
+
+    def between(last):
+        before.append(len(watch.found))
+        if last:
+            raise Trained
+
+    if estimator != "reinforce":  # what is made of draws is the same for all, and so is an evaluation
+        parts[0].evaluate = lambda split: {}
+        monkeypatch.setattr(Moments, "statistics", lambda *_: {"variance": None, "variance_error": None})
+    with absent_device(monkeypatch) as watch:
+        state = prepare(cfg, *parts, torch.device(NAME))
+        with pytest.raises(Trained):  # the last row would be as the first
+            train(state, cfg, lambda *_: None, between)
+    second_step = watch.found[before[1] : before[2]]
+    assert not second_step, "what a training step waits for"
+    assert before[1], "rows are read"
