@@ -19,11 +19,12 @@ and nothing of a GPU's speed."""
 
 
 def written(found: dict) -> str:
-    r"""The page."""
+    r"""The page; ``since`` in the figures says what has changed in the code since they were measured."""
     about = found["parts"]["machine"]["lines"]["machine"]
     where = about["name"] + (f" ({about['memory'] / 2**30:.0f} GiB, CUDA {about['cuda']})" if "cuda" in about else "")
     unmeasured = "" if "cuda" in about else UNMEASURED
     text = HEAD.format(where=where, seconds=found["seconds"], unmeasured=unmeasured, **about)
+    text += f"\nChanged since: {found['since']}\n" if "since" in found else ""
     for name, section in SECTIONS.items():
         if name in found["parts"]:
             text += "\n" + section(found["parts"][name]) + ending(found["parts"][name])
