@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from hardmax.checks import at_least, is_number, one_of
 
-from .base import Figure, Problem, Task
+from .base import Problem
+from .known_cost import KnownCost
 
 
-class Distances(Task):
+class Distances(KnownCost):
     r"""Sum over K variables of ``share * |x_k - target_k| ** power``, where ``x_k`` is the sum of weights times z_k.
 
     At a one-hot z, x is the weight of its category; at a point of the simplex it lies between them, and the cost
@@ -25,12 +26,6 @@ class Distances(Task):
         free: The logits that are learned at the start: ``[K, C]``; ``[1, C]`` if the variables share them; with one
             category less if the first one is pinned at 0.
     """
-
-    figures = {
-        "gap": Figure("expected cost above the optimum", better="lower"),
-        "cost": Figure("expected cost", better="lower"),
-        "optimum": Figure("optimum"),
-    }
 
     weights: Tensor
     targets: Tensor
@@ -54,12 +49,6 @@ class Distances(Task):
         logits = nn.functional.pad(self.free, (self.pinned, 0)) if self.pinned else self.free
         return logits.expand(len(self.targets), -1)
 
-    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        return index
-
-    def measurement_batch(self, size: int) -> Tensor:
-        return torch.zeros(size, dtype=torch.long, device=self.free.device)
-
     def problem(self, batch: Tensor) -> Problem:
         logits = self.logits()
         return Problem(logits.expand(len(batch), *logits.shape), self.objective, pinned=self.pinned)
@@ -82,14 +71,6 @@ class Distances(Task):
         r"""The lowest expected cost that the logits can reach."""
         values = self.values()
         return float(values.min(-1).values.sum() if len(self.free) == len(values) else values.sum(0).min())
-
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        return [self.free]
-
-    @torch.no_grad()
-    def evaluate(self, split: str) -> dict[str, float]:
-        cost, optimum = float(self.expected_cost(self.logits())), self.optimum()
-        return {"cost": cost, "optimum": optimum, "gap": cost - optimum}
 
 
 class Polynomial(Distances):

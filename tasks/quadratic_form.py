@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from hardmax.checks import at_least
 
-from .base import Figure, Problem, Task
+from .base import Problem
+from .known_cost import KnownCost
 
 FEW_DRAWS = 4096  # draws at most, for the lowest cost of any
 
 
-class QuadraticForm(Task):
+class QuadraticForm(KnownCost):
     r"""Cost ``z'Az + b'z`` of K categorical variables, minimised over the logits themselves.
 
     z has the K one-hot vectors end to end, KC numbers. A is ``Q'Q``; Q, b and the logits at the start are standard
@@ -37,12 +38,6 @@ class QuadraticForm(Task):
         OSError: If it cannot be read.
     """
 
-    figures = {
-        "gap": Figure("expected cost above the optimum", better="lower"),
-        "cost": Figure("expected cost", better="lower"),
-        "optimum": Figure("optimum"),
-    }
-
     A: Tensor
     b: Tensor
 
@@ -59,12 +54,6 @@ class QuadraticForm(Task):
         self.register_buffer("A", A, persistent=False)
         self.register_buffer("b", b, persistent=False)
         self.logits = nn.Parameter(logits.reshape(K, C))
-
-    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        return index
-
-    def measurement_batch(self, size: int) -> Tensor:
-        return torch.zeros(size, dtype=torch.long, device=self.logits.device)
 
     def problem(self, batch: Tensor) -> Problem:
         return Problem(self.logits.expand(len(batch), *self.logits.shape), self.objective)
@@ -90,14 +79,6 @@ class QuadraticForm(Task):
             return None
         index = torch.tensor(list(itertools.product(range(C), repeat=K)), device=self.logits.device)
         return float(self.objective(nn.functional.one_hot(index, C).to(self.A.dtype)).min())
-
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        return [self.logits]
-
-    @torch.no_grad()
-    def evaluate(self, split: str) -> dict[str, float]:
-        cost, optimum = float(self.expected_cost(self.logits)), self.optimum()
-        return {"cost": cost} | ({} if optimum is None else {"optimum": optimum, "gap": cost - optimum})
 
 
 def read_form(file: str, shapes: dict[str, tuple[int, ...]]) -> list[Tensor]:

@@ -3,10 +3,11 @@ from torch import Tensor, nn
 
 from hardmax.checks import at_least, one_of, positive
 
-from .base import Figure, Problem, Task
+from .base import Problem
+from .known_cost import KnownCost
 
 
-class Toy(Task):
+class Toy(KnownCost):
     r"""Costs of K variables that have a closed-form expectation, minimised over the logits themselves.
 
     With categories numbered 1 to C, ``reward`` costs ``-(0.5 + mean(z) / (C * scale))``, the objective of
@@ -28,12 +29,6 @@ class Toy(Task):
         goal: What the quadratic wants the mean of z, scaled to [0, 1], to be.
     """
 
-    figures = {
-        "gap": Figure("expected cost above the optimum", better="lower"),
-        "cost": Figure("expected cost", better="lower"),
-        "optimum": Figure("optimum"),
-    }
-
     values: Tensor
 
     def __init__(
@@ -47,12 +42,6 @@ class Toy(Task):
         steps = torch.arange(C, dtype=torch.float32)
         values = steps / max(C - 1, 1) if self.quadratic else -(0.5 + (steps + 1) / (C * scale))
         self.register_buffer("values", values, persistent=False)
-
-    def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        return index
-
-    def measurement_batch(self, size: int) -> Tensor:
-        return torch.zeros(size, dtype=torch.long, device=self.logits.device)
 
     def problem(self, batch: Tensor) -> Problem:
         return Problem(self.logits.expand(len(batch), *self.logits.shape), self.objective)
@@ -77,11 +66,3 @@ class Toy(Task):
         K, C = self.logits.shape
         reachable = torch.arange(K * (C - 1) + 1, dtype=torch.float64) / max(K * (C - 1), 1)
         return float(((reachable - self.goal) ** 2).min())
-
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        return [self.logits]
-
-    @torch.no_grad()
-    def evaluate(self, split: str) -> dict[str, float]:
-        cost, optimum = float(self.expected_cost(self.logits)), self.optimum()
-        return {"cost": cost, "optimum": optimum, "gap": cost - optimum}
