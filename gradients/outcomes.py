@@ -25,7 +25,7 @@ def outcomes_of(task: Task, estimator: Estimator, problem: Problem) -> int:
             reach the cost otherwise than through the logits, so that every draw needs a backward pass of its own.
     """
     if (examples := problem.logits.shape[:-2].numel()) > 1:
-        raise ValueError(f"outcomes are those of one example, and a batch of {examples} has them jointly: batch_size=1")
+        raise ValueError(f"the outcomes of one example are gone through, so batch_size must be 1, got {examples}")
     count = EnumeratedDraws(1)
     with evaluating(task, estimator):
         making = Draws(task, estimator, problem)
@@ -34,7 +34,8 @@ def outcomes_of(task: Task, estimator: Estimator, problem: Problem) -> int:
         with patched(count):
             making.make(1)
     if count.stride > MOST_OUTCOMES:
-        raise ValueError(f"{type(estimator).__name__} has {count.stride:.3g} outcomes, at most {MOST_OUTCOMES:,} are")
+        name = type(estimator).__name__
+        raise ValueError(f"{name} has {count.stride:.3g} outcomes, and at most {MOST_OUTCOMES:,} are gone through")
     return count.stride
 
 

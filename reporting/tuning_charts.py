@@ -3,7 +3,7 @@ r"""Charts of tuned estimators, as specifications like those of ``charts``: agai
 import altair as alt
 import numpy as np
 
-from .charts import axis_limits, axis_of, channels, cut_rows, hover, rounded
+from .charts import MARKERS, axis_limits, axis_of, channels, cut_rows, hover, rounded
 from .costs import Reached
 from .looks import Look
 from .sensitivity import Panel
@@ -11,7 +11,6 @@ from .settings import listed
 from .words import AXES, Words
 
 MOST_TICKS = 12
-MARKED = 6  # points of a line that have a marker
 FRONT = "#d0d4d9"
 HEAT = "viridis"
 CELL = 34  # pixels of a row of a heat map
@@ -22,7 +21,7 @@ def budget_rows(found: list[Reached]) -> list[dict]:
     r"""Rows of data for :func:`budget_chart`."""
     rows = []
     for number, one in enumerate(found):
-        every = max(1, round(len(one.amounts) / MARKED))
+        every = max(1, round(len(one.amounts) / MARKERS))
         for n, (amount, mean, setting) in enumerate(zip(one.amounts, one.means, one.settings, strict=True)):
             error = float(np.nan_to_num(mean.error))
             row = {"label": one.label, "x": rounded(amount), "mean": rounded(mean.value), "runs": mean.runs}

@@ -34,8 +34,7 @@ class QuadraticForm(KnownCost):
             what is drawn; None: there is none.
 
     Raises:
-        ValueError: If the file is none of these, or its arrays have other shapes or no finite numbers.
-        OSError: If it cannot be read.
+        ValueError: If the file cannot be read or is no .npz file, or its arrays have other shapes or no finite numbers.
     """
 
     A: Tensor
@@ -83,11 +82,13 @@ class QuadraticForm(KnownCost):
 
 def read_form(file: str, shapes: dict[str, tuple[int, ...]]) -> list[Tensor]:
     r"""Arrays of an .npz file, in float32; ValueError, naming the file, unless they are there and have these shapes."""
-    with Path(file).open("rb") as opened:
-        try:
+    try:
+        with Path(file).open("rb") as opened:
             arrays = dict(np.load(opened))
-        except (ValueError, TypeError, EOFError, OSError) as error:
-            raise ValueError(f"file={file} is no .npz file of plain arrays: {error}") from None
+    except OSError as error:
+        raise ValueError(f"file={file} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"file={file} is no .npz file of plain arrays: {error}") from None
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape:
             found = f"one of {list(arrays[name].shape)}" if name in arrays else "none"
