@@ -46,6 +46,8 @@ class Estimator(nn.Module):
             expression of K, C and S.
         learns: What is trained or adapted beside the model, in words; empty for nothing.
         compiles: Whether ``torch.compile`` can trace a call. It cannot where derivatives are taken within.
+        also_known_as: Other names that users look for it by. A subclass does not take over these, nor the next.
+        worth_trying: Settings of its own options that a comparison should try, each as arguments of its class.
     """
 
     target: str
@@ -55,9 +57,15 @@ class Estimator(nn.Module):
     evaluations: str = "1"
     learns: str = ""
     compiles: bool = True
+    also_known_as: tuple[str, ...] = ()
+    worth_trying: tuple[dict[str, Any], ...] = ({},)
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
+        cls.also_known_as, cls.worth_trying = (
+            cls.__dict__.get("also_known_as", ()),
+            cls.__dict__.get("worth_trying", ({},)),
+        )
         missing = [n for n in ("target", "unbiased", "differentiates_objective") if not hasattr(cls, n)]
         if missing:
             raise TypeError(f"{cls.__name__} must declare {' and '.join(missing)}: see hardmax.estimators.Estimator")

@@ -32,6 +32,7 @@ class VIMCO(Estimator):
 
     target, unbiased, differentiates_objective, attaches_log_q = "bound", True, False, True
     evaluations = "S"
+    worth_trying = ({"samples": 4}, {"samples": 10})  # Mnih and Rezende use 2 to 50: the bound is then another
 
     def __init__(self, samples: int = 4):
         super().__init__()
@@ -78,6 +79,7 @@ class ReweightedWakeSleep(VIMCO):
     """
 
     unbiased, attaches_log_q = False, False
+    worth_trying = ({"samples": 4}, {"samples": 10})  # Bornschein and Bengio use 5 and more
 
     def weights(self, log_weight: Tensor) -> Tensor:
         return -log_weight.softmax(0)

@@ -28,6 +28,7 @@ class DoubleCV(Estimator):
     target, unbiased, differentiates_objective = "expectation", True, True
     evaluations, learns = "S", "one coefficient, on the gradient's square"
     compiles = False
+    worth_trying = ({"samples": 2}, {"samples": 4})  # what more evaluations buy
 
     def __init__(self, samples: int = 2):
         super().__init__()

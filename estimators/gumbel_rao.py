@@ -33,6 +33,8 @@ class GumbelRao(PulledBack):
         every: Optimiser steps between updates of the schedule.
     """
 
+    worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})  # Paulus et al. tune it, below 1
+
     def __init__(
         self, noises: int = 10, temperature: float = 1.0, rate: float = 0.0, floor: float = 0.5, every: int = 500
     ):

@@ -93,6 +93,8 @@ class GumbelSoftmax(Pathwise):
 
     target, attaches_log_q = "relaxed", True
     learns = "the temperature, with learned=true"
+    # Jang et al. anneal from 1 to 0.5; lower ones have less bias
+    worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})
 
     def __init__(
         self,
@@ -187,6 +189,7 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
     """
 
     target, attaches_log_q = "expectation", False
+    worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})  # as for Gumbel-softmax
 
     def __init__(
         self,
@@ -224,6 +227,9 @@ class DecoupledSTGumbel(Pathwise):
         forward_temperature: Of the draws, above 0; below 1 they explore less.
         backward_temperature: Of the surrogate, above 0; its reciprocal scales the gradient.
     """
+
+    # Shah et al. tune it apart from the forward one
+    worth_trying = ({"backward_temperature": 0.3}, {"backward_temperature": 2.0})
 
     def __init__(self, forward_temperature: float = 1.0, backward_temperature: float = 1.0):
         super().__init__()

@@ -45,6 +45,7 @@ class IMLE(Pathwise):
     """
 
     target, compiles = "expectation", False
+    worth_trying = ({"step": 1.0}, {"step": 10.0})  # which is best depends on the size of the objective
 
     def __init__(self, step: float = 1.0):
         super().__init__()

@@ -34,6 +34,7 @@ class MVE(PulledBack):
     """
 
     steps: Tensor
+    worth_trying = ({"tau": 1.0}, {"tau": 100.0})  # at high ones exact for quadratic objectives
 
     def __init__(self, tau: float = 1.0, rate: float = 0.0, ceiling: float = 1e6, every: int = 500):
         super().__init__()

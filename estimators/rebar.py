@@ -40,6 +40,7 @@ class Rebar(Estimator):
     target, unbiased, differentiates_objective = "expectation", True, True
     evaluations, learns = "2", "temperature and scale of the relaxation, on the gradient's square"
     compiles = False
+    worth_trying = ({"temperature": 0.1}, {"temperature": 0.5})  # at the start; Tucker et al. begin with 0.5
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, learned: bool = True):
         super().__init__()
@@ -111,6 +112,7 @@ class Relax(Rebar):
     """
 
     learns = "temperature and scale of the relaxation and a network, on the gradient's square"
+    worth_trying = ({"temperature": 0.1}, {"temperature": 0.5})  # as for REBAR
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, width: int = 100):
         super().__init__(temperature, scale)

@@ -36,6 +36,8 @@ class Reinforce(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations, learns = "S", "a running mean of the cost, with baseline=running_mean"
+    # the oldest, and what Kool et al. (2019) advise
+    worth_trying = ({"samples": 1, "baseline": "running_mean"}, {"samples": 4, "baseline": "leave_one_out"})
 
     def __init__(self, samples: int = 1, baseline: str = "running_mean", decay: float = 0.99):
         super().__init__()

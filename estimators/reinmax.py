@@ -26,6 +26,8 @@ class DARN(PulledBack):
         baseline: Point of the simplex the change is taken from: ``probabilities``, or ``uniform`` (1 / C).
     """
 
+    worth_trying = ({"baseline": "probabilities"}, {"baseline": "uniform"})  # two expansions of the objective
+
     def __init__(self, baseline: str = "probabilities"):
         super().__init__()
         self.baseline = one_of(("probabilities", "uniform"), baseline=baseline)
@@ -74,6 +76,9 @@ class ReinMax(PulledBack):
         temperature: Of the probabilities mixed with the draw, above 0. Its reciprocal scales nothing.
     """
 
+    # Liu et al. (2023) choose from 1 to 1.5 on autoencoders
+    worth_trying = ({"temperature": 1.0}, {"temperature": 1.3})
+
     def __init__(self, temperature: float = 1.0):
         super().__init__()
         self.temperature = positive(temperature=temperature)
@@ -99,6 +104,8 @@ class ReinMaxRao(PulledBack):
         noises: Number of conditional noises, at least 1.
         temperature: Of the relaxed samples, above 0; its reciprocal scales the first term.
     """
+
+    worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})  # as for Gumbel-Rao, whose Jacobian it has
 
     def __init__(self, noises: int = 10, temperature: float = 1.0):
         super().__init__()
@@ -130,6 +137,8 @@ class ReinMaxCV(ReinMax):
         noises: Number of conditional noises, at least 1.
         relaxation_temperature: Of the relaxed samples in the difference, above 0; its reciprocal scales it.
     """
+
+    worth_trying = ({"eta": 0.5}, {"eta": 1.0})  # half and all of the control variate
 
     def __init__(
         self, temperature: float = 1.0, eta: float = 0.5, noises: int = 10, relaxation_temperature: float = 1.0

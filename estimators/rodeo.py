@@ -32,6 +32,7 @@ class Rodeo(Estimator):
     target, unbiased, differentiates_objective = "expectation", True, True
     evaluations, learns = "S", "two coefficients and a network, on the gradient's square"
     compiles = False
+    worth_trying = ({"samples": 2}, {"samples": 3})  # Shi et al. use both
 
     def __init__(self, samples: int = 2, width: int = 32):
         super().__init__()

@@ -18,6 +18,7 @@ class Softmax(Pathwise):
     """
 
     target, attaches_log_q = "relaxed", True
+    worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})  # as for Gumbel-softmax
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()

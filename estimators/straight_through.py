@@ -72,6 +72,8 @@ class StraightThrough(Pathwise):
     """
 
     target = "mode"
+    # 1: as it is mostly written; lower: nearer to the argmax
+    worth_trying = ({"temperature": 0.5}, {"temperature": 1.0})
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()
@@ -102,6 +104,8 @@ class StochasticStraightThrough(StraightThrough):
     """
 
     target = "expectation"
+    # 1: as it is mostly written; ReinMax's authors go above it
+    worth_trying = ({"temperature": 1.0}, {"temperature": 2.0})
 
     def choose(self, logits: Tensor) -> Tensor:
         return sampling.draw(logits, 1)
@@ -123,6 +127,8 @@ class GappedStraightThrough(PulledBack):
         temperature: Divides the shifted logits in the backward pass, above 0; its reciprocal scales the gradient.
         gap: Lead of the drawn category, above 0.
     """
+
+    worth_trying = ({"temperature": 0.5}, {"temperature": 1.0})  # 1: what Fan et al. begin with
 
     def __init__(self, temperature: float = 1.0, gap: float = 1.0):
         super().__init__()
@@ -161,6 +167,7 @@ class SlopeAnnealed(PulledBack):
     """
 
     steps: Tensor
+    worth_trying = ({"rate": 1e-4}, {"rate": 4e-4})  # to a slope of 2 and of 5, the ceiling, in 10,000 steps
 
     def __init__(self, slope: float = 1.0, rate: float = 0.0001, ceiling: float = 5.0):
         super().__init__()

@@ -30,6 +30,7 @@ class SumAndSample(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "S"
+    worth_trying = ({"samples": 2}, {"samples": 4})  # what more evaluations buy
 
     def __init__(self, samples: int = 4):
         super().__init__()

@@ -37,6 +37,7 @@ class UnorderedSet(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "S"
+    worth_trying = ({"samples": 2}, {"samples": 4})  # what more evaluations buy
 
     def __init__(self, samples: int = 4, baseline: bool = True):
         super().__init__()

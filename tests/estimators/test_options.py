@@ -6,6 +6,7 @@ import pytest
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from hardmax.estimators import GumbelSoftmax
 from hardmax.paths import CONFIGS
 
 CONFIGURED = {path.stem: OmegaConf.to_object(OmegaConf.load(path)) for path in (CONFIGS / "estimator").glob("*.yaml")}
@@ -69,3 +70,19 @@ def test_a_schedule_of_another_rate_moves(name):
     for _ in range(1000):
         estimator.advance()
     assert float(SCHEDULED[name](estimator)) != 1.0
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGURED))
+def test_settings_worth_trying_are_accepted_and_differ(name):
+    found = get_class(CONFIGURED[name]["_target_"])
+    settings = [dict(CONFIGURED[name], **setting) for setting in found.worth_trying]
+    assert all(settings.count(setting) == 1 for setting in settings)
+    assert all(instantiate(setting) for setting in settings)
+
+
+def test_a_subclass_takes_over_no_names_and_no_settings():
+    class Colder(GumbelSoftmax):
+        pass
+
+    assert (Colder.also_known_as, Colder.worth_trying) == ((), ({},))
+    assert len(GumbelSoftmax.worth_trying) == 2
