@@ -20,7 +20,7 @@ from omegaconf import DictConfig, flag_override
 from tqdm import tqdm
 
 from hardmax.files import write_whole
-from hydra_plugins.hardmax_rows import Composed, jobs
+from hydra_plugins.hardmax_rows import Composed, best_of_each, final_jobs, jobs
 
 from .config import check
 from .folders import RunIsLocked
@@ -55,11 +55,14 @@ class CheckSweep(Callback):
                 raise Refused(f"{found[0].input_line} is a range to search: with hydra/sweeper=search")
             sweep = Sweep(fixed_folder(config))
             composed, params = Composed(loader, config), None if trials else sweeper.get("params")
-            batch = jobs(sweeper.get("rows"), params, asked, parser, sweeper.get("optional", ()), composed.has)
+            rows, optional, finals = sweeper.get("rows"), sweeper.get("optional", ()), sweeper.get("finals")
+            batch = jobs(asked, composed, rows, params, optional, sweeper.get("space"))
+            if finals:  # whichever of the settings come to be the best
+                batch += final_jobs(best_of_each(batch, [0.0] * len(batch)), finals, parser)
             for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
                 check(composed.config(arguments))
             varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
-            sweep.begin(trials or len(batch), varied, searching=bool(trials))
+            sweep.begin(trials or len(batch), varied, searching=bool(trials), finals=bool(finals))
         except Exception as error:  # Hydra would only warn
             exit_with(error, arguments)
         CheckSweep.sweep = sweep
@@ -125,7 +128,7 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
             sweep.note(number, overrides, {"status": "running"})
             status, folder = run_from_config(cfg, sweep)
             outcome = {"status": status, "reason": None}
-            if about["searching"]:
+            if about["searching"] or about["finals"]:
                 merit = merit_of(cfg, folder)
     except Stopped as error:
         outcome = {"status": "stopped", "reason": str(error)}

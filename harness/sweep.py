@@ -37,7 +37,7 @@ class Sweep:
         self.found: dict[int, dict] = {}
         self.told, self.over = "", threading.Event()
 
-    def begin(self, jobs: int, varied: Iterable[str], searching: bool) -> None:
+    def begin(self, jobs: int, varied: Iterable[str], searching: bool, finals: bool = False) -> None:
         r"""Notes what there is to know, makes Ctrl-C and SIGTERM ask all jobs to save and end, and tells how far it is.
 
         What an earlier sweep noted in the same folder is removed.
@@ -46,6 +46,7 @@ class Sweep:
             jobs: Their number.
             varied: Options in which they differ.
             searching: Whether the jobs are the trials of a search.
+            finals: Whether the best settings run again after all others.
 
         Raises:
             Refused: If another sweep is at work in the folder, or it cannot be made.
@@ -55,7 +56,7 @@ class Sweep:
             for path in self.folder.glob(name):
                 path.unlink(missing_ok=True)
         begun = {"jobs": jobs, "began": time.time(), "process": THIS_PROCESS, "command": sys.argv}
-        self.begun = begun | {"varied": sorted(varied), "searching": searching}
+        self.begun = begun | {"varied": sorted(varied), "searching": searching, "finals": finals}
         write_json(self.folder / "sweep.json", self.begun)
 
         def ask_to_stop(number, frame):

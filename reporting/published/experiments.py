@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hardmax.harness.contents import flat, text
 from hardmax.paths import CONFIGS
-from hydra_plugins.hardmax_rows import jobs
+from hydra_plugins.hardmax_rows import crossed
 
 from ..groups import WATCHING
 from ..runs import Run
@@ -52,14 +52,13 @@ def experiment(name: str) -> Experiment | None:
     OmegaConf.register_new_resolver("by_budget", lambda full, small: full, replace=True)
     sweeper = config.hydra.sweeper
     params = {key: str(values).split(",") for key, values in (sweeper.get("params") or {}).items()}
-    table = jobs(sweeper.get("rows"), None, [], OverridesParser.create())
+    table = crossed([], sweeper.get("rows"), None, OverridesParser.create())
     choices = {key.split("/")[-1]: choice for entry in config.defaults for key, choice in entry.items()}
     kept = [str(key) for key in config if key not in NOT_SAID]
     own = OmegaConf.to_container(OmegaConf.masked_copy(config, kept), resolve=True)
     assert isinstance(own, dict)
     rows, said, defaults = [], [], []
-    for job in table:
-        row = dict(line.split("=", 1) for line in job)
+    for row in table:
         chosen = {group: row.get(group, choice) for group, choice in choices.items() if group != "sweeper"}
         rows.append({key: text(yaml.safe_load(Path(content).name)) for key, content in row.items()})
         said.append(settings_that_matter({**flat(own), **rows[-1], "budget": "full"}, params))

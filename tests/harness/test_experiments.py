@@ -13,7 +13,7 @@ from hardmax.harness.config import build, check, key_of, plain_config
 from hardmax.tasks.data import sets
 from helpers.commands import ROOT, composed, folders, rows_of
 from helpers.processes import JOBLIB, finish_forked
-from hydra_plugins.hardmax_rows import jobs
+from hydra_plugins.hardmax_rows import crossed, lines
 
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"))
 QUICK = ["log_every=1", "valid.every=0", "measure.draws=2", "wandb.mode=disabled", "budget=small"]
@@ -39,7 +39,7 @@ def rows_in(experiment):
     """The jobs of an experiment, at the first value of each option that all rows share."""
     sweeper = OmegaConf.load(ROOT / f"configs/experiment/{experiment}.yaml").hydra.sweeper
     first = {key: re.sub(r"glob.*", "reinforce", str(value)).split(",")[0] for key, value in sweeper.params.items()}
-    return jobs(sweeper.get("rows"), first, [], OverridesParser.create())
+    return [lines(job) for job in crossed([], sweeper.get("rows"), first, OverridesParser.create())]
 
 
 def telling(rows):
