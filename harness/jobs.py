@@ -31,6 +31,9 @@ from .run import command_line_overrides, run_from_config
 from .shared import FIGURES, FINISHED, NotWritten, Refused, one_line
 from .sweep import THIS_PROCESS, Sweep
 
+OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+SEARCH = "hydra_plugins.hardmax_search.Search"
+
 
 class CheckSweep(Callback):
     r"""Refuses a sweep in which any job's options are refused, before the first job starts.
@@ -57,12 +60,18 @@ class CheckSweep(Callback):
             composed, params = Composed(loader, config), None if trials else sweeper.get("params")
             rows, optional, finals = sweeper.get("rows"), sweeper.get("optional", ()), sweeper.get("finals")
             batch = jobs(asked, composed, rows, params, optional, sweeper.get("space"))
-            if finals:  # whichever of the settings come to be the best
-                batch += final_jobs(best_of_each(batch, [0.0] * len(batch)), finals, parser)
+            after = final_jobs(best_of_each(batch, [0.0] * len(batch)), finals, parser) if finals else []
+            searches = len({tuple(line for line in job if line.startswith("estimator=")) for job in batch})
+            batch += after  # with whichever settings come to be the best
             for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
                 check(composed.config(arguments))
             varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
-            sweep.begin(trials or len(batch), varied, searching=bool(trials), finals=bool(finals))
+            sweep.begin(
+                trials * searches + len(after) if trials else len(batch),
+                varied,
+                searching=bool(trials),
+                finals=bool(finals),
+            )
         except Exception as error:  # Hydra would only warn
             exit_with(error, arguments)
         CheckSweep.sweep = sweep
@@ -80,8 +89,10 @@ def fixed_folder(config: DictConfig) -> Path:
 
 def check_plugins(cfg: DictConfig) -> None:
     r"""Refuses a launcher or sweeper of an extra that is not installed, what is not honoured, a search that is none."""
-    for part, extra in (("launcher", "ray"), ("sweeper", "optuna")):
-        if cfg[part].get("_target_") not in Plugins.instance().class_name_to_class:
+    known = Plugins.instance().class_name_to_class
+    for part, extra, needed in (("launcher", "ray", None), ("sweeper", "optuna", OPTUNA)):
+        target = cfg[part].get("_target_")
+        if target not in known or (target == SEARCH and needed not in known):
             choice = cfg.runtime.choices[f"hydra/{part}"]
             raise Refused(f"hydra/{part}={choice} needs an extra: pip install -e '.[{extra}]'")
     if cfg.launcher._target_ == "hydra_plugins.hardmax_joblib.Joblib":

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -189,8 +190,12 @@ class Opened:
     r"""Notes which files are read, and not written, while it is entered, with the interpreter's own hook for that.
 
     The hook cannot be taken out again, so there is one for all, which does nothing while nothing is noted.
+
+    Attributes:
+        apart: Threads that read nothing for a run, by their numbers.
     """
 
+    apart: set[int] = set()
     read: set[str] = set()
     written: set[str] = set()
     noting = hooked = False
@@ -208,7 +213,9 @@ class Opened:
 
     @staticmethod
     def note(event: str, arguments: tuple) -> None:
-        if Opened.noting and event == "open" and isinstance(arguments[0], str | bytes):
+        if not Opened.noting or event != "open" or threading.get_ident() in Opened.apart:
+            return
+        if isinstance(arguments[0], str | bytes):
             writes = arguments[2] & (os.O_WRONLY | os.O_RDWR)
             (Opened.written if writes else Opened.read).add(os.fsdecode(arguments[0]))
 

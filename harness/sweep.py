@@ -17,6 +17,7 @@ from tqdm import tqdm
 from hardmax.files import write_whole
 
 from .shared import Refused, write_json
+from .sources import Opened
 
 SECONDS_FOR_ANOTHER_SWEEP = 10  # seconds that a sweep waits for another in the same folder, which may be about to end
 STOP = "stop"  # a file in the sweep's folder that asks every job to save and end
@@ -69,6 +70,7 @@ class Sweep:
             signal.signal(number, ask_to_stop)
 
         def follow():
+            Opened.apart.add(threading.get_ident())
             while not self.over.wait(1):
                 if not self.known():  # the folder has been deleted, or renamed
                     self.folder.mkdir(parents=True, exist_ok=True)

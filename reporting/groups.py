@@ -15,6 +15,9 @@ from .settings import ABSENT, as_number, canonical, column_titles, differing, li
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
 CHOICES = ("estimator", "task", "seed")
 PROBLEM = ("task.", "data.")  # what is to be solved, rather than how
+OF_TRAINING = (
+    "task.kl",
+)  # how a loss is estimated, in which runs on one problem may differ: figures are measured alike
 MOST_LABEL_LETTERS = 160  # of a label
 
 
@@ -114,13 +117,18 @@ def grouped(runs: list[Run], by: list[str], known: list[str], notes: list[str]) 
     return found
 
 
+def of_problem(key: str) -> bool:
+    r"""Whether a key of the config says what is to be solved."""
+    return key.startswith(PROBLEM) and key not in OF_TRAINING
+
+
 def problems(runs: list[Run]) -> dict[str, list[Run]]:
     r"""Runs by what they solve: those of one task that differ in nothing of task and data."""
     found: dict[str, list[Run]] = {}
     used: set[str] = set()
     for task in sorted({run.task for run in runs}):
         of_task = [run for run in runs if run.task == task]
-        keys = without_consequences(differing(of_task, lambda key: key.startswith(PROBLEM)), of_task)
+        keys = without_consequences(differing(of_task, of_problem), of_task)
         names, written = column_titles(keys), {key: texts(key, of_task) for key in keys}
         titled = defaultdict(list)
         for run in of_task:
@@ -158,7 +166,7 @@ def on_one_problem(problem: str, runs: list[Run], by: list[str], notes: list[str
 
 def swept(runs: list[Run]) -> dict[str, list[str]]:
     r"""Keys in which runs on one problem differ, by estimator: those of none, and its own."""
-    left_out = lambda key: key in CHOICES or key.split(".")[0] in NOT_RESULTS or key.startswith(PROBLEM)
+    left_out = lambda key: key in CHOICES or key.split(".")[0] in NOT_RESULTS or of_problem(key)
     shared = differing(runs, lambda key: not left_out(key) and not key.startswith("estimator."))
     shared = without_consequences(shared, runs)
     by_estimator = defaultdict(list)

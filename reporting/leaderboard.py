@@ -1,24 +1,29 @@
-r"""A leaderboard: what every estimator reaches on a task, beside bias, noise and cost of its gradients in one place."""
+r"""A leaderboard: every estimator at its best setting, at equal steps, at equal evaluations and at equal time."""
 
-import math
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import altair as alt
 import numpy as np
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from hardmax import markdown
 from hardmax.files import write_whole
-from hardmax.harness.contents import table_of
 from hardmax.harness.shared import Refused
+from hardmax.paths import CONFIGS
 
-from .biases import Point, by_problem, measured_in, truths_in_words
 from .charts import as_png, axis_of, picture_of_charts, rounded
 from .final_figures import Results, results_of
-from .groups import grouped
+from .groups import Group, grouped
 from .published.experiments import experiment
 from .reproduction import as_paragraphs, circumstances_line
-from .runs import Found, find_runs
-from .tables import NONE, about_runs, cell
+from .runs import Run, find_runs
+from .tables import NONE, about_runs, answer, cell
+from .tuning import Entry, Tuned, figure_of, merit_reported, tuned
+from .validation import CostLimit
 from .writing import file_name
 
 PANEL_WIDTH, ROW = 190, 17  # pixels of a panel, and of an estimator in it
@@ -28,129 +33,196 @@ DRAWN_TO = 4  # times the distance of the median from the best, beyond which fig
 LEADERBOARD_HEAD = """\
 # Leaderboard
 
-Every estimator with its default settings and one learning rate for all: where it stands without being tuned, not how
-far it could get. Written by `make leaderboard` from runs and from `measure.py`, and by nothing else.
+Which estimator should I take? Every one at its best setting, on problems of different character, written by `make
+leaderboard` from the archive of runs in `docs/leaderboard`, and by nothing else.
 
-The first figure of a table is the mean over seeds ± its standard error; bold is the best and what is not
-significantly worse (95 %), and ? below three runs. The others are about one gradient draw to the logits of one example,
-all estimators at the same parameters: bias (< is an upper limit) and standard deviation, both over the true gradient's
-norm, evaluations of the objective, and time. What an estimator learns was trained for a hundred steps before. A dash:
-not measured or not defined, as the bias of bounds, whose gradient is another one. Biases and
-deviations below 0.0001 are rounding, and 0.
+Each tries as many settings as the others, with one seed: learning rates, and what its class calls worth trying of its
+own options. The best by the validation figure runs again with other seeds, and these alone are reported: mean over
+seeds ± standard error; bold is the best and what is not significantly worse (95 %), and ? below three runs; † marks
+those that were chosen from fewer settings. At equal evaluations and at equal time the same runs count with their best
+validation figure up to what the cheapest run spends in all. Times are those of runs side by side on a machine that
+did other work too: factors of two mean something, less does not.
+"""
+WHY_TUNED = """
+## Why it is tuned
+
+Compared at default settings after 2,000 steps, as on an earlier page, most estimators still sit on the plateau of an
+ignored latent variable, and the order is that of how fast they leave it at the one learning rate. REINFORCE with one
+draw then stood near the bottom, and what is usually meant by it, four draws that are each other's baseline, was not
+tried; Gumbel-softmax stood below it at a temperature of 1, at which its bias makes it worse from some step on. Where
+their best settings put them is in the tables above.
 """
 
 
+@dataclass(frozen=True)
+class Board:
+    r"""One problem.
+
+    Attributes:
+        found: Estimators at their best settings, reported at the end of their runs.
+        evaluations, seconds: What the cheapest of the reported runs spends in all.
+    """
+
+    found: Tuned
+    evaluations: CostLimit
+    seconds: CostLimit
+
+    @functools.cached_property
+    def entries(self) -> list[Entry]:
+        r"""Those that other seeds than the tuning seeds report, best first."""
+        return [entry for entry in self.found.entries if entry.others]
+
+    def results(self, budget: CostLimit | None, kept: Callable[[str], bool] = lambda estimator: True) -> Results:
+        r"""Reported figures of some estimators: at the end, or the best on validation up to a budget."""
+        metric, groups = self.found.metric, []
+        for group in self.groups:
+            if kept(group.estimator):
+                own = [replace(run, figures={metric: figure_of(run, metric, budget)}) for run in group.runs]
+                groups.append(replace(group, runs=own) if budget else group)
+        return results_of(self.found.task, groups, "valid/" if budget else "test/")
+
+    @property
+    def groups(self) -> list[Group]:
+        labels = [entry.label for entry in self.entries]
+        return [group for group in self.found.results.groups if group.label in labels]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.finished]
+
+    @property
+    def missing(self) -> list[str]:
+        r"""Estimators of the experiment that no finished run with another seed reports."""
+        rows = [row for name in self.experiments if (about := experiment(name)) for row in about.rows]
+        there = {entry.estimator for entry in self.entries}
+        return sorted({row["estimator"] for row in rows if "estimator" in row} - there)
+
+    @property
+    def experiments(self) -> list[str]:
+        return sorted({run.config.get("experiment", "") for entry in self.found.entries for run in entry.runs})
+
+
 def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[str]]:
-    r"""Writes the page, and beside it a picture for each task; their paths, the page last, and notes.
+    r"""Writes the page, and beside it a picture for each problem; their paths, the page last, and notes.
 
     Raises:
-        Refused: If there are no finished runs, or nothing can be written.
+        Refused: If no problem has a tuned comparison, or nothing can be written.
     """
     found = find_runs(folders)
-    by_task = grouped(found.runs, [], sorted({run.estimator for run in found.runs}), found.notes)
-    measured, parts, written = by_problem(found, by_task), [LEADERBOARD_HEAD], []
+    known = sorted({run.estimator for run in found.runs})
+    boards, answers, sections, written = [], [], [], []
+    for task, groups in grouped(found.runs, [], known, found.notes).items():
+        board = board_of(task, groups, known)
+        if board is None:
+            found.notes.append(
+                f"left out: {task}, which no estimator has run on with other seeds than those it was tuned with"
+            )
+        else:
+            boards.append(board)
+    if not boards:
+        raise Refused("".join(f"{n}\n" for n in found.notes) + f"nothing tuned below {', '.join(map(str, folders))}")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        for task, groups in by_task.items():
-            results = results_of(task, groups)
-            if not ranked_by(results):
-                found.notes.append(f"left out: {task}, whose runs have no final figure that can be better or worse")
-                continue
-            points, about = measured_on(task, measured, found)
-            written.append(to.with_name(f"{to.stem}_{file_name(task)}.png"))
-            write_whole(written[-1], as_png(drawing(results, points)))
-            parts.append(task_section(results, points, about, written[-1].name))
-        if not written:
-            raise Refused(
-                "".join(f"{n}\n" for n in found.notes) + f"no finished run below {', '.join(map(str, folders))}"
-            )
-        write_whole(to, "\n".join(parts))
+        for board in boards:
+            written.append(to.with_name(f"{to.stem}_{file_name(board.found.task)}.png"))
+            write_whole(written[-1], as_png(drawing(board)))
+            answers.append(answer_section(board))
+            sections.append(problem_section(board, written[-1].name))
+        write_whole(to, "\n".join([LEADERBOARD_HEAD, *answers, *sections, WHY_TUNED]))
     except OSError as error:
         raise Refused(f"--leaderboard {to}: {error.filename or to} cannot be written: {error.strerror}") from error
     return [*written, to], found.notes
 
 
-def ranked_by(results: Results) -> str | None:
-    r"""The final figure by which estimators are ordered."""
-    return next((metric for metric in results.shown if results.words(metric).better), None)
-
-
-def measured_on(task: str, measured: list[tuple[str, Path]], found: Found) -> tuple[dict[str, Point], str]:
-    r"""Estimators by name as measured in one place, that where there are most of them, and a sentence about it."""
-    files = [(measured_in(path, found.notes).get("logits", []), path) for on, path in measured if on == task]
-    points, path = max(files, key=lambda file: len(file[0]), default=([], None))
-    found.notes += [
-        f"left out, as fewer estimators were measured there: {other}" for _, other in files if other != path
+def board_of(task: str, groups: list[Group], known: list[str]) -> Board | None:
+    r"""The leaderboard of a problem; None if nothing was tuned there and then run with other seeds."""
+    found = tuned(task, groups, [], known, None)
+    if found is None:
+        return None
+    curves = [
+        run.validation[found.metric]
+        for entry in found.entries
+        if entry.others
+        for run in entry.reported
+        if run.finished and found.metric in run.validation
     ]
-    if path is None or not points:
-        return {}, ""
-    rows = table_of(path)
-    run = next((run for run in found.runs if run.folder == path.parent), None)
-    first = rows.iloc[0]
-    place = f"those of {run.estimator} with seed {run.seed} at step {first.get('step')}" if run else "the initial ones"
-    about = f"Gradients: parameters are {place}; {first.get('draws')} draws, truth: {truths_in_words(rows)}."
-    return {point.label: point for point in points}, markdown.plain_text(about) + "\n"
+    if not curves:
+        return None
+    least = {axis: min(curve.end(axis) for curve in curves) for axis in ("evaluations", "seconds")}
+    seconds = float(f"{least['seconds']:.2g}")
+    return Board(found, CostLimit("evaluations", least["evaluations"]), CostLimit("seconds", seconds))
 
 
-def task_section(results: Results, points: dict[str, Point], about: str, picture_name: str) -> str:
-    r"""Settings, picture and table of a task."""
-    merit, runs = ranked_by(results), [run for group in results.groups for run in group.finished]
+@functools.cache
+def is_black_box(name: str) -> bool:
+    r"""Whether an estimator needs only values of the objective."""
+    path = CONFIGS / f"estimator/{name}.yaml"
+    return path.is_file() and not getattr(get_class(OmegaConf.load(path)._target_), "differentiates_objective", True)
+
+
+def answer_section(board: Board) -> str:
+    r"""What to take, in words."""
+    equal = {"At equal steps": None, "At equal evaluations": board.evaluations, "At equal time": board.seconds}
+    lines = [f"## What to take: {markdown.plain_text(board.found.task)}\n"]
+    for title, budget in equal.items():
+        spent = f", {budget}" if budget else ""
+        lines.append(f"* {title}{spent}: {plain(answer(board.results(budget)))}")
+    lines.append("* Where the objective cannot be differentiated:")
+    for title, budget in equal.items():
+        lines.append(f"  * {title.lower()}: {plain(answer(board.results(budget, is_black_box)))}")
+    return "\n".join(lines) + "\n"
+
+
+def plain(sentence: str) -> str:
+    return markdown.plain_text(sentence)
+
+
+def problem_section(board: Board, picture_name: str) -> str:
+    r"""Settings, picture and table of a problem."""
+    merit = merit_reported(board.found)
     assert merit is not None
-    names = sorted({run.config.get("experiment", "") for run in runs})
-    settings = [as_paragraphs(found.about) for name in names if (found := experiment(name))]
-    titles = ["estimator", "runs", results.words(merit).with_unit]
-    titles += ["bias / norm", "deviation / norm", "evaluations a draw", "ms a draw"]
+    at_end, at_evaluations, at_seconds = (board.results(b) for b in (None, board.evaluations, board.seconds))
+    titles = ["estimator", "best setting", "chosen from", "runs", at_end.words(merit).with_unit]
+    titles += [f"validation, at {b}" for b in (board.evaluations, board.seconds)]
+    titles += ["evaluations a step", "seconds a run"]
     rows = []
-    for group in results.groups:
-        own = cell(results, group, merit)
-        text = f"**{own.text}**" if own.marked else own.text
-        rows.append([markdown.plain_text(group.label), about_runs(group), text, *measured(points.get(group.label))])
-    task = markdown.plain_text(results.task)
-    parts = [
-        f"\n## {task}\n",
-        *settings,
-        about,
-        f"![{task}]({picture_name})\n",
-        markdown.table(titles, rows),
-        circumstances_line(runs),
-    ]
+    for group in at_end.groups:
+        figures = [(at_end, merit), (at_evaluations, board.found.metric), (at_seconds, board.found.metric)]
+        cells = [cell(results, group, metric) for results, metric in figures]
+        texts = [f"**{c.text}**" if c.marked else c.text for c in cells]
+        costs = [of_runs(group, name) for name in ("cost/evaluations_per_step", "cost/seconds")]
+        settings = [group.settings.get(name, NONE) for name in ("best setting", "chosen from")]
+        rows.append([markdown.plain_text(text) for text in (group.label, *settings, about_runs(group))] + texts + costs)
+    about = [as_paragraphs(known.about) for name in board.experiments if (known := experiment(name))]
+    missing = f"Not run yet: {', '.join(board.missing)}.\n" if board.missing else ""
+    task = markdown.plain_text(board.found.task)
+    parts = [f"\n## {task}\n", *about, missing, f"![{task}]({picture_name})\n"]
+    parts += [markdown.table(titles, rows), circumstances_line(board.runs)]
     return "\n".join(part for part in parts if part)
 
 
-def measured(point: Point | None) -> list[str]:
-    r"""Cells about gradient draws."""
-    if point is None:
-        return [NONE] * 4
-    deviation = math.nan if math.isnan(point.bias) else point.deviation  # it would be over another gradient's norm
-    figures = (point.bias, deviation, point.evaluations, 1e3 * point.seconds)
-    bias, *others = (
-        NONE if not math.isfinite(x) else f"{float(f'{x:.3g}'):,g}" if x >= 0.01 else f"{x:.1g}" for x in figures
-    )
-    return ["< " * (point.limit and point.bias > 0) + bias, *others]
+def of_runs(group: Group, metric: str) -> str:
+    r"""The mean of a cost over the finished runs."""
+    found = [value for run in group.finished if (value := run.figures.get(metric)) is not None]
+    return f"{np.mean(found):,.3g}" if found else NONE
 
 
-def drawing(results: Results, points: dict[str, Point]) -> dict:
-    r"""Figure of merit, bias, deviation and time, a panel each and a line for every estimator, for print."""
-    merit, order = ranked_by(results), [group.label for group in results.groups if group.finished]
+def drawing(board: Board) -> dict:
+    r"""The figure at equal steps, evaluations and time, a panel each and a line for every estimator, for print."""
+    merit, at_end = merit_reported(board.found), board.results(None)
     assert merit is not None
-    means = {label: results.means[label][merit] for label in order if merit in results.means[label]}
-    own = [points[label] for label in order if label in points]
-    figures = {
-        results.words(merit).with_unit: [(label, m.value, np.nan_to_num(m.error), False) for label, m in means.items()],
-        "bias / |true gradient|": [(p.label, p.bias, 0.0, p.limit) for p in own],
-        "standard deviation / |true gradient|": [
-            (p.label, p.deviation, 0.0, False) for p in own if not math.isnan(p.bias)
-        ],
-        "ms a draw": [(p.label, 1e3 * p.seconds, 0.0, False) for p in own],
-    }
-    edge = edge_of([mean.value for mean in means.values()])
-    charts = [
-        ranking_panel(order, title, found, None if n else edge)
-        for n, (title, found) in enumerate(figures.items())
-        if found
-    ]
-    remark = "Bars: a standard error. Hollow: it lies below this. Empty: unknown, or 0."
-    return picture_of_charts(charts, f"{results.task}: every estimator, untuned", len(charts), remark)
+    order = [group.label for group in at_end.groups if group.finished]
+    charts = []
+    for title, budget in (
+        (at_end.words(merit).with_unit, None),
+        *((f"validation, at {b}", b) for b in (board.evaluations, board.seconds)),
+    ):
+        results, metric = board.results(budget), board.found.metric if budget else merit
+        means = [(label, mean) for label in order if (mean := results.means[label].get(metric))]
+        figures = [(label, mean.value, float(np.nan_to_num(mean.error))) for label, mean in means]
+        charts.append(ranking_panel(order, title, figures, board.found.words.better))
+    remark = "Bars: ± one standard error over seeds."
+    return picture_of_charts(charts, f"{board.found.task}: every estimator, tuned", len(charts), remark)
 
 
 def edge_of(values: list[float]) -> float:
@@ -161,33 +233,24 @@ def edge_of(values: list[float]) -> float:
     return next(v for v in reversed(values) if abs(v - values[0]) <= DRAWN_TO * inner)
 
 
-def ranking_panel(
-    order: list[str], title: str, figures: list[tuple[str, float, float, bool]], edge: float | None
-) -> alt.LayerChart:
-    r"""A figure and its standard error for each label in this order; what is worse than an edge is written there.
-
-    Without an edge the axis is logarithmic.
-    """
-    rows, log = [], edge is None
-    worse = 0 if log else np.sign(figures[-1][1] - figures[0][1])
-    for label, value, error, limit in figures:
-        if not math.isfinite(value) or (log and value <= 0):
-            continue
-        row = {"label": label, "value": rounded(value), "limit": limit, "note": ""}
+def ranking_panel(order: list[str], title: str, figures: list[tuple[str, float, float]], better: int) -> alt.LayerChart:
+    r"""A figure and its standard error for each label in this order; what is too bad for the scale is written there."""
+    edge = edge_of(sorted((value for _, value, _ in figures), key=lambda value: -better * value))
+    rows = []
+    for label, value, error in figures:
+        row = {"label": label, "value": rounded(value), "note": ""}
         row |= {"low": rounded(value - error), "high": rounded(value + error)}
-        if edge is not None and worse * (value - edge) > 0:
+        if better * (edge - value) > 0:
             text = f"{value:.3g}".replace("-", "−")
-            row |= dict.fromkeys(("value", "low", "high"), edge) | {"note": f"{text} →" if worse > 0 else f"← {text}"}
+            row |= dict.fromkeys(("value", "low", "high"), edge) | {"note": f"← {text}" if better > 0 else f"{text} →"}
         rows.append(row)
-    scale = alt.Scale(type="log", nice=False, padding=8) if log else alt.Scale(zero=False, nice=False, padding=8)
-    axis = alt.Axis(grid=True, labels=not log, labelLimit=300, ticks=False)
+    scale = alt.Scale(zero=False, nice=False, padding=8)
+    axis = alt.Axis(grid=True, labelLimit=300, ticks=False)
     y = alt.Y("label:N", sort=order, title=None, scale=alt.Scale(domain=order), axis=axis)
-    x = lambda name: alt.X(f"{name}:Q", title=title, scale=scale, axis=axis_of(log))
+    x = lambda name: alt.X(f"{name}:Q", title=title, scale=scale, axis=axis_of(False))
     base = alt.Chart(alt.InlineData(rows)).encode(y=y)
-    bar = base.mark_rule(color=COLOUR, strokeWidth=1.5).transform_filter("!datum.note").encode(x=x("low"), x2="high:Q")
-    points = [
-        base.mark_point(size=45, filled=filled, color=COLOUR, opacity=1).transform_filter(which).encode(x=x("value"))
-        for which, filled in (("!datum.note && !datum.limit", True), ("datum.limit", False))
-    ]
-    beyond = base.mark_text(color=COLOUR, align="right" if worse > 0 else "left").encode(x=x("value"), text="note:N")
-    return alt.layer(bar, *points, beyond).properties(width=PANEL_WIDTH, height=ROW * len(order))
+    there = base.transform_filter("!datum.note")
+    bar = there.mark_rule(color=COLOUR, strokeWidth=1.5).encode(x=x("low"), x2="high:Q")
+    point = there.mark_point(size=45, filled=True, color=COLOUR, opacity=1).encode(x=x("value"))
+    beyond = base.mark_text(color=COLOUR, align="left" if better > 0 else "right").encode(x=x("value"), text="note:N")
+    return alt.layer(bar, point, beyond).properties(width=PANEL_WIDTH, height=ROW * len(order))

@@ -1,6 +1,5 @@
 """Sweeps under every launcher, and searches: the same bytes, failures listed, nothing lost."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,16 +13,12 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from hardmax.harness import pause
 from hardmax.harness import run as run_module
-from helpers.commands import ROOT, SHORT, folders, rows_of
+from helpers.commands import ROOT, SHORT, folders, installed, rows_of
 from helpers.commands import started as begun
 from helpers.processes import Forked, finish, hashes, rows, wait_for_rows
 
 TASKS = sorted(path.stem for path in (ROOT / "configs/task").glob("*.yaml"))
 QUIET = [*SHORT, "wandb.mode=disabled", "measure.every=0"]
-
-
-def installed(plugin):
-    return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
 
 
 without_ray = not installed("hydra_ray_launcher")

@@ -1,6 +1,7 @@
 """Runs and their configs within the test's process, and what their folders hold."""
 
 import functools
+import importlib.util
 import json
 
 import hydra
@@ -45,6 +46,10 @@ def started_with(estimator, *overrides):
     torch.manual_seed(cfg.seed)
     state = prepare(cfg, build(cfg, "task", "task"), cases.build((estimator, {})), torch.device("cpu"))
     return state, cfg.copy()
+
+
+def installed(plugin):
+    return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
 
 
 def rows_of(folder):

@@ -376,6 +376,8 @@ def test_pictures_are_drawn_of_all_that_is_odd(tmp_path, monkeypatch):
 def test_a_leaderboard_of_all_that_is_odd(tmp_path, monkeypatch):
     monkeypatch.setattr(leaderboard, "as_png", lambda spec: b"")
     root = tree(tmp_path, *SHOWN.values(), *LEFT_OUT.values(), *UNDEFINED.values())
+    for seed, rate in ((1, 0.1), (1, 0.2), (2, 0.1), (3, 0.1)):
+        run(root, "arsm", seed, settings={"optimizer.lr": rate}, task="tuned", name=str(rate))
     written, notes = leaderboard.write_leaderboard([root], tmp_path / "board.md")
     assert SECRET not in written[-1].read_text("utf-8")
     assert sum(note.startswith(LOST) for note in notes) >= len(LEFT_OUT)

@@ -22,7 +22,6 @@ from hardmax.reporting.curves import curve_of, drawn
 from hardmax.reporting.examples import exhibits
 from hardmax.reporting.final_figures import results_of
 from hardmax.reporting.groups import chosen, grouped
-from hardmax.reporting.leaderboard import edge_of, ranking_panel, write_leaderboard
 from hardmax.reporting.looks import DASHES, SHAPES, looks
 from hardmax.reporting.numbers import with_error
 from hardmax.reporting.page import answer
@@ -509,78 +508,6 @@ def test_bias_variance_and_cost_of_runs_rivals_and_measured_files(tmp_path):
     assert (at_arsm.points[1].deviation, at_arsm.points[1].limit) == (pytest.approx(2.0), True)
     assert [point.label for point in of_file.points] == ["a", "b"]
     assert any("cannot be read" in note and "measured.csv" in note for note in notes)
-
-
-def test_a_leaderboard_joins_ends_of_runs_and_what_was_measured(tmp_path, monkeypatch, capsys):
-    own = {"settings": {"experiment": "leaderboard_dvae"}}
-    for seed in (1, 2, 3):
-        run(tmp_path, "arsm", seed, -25.0 + 0.01 * seed, **own)
-        run(tmp_path, "vimco", seed, -27.0 + 0.01 * seed**2, **own)
-        run(tmp_path, "best|<b>", seed, -24.0 + 0.01 * seed, **own)
-    place = run(tmp_path, "best|<b>", 4, None, **own)
-    (place / "failed.txt").write_text("diverged")
-    figures = {"where": "logits", "variance": 16.0, "true_norm": 2.0, "bias2_error": 0.01, "seconds": 0.25}
-    figures |= {"step": 2000, "draws": 50, "truth/arsm": 70}
-    rows = [
-        {"estimator": "arsm", "bias2": 1.0, "evaluations": 46, **figures},
-        {"estimator": "best|<b>", "bias2": 0.0, "evaluations": 1, **figures},
-        {"estimator": "vimco", "evaluations": 4, **figures},
-    ]
-    pd.DataFrame(rows).to_csv(place.parents[2] / "dvae/arsm/1-key/measured.csv")
-    page = tmp_path / "docs/leaderboard.md"
-    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), "--leaderboard", str(page)])
-    report.main()
-    assert "## dvae\n\nA leaderboard of our own" in page.read_text()
-    lines = [line for line in page.read_text().splitlines() if line.startswith("| ")][2:]
-    assert lines == [
-        r"| best\|\<b\> | 3 of 4; 1 failed | **−23.980 ± 0.006** | < 0.0707 | 2 | 1 | 250 |",
-        "| arsm | 3 of 4; 1 missing | −24.980 ± 0.006 | 0.5 | 2 | 46 | 250 |",
-        "| vimco | 3 of 4; 1 missing | −26.953 ± 0.023 | – | – | 4 | 250 |",
-    ]
-    assert page.with_name("leaderboard_dvae.png").stat().st_size > 5000
-    (tmp_path / "none").mkdir()
-    with pytest.raises(Refused, match="no finished run below"):
-        write_leaderboard([tmp_path / "none"], page)
-    about = "Gradients: parameters are those of arsm with seed 1 at step 2000; 50 draws, truth: 70 draws of arsm."
-    assert about in page.read_text()
-    assert capsys.readouterr().err == ""
-    for other, content in ((1, "foreign\n"), (2, pd.DataFrame(rows[:1]).to_csv())):
-        (tmp_path / f"dvae/vimco/{other}-key/measured.csv").write_text(content)
-    report.main()
-    notes = capsys.readouterr().err
-    assert "cannot be read" in notes
-    assert f"left out, as fewer estimators were measured there: {tmp_path}/dvae/vimco/2-key/measured.csv" in notes
-    assert about in page.read_text()
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--by", "seed"])
-    with pytest.raises(SystemExit):
-        report.main()
-    assert capsys.readouterr().err.startswith("error: --only, --by and --to are for reports")
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:-2], "--published", "values.yaml"])
-    with pytest.raises(SystemExit):
-        report.main()
-    assert capsys.readouterr().err == "error: --results and --published do not go with --leaderboard\n"
-
-
-def test_tasks_without_a_ranking_are_left_out_of_the_leaderboard(tmp_path):
-    run(tmp_path, "arsm", task="x](http://y) <b>\n# head", elbo=-1.0)
-    run(tmp_path, "arsm", None, None, task="failed")
-    written, notes = write_leaderboard([tmp_path], tmp_path / "board.md")
-    assert len(written) == 2
-    assert [note for note in notes if note.startswith("left out: failed, whose runs")]
-    text = written[-1].read_text()
-    assert not re.findall(r"(?<!\\)<b|(?<!\\)\]\(http|^# head", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("values", "edge"),
-    [([-1.0, -2.0, -3.0, -90.0, -99.0], -3.0), ([0.1, 0.2, 0.3], 0.3), ([1.0], 1.0), ([-1.0] * 4 + [-99.0], -1.0)],
-)
-def test_few_bad_figures_do_not_hide_the_others(values, edge):
-    assert edge_of(values) == edge
-    figures = [(label, value, 0.1, False) for label, value in zip("abcde", values, strict=False)]
-    (rows,) = ranking_panel(list("abcde"), "figure", figures, edge).to_dict()["datasets"].values()
-    assert [row["note"] for row in rows] == [f"← −{-v:.0f}" if v < -10 else "" for v in values]
-    assert [row["value"] for row in rows] == [edge if v < -10 else v for v in values]
 
 
 def test_provenance_tells_what_differs(tmp_path):
