@@ -79,6 +79,7 @@ class ReweightedWakeSleep(VIMCO):
     """
 
     unbiased, attaches_log_q = False, False
+    also_known_as = ("RWS", "wake-wake")
     worth_trying = ({"samples": 4}, {"samples": 10})  # Bornschein and Bengio use 5 and more
 
     def weights(self, log_weight: Tensor) -> Tensor:

@@ -19,10 +19,13 @@ class LocalExpectation(Estimator):
         | Differentiable Sampling of Categorical Distributions Using the CatLog-Derivative Trick
           (De Smet et al., 2023), which finds the same estimator
         | https://arxiv.org/abs/2311.12569
+        | GO Gradient for Expectation-Based Objectives (Cong et al., 2019), whose mean over each variable this is
+        | https://arxiv.org/abs/1901.06020
     """
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "K * (C - 1) + 1"
+    also_known_as = ("LEG", "IndeCateR", "CatLog-derivative", "GO gradient", "summed measure-valued derivative")
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.categorical(logits, 1)  # [1, *batch, K]

@@ -21,6 +21,8 @@ class Reinforce(Estimator):
         | https://openreview.net/forum?id=r1lgTGL5DE
         | Self-critical sequence training for image captioning (Rennie et al., 2017), the greedy baseline
         | https://arxiv.org/abs/1612.00563
+        | VarGrad: A Low-Variance Gradient Estimator for Variational Inference (Richter et al., 2020), leave-one-out
+        | https://arxiv.org/abs/2010.10436
 
     Arguments:
         samples: Number S of draws, at least 1; at least 2 with ``leave_one_out``.
@@ -36,6 +38,14 @@ class Reinforce(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations, learns = "S", "a running mean of the cost, with baseline=running_mean"
+    also_known_as = (
+        "score function: baseline=none",
+        "log-derivative trick: baseline=none",
+        "RLOO: samples=4 baseline=leave_one_out",
+        "LOORF: samples=4 baseline=leave_one_out",
+        "VarGrad: samples=4 baseline=leave_one_out",  # with log_q: costs are then log-ratios
+        "SCST: baseline=greedy",
+    )
     # the oldest, and what Kool et al. (2019) advise
     worth_trying = ({"samples": 1, "baseline": "running_mean"}, {"samples": 4, "baseline": "leave_one_out"})
 

@@ -25,6 +25,7 @@ from hardmax.estimators import Estimator
 from hardmax.paths import CONFIGS
 from hardmax.tasks.base import Task
 
+from .names import meant
 from .online import wandb_mode
 from .options import Budget, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
@@ -139,7 +140,7 @@ def check_measure(cfg: DictConfig) -> None:
         raise Refused(f"measure.rivals must be all, or a list such as [arsm,{{reinforce:{{samples:4}}}}], got {rivals}")
     for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
         if name not in estimators_of_ours() and name not in (known := estimators_known()):
-            hint = f"{nearest(name, known)}; there are: {', '.join(known)}"
+            hint = f"{meant(name, known, rival=True)}; there are: {', '.join(known)}"
             raise Refused(f"measure.{key}: {name} does not exist{hint}")
 
 

@@ -3,6 +3,7 @@ r"""What those who write runs and those who read them share; nothing here takes 
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def nearest(word: str, known: list[str], prefix: str = "", alike: float = 0.6) -
     r"""A suggestion in parentheses, or nothing if none is as much ``alike``, from 0 to 1."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def simplified(name: str) -> str:
+    r"""A name without what people write in several ways: small letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def innermost(error: BaseException) -> BaseException:
