@@ -28,7 +28,7 @@ from hardmax.tasks.base import Task
 from .names import meant
 from .online import wandb_mode
 from .options import Budget, Options
-from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
+from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once, without_new_settings
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
 NEW_OPTIONS = {"stop_after": None, "patience": 0}  # which keys of runs leave out at these values
@@ -234,7 +234,8 @@ def plain_config(cfg: DictConfig) -> dict:
 
 def key_of(config: dict) -> str:
     r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
-    identity = {k: as_numbers(v) for k, v in said_once(config).items() if k not in NOT_RESULTS and not is_new(k, v)}
+    told = without_new_settings(said_once(config))
+    identity = {k: as_numbers(v) for k, v in told.items() if k not in NOT_RESULTS and not is_new(k, v)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -63,6 +63,19 @@ def mean_of_the_others(name):
     return found, torch.autograd.grad(loss, logits)[0]
 
 
+def policy_optimisation(name):
+    """(Dr.) GRPO's loss, one token a variable, at its first step: ratios of 1, where clipping does nothing."""
+    found, logits, objective = draw_of(name)
+    z = sampling.draw(logits, 4)
+    log_q, reward = (z * logits.log_softmax(-1)).sum((-2, -1)), -objective(z)
+    advantage = reward - reward.mean(0)
+    if name == "GRPO":
+        advantage = advantage / (reward.std(0) + 1e-4)
+    ratio = (log_q - log_q.detach()).exp()
+    loss = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean(0).sum()
+    return found, torch.autograd.grad(loss, logits)[0]
+
+
 def variance_of_log_ratios(name):
     """VarGrad: half the variance over the draws, which are constants, of log q(z) less the log joint."""
     found, logits, objective = draw_of(name, log_q=True)
@@ -197,6 +210,8 @@ HELD = {
     "SCST": self_critical,
     "RLOO": mean_of_the_others,
     "LOORF": mean_of_the_others,
+    "GRPO": policy_optimisation,
+    "Dr. GRPO": policy_optimisation,
     "VarGrad": variance_of_log_ratios,
     "LEG": indecater,
     "IndeCateR": indecater,
