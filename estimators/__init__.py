@@ -4,7 +4,7 @@ from . import sampling
 from .arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from .base import Estimator
 from .bounds import VIMCO, ReweightedWakeSleep
-from .carms import CARMS
+from .carms import CARMS, Stratified
 from .disarm import DisARMIW, DisARMSB, DisARMTree
 from .distributions import OneHotCategorical
 from .double_cv import DoubleCV
@@ -12,7 +12,7 @@ from .exact import Exact
 from .gumbel_rao import GumbelRao
 from .gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
 from .imle import IMLE
-from .local_expectation import LocalExpectation
+from .local_expectation import LocalExpectation, RandomLocalExpectation
 from .muprop import MuProp
 from .mve import MVE
 from .nvil import NVIL
@@ -21,6 +21,7 @@ from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
 from .softmax import Softmax
+from .stochastic_triples import StochasticTriples
 from .straight_through import GappedStraightThrough, SlopeAnnealed, StochasticStraightThrough, StraightThrough
 from .sum_and_sample import SumAndSample
 from .unordered_set import UnorderedSet
@@ -51,6 +52,7 @@ __all__ = [
     "LocalExpectation",
     "MuProp",
     "OneHotCategorical",
+    "RandomLocalExpectation",
     "Rebar",
     "ReinMax",
     "ReinMaxCV",
@@ -62,8 +64,10 @@ __all__ = [
     "SlopeAnnealed",
     "Softmax",
     "StochasticStraightThrough",
+    "StochasticTriples",
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
+    "Stratified",
     "SumAndSample",
     "UnorderedSet",
     "sampling",

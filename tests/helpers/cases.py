@@ -41,6 +41,8 @@ VARIANTS = {
     "vimco": [{"samples": 2}, {"samples": 3}],
     "reweighted_wake_sleep": [{"samples": 2}],
     "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
+    "stratified": [{"samples": 2}],
+    "random_local_expectation": [{"variables": 2}],
     "sum_and_sample": [{"samples": 2}, {"samples": 6}],
     "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],
 }
