@@ -3,7 +3,7 @@ r"""Gradient estimators for categorical variables: one contract (:mod:`hardmax.e
 from . import sampling
 from .arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from .base import Estimator
-from .bounds import VIMCO, ReweightedWakeSleep
+from .bounds import VIMCO, ArithmeticVIMCO, ReweightedWakeSleep
 from .carms import CARMS, Stratified
 from .disarm import DisARMIW, DisARMSB, DisARMTree
 from .distributions import OneHotCategorical
@@ -16,6 +16,7 @@ from .local_expectation import LocalExpectation, RandomLocalExpectation
 from .muprop import MuProp
 from .mve import MVE
 from .nvil import NVIL
+from .ovis import OVISAsymptotic, OVISMonteCarlo
 from .rebar import Rebar, Relax
 from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
@@ -24,6 +25,7 @@ from .softmax import Softmax
 from .stochastic_triples import StochasticTriples
 from .straight_through import GappedStraightThrough, SlopeAnnealed, StochasticStraightThrough, StraightThrough
 from .sum_and_sample import SumAndSample
+from .tvo import TVO
 from .unordered_set import UnorderedSet
 
 __all__ = [
@@ -35,10 +37,12 @@ __all__ = [
     "IMLE",
     "MVE",
     "NVIL",
+    "TVO",
     "VIMCO",
     "ZGR",
     "ARSMPlus",
     "ARSPlus",
+    "ArithmeticVIMCO",
     "DecoupledSTGumbel",
     "DisARMIW",
     "DisARMSB",
@@ -51,6 +55,8 @@ __all__ = [
     "GumbelSoftmax",
     "LocalExpectation",
     "MuProp",
+    "OVISAsymptotic",
+    "OVISMonteCarlo",
     "OneHotCategorical",
     "RandomLocalExpectation",
     "Rebar",

@@ -182,6 +182,30 @@ def wake_phase(name):
     return found, torch.autograd.grad(-(weight * log_q).sum(), logits)[0]
 
 
+def control_of_the_others(name):
+    """OVIS for large effective sample sizes: (log Z less log Z without the draw) times its score; Liévin et al., 17."""
+    found, logits, objective = draw_of(name, log_q=True)
+    z = sampling.draw(logits, 4)
+    log_q = (z * logits.log_softmax(-1)).sum((-2, -1))
+    weight = (-objective(z) - log_q).detach().exp()
+    factor = weight.mean(0).log() - ((weight.sum(0) - weight) / 3).log()
+    return found, torch.autograd.grad(-(factor * log_q).sum(), logits)[0]
+
+
+def thermodynamic(name):
+    """Masrani et al.: the covariance under each of two distributions of log-weights and log-densities, and the mean."""
+    found, logits, objective = draw_of(name, log_q=True)
+    z = sampling.draw(logits, 4)
+    log_q, log_joint = (z * logits.log_softmax(-1)).sum((-2, -1)), -objective(z)
+    total = 0
+    for beta, step in ((0.0, 0.1), (0.1, 0.9)):
+        log_weight, log_pi = log_joint - log_q, beta * log_joint + (1 - beta) * log_q
+        w = (beta * log_weight).softmax(0).detach()
+        centred = (log_weight - (w * log_weight).sum(0)).detach()
+        total = total + step * (4 / 3 * (w * centred * log_pi).sum(0) + (w * log_weight).sum(0))
+    return found, torch.autograd.grad(-total.sum(), logits)[0]
+
+
 def binary_disarm(name):
     """Half of f(b) - f(b') times (-1)^b' where they differ times sigmoid(|a|), a the log-odds of category 0."""
     found, logits, objective = draw_of(name, BINARY)
@@ -227,6 +251,8 @@ HELD = {
     "marginalisation": everything,
     "RWS": wake_phase,
     "wake-wake": wake_phase,
+    "OVIS": control_of_the_others,
+    "thermodynamic variational objective": thermodynamic,
     "DisARM": binary_disarm,
     "U2G": binary_disarm,
     "ARM": binary_arm,
