@@ -108,8 +108,8 @@ SMALL = SmallProblem(2, 2)
 
 
 def fitting(estimator: Estimator, problem: SmallProblem) -> SmallProblem:
-    r"""The problem, or a smaller one with two examples for a baseline over examples."""
-    if getattr(estimator, "baseline", None) == "batch":
+    r"""The problem, or a smaller one with two examples for a baseline, or a division, over examples."""
+    if "batch" in (getattr(estimator, "baseline", None), getattr(estimator, "normalise", None)):
         return SmallProblem(problem.K, 2, (2,), extreme=0.4)
     return problem
 

@@ -3,8 +3,8 @@ r"""Gradient estimators for categorical variables: one contract (:mod:`hardmax.e
 from . import sampling
 from .arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from .base import Estimator
-from .bounds import VIMCO, ReweightedWakeSleep
-from .carms import CARMS
+from .bounds import VIMCO, ArithmeticVIMCO, ReweightedWakeSleep
+from .carms import CARMS, Stratified
 from .disarm import DisARMIW, DisARMSB, DisARMTree
 from .distributions import OneHotCategorical
 from .double_cv import DoubleCV
@@ -12,17 +12,20 @@ from .exact import Exact
 from .gumbel_rao import GumbelRao
 from .gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
 from .imle import IMLE
-from .local_expectation import LocalExpectation
+from .local_expectation import LocalExpectation, RandomLocalExpectation
 from .muprop import MuProp
 from .mve import MVE
 from .nvil import NVIL
+from .ovis import OVISAsymptotic, OVISMonteCarlo
 from .rebar import Rebar, Relax
 from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
 from .softmax import Softmax
+from .stochastic_triples import StochasticTriples
 from .straight_through import GappedStraightThrough, SlopeAnnealed, StochasticStraightThrough, StraightThrough
 from .sum_and_sample import SumAndSample
+from .tvo import TVO
 from .unordered_set import UnorderedSet
 
 __all__ = [
@@ -34,10 +37,12 @@ __all__ = [
     "IMLE",
     "MVE",
     "NVIL",
+    "TVO",
     "VIMCO",
     "ZGR",
     "ARSMPlus",
     "ARSPlus",
+    "ArithmeticVIMCO",
     "DecoupledSTGumbel",
     "DisARMIW",
     "DisARMSB",
@@ -50,7 +55,10 @@ __all__ = [
     "GumbelSoftmax",
     "LocalExpectation",
     "MuProp",
+    "OVISAsymptotic",
+    "OVISMonteCarlo",
     "OneHotCategorical",
+    "RandomLocalExpectation",
     "Rebar",
     "ReinMax",
     "ReinMaxCV",
@@ -62,8 +70,10 @@ __all__ = [
     "SlopeAnnealed",
     "Softmax",
     "StochasticStraightThrough",
+    "StochasticTriples",
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
+    "Stratified",
     "SumAndSample",
     "UnorderedSet",
     "sampling",

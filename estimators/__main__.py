@@ -6,6 +6,7 @@ In a file the table stands between two comments, ``<!-- estimators -->`` and ``<
 import inspect
 import re
 import sys
+from itertools import groupby
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -19,6 +20,7 @@ from . import Estimator
 FOLDER = CONFIGS / "estimator"
 COLUMNS = (
     "`estimator=`",
+    "also known as",
     "paper",
     "value estimates",
     "unbiased",
@@ -39,9 +41,16 @@ def estimator_row(name: str, estimator: Estimator) -> tuple[tuple, list[str]]:
     r"""What to sort by, and the cells."""
     unbiased, differentiates = estimator.unbiased, estimator.differentiates_objective
     paper, year = first_reference(estimator)
-    cells = [f"`{name}`", paper, estimator.target, yes(unbiased), yes(differentiates)]
+    cells = [f"`{name}`", other_names(estimator), paper, estimator.target, yes(unbiased), yes(differentiates)]
     cells += [typeset(estimator.evaluations), estimator.learns]
     return (not unbiased, differentiates, year, type(estimator).__module__, name), cells
+
+
+def other_names(estimator: Estimator) -> str:
+    r"""The class's other names, those of the same settings together with these."""
+    groups = groupby(estimator.other_names().items(), lambda item: item[1])
+    told = [(", ".join(name for name, _ in group), " ".join(settings)) for settings, group in groups]
+    return ", ".join(f"{names} (`{settings}`)" if settings else names for names, settings in told)
 
 
 def first_reference(estimator: Estimator) -> tuple[str, str]:

@@ -142,6 +142,7 @@ class ARSM(AR):
     """
 
     evaluations = "C * (C - 1) // 2 + 1"
+    also_known_as = ("ARM",)  # of binary variables
 
     def __init__(self, limit: int = 256):
         super().__init__()

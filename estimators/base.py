@@ -46,7 +46,8 @@ class Estimator(nn.Module):
             expression of K, C and S.
         learns: What is trained or adapted beside the model, in words; empty for nothing.
         compiles: Whether ``torch.compile`` can trace a call. It cannot where derivatives are taken within.
-        also_known_as: Other names that users look for it by. A subclass does not take over these, nor the next.
+        also_known_as: Other names that users look for it by; where one means settings, followed by these, as in
+            ``"RLOO: samples=4 baseline=leave_one_out"``. A subclass does not take over these, nor the next.
         worth_trying: Settings of its own options that a comparison should try, each as arguments of its class.
     """
 
@@ -72,6 +73,12 @@ class Estimator(nn.Module):
         one_of(TARGETS, target=cls.target)
         one_of([True, False], unbiased=cls.unbiased)
         one_of([True, False], differentiates_objective=cls.differentiates_objective)
+
+    @classmethod
+    def other_names(cls) -> dict[str, list[str]]:
+        r"""The settings ``option=value`` that every other name means; none for one of the class itself."""
+        parts = (name.partition(": ") for name in cls.also_known_as)
+        return {name: settings.split() for name, _, settings in parts}
 
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False

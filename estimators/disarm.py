@@ -140,6 +140,8 @@ class DisARMTree(DisARM):
         | https://arxiv.org/abs/2106.08056
     """
 
+    also_known_as = ("DisARM", "U2G")  # both of binary variables
+
     def pair(self, logits: Tensor) -> Tensor:
         depth = (logits.shape[-1] - 1).bit_length()
         mass = torch.nn.functional.pad(logits, (0, 2**depth - logits.shape[-1]), value=-torch.inf)

@@ -25,6 +25,7 @@ class Exact(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "C ** K"
+    also_known_as = ("enumeration", "marginalisation")
 
     def __init__(self, limit: int = 4096):
         super().__init__()

@@ -92,6 +92,7 @@ class GumbelSoftmax(Pathwise):
     """
 
     target, attaches_log_q = "relaxed", True
+    also_known_as: tuple[str, ...] = ("Concrete",)
     learns = "the temperature, with learned=true"
     # Jang et al. anneal from 1 to 0.5; lower ones have less bias
     worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})
@@ -189,6 +190,7 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
     """
 
     target, attaches_log_q = "expectation", False
+    also_known_as = ("STGS", "hard Gumbel-softmax")
     worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})  # as for Gumbel-softmax
 
     def __init__(

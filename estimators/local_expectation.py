@@ -1,6 +1,8 @@
 import torch
 from torch import Tensor
 
+from hardmax.checks import at_least
+
 from . import sampling
 from .base import Estimator, copies_in_cache, graft
 from .objectives import Objective
@@ -19,31 +21,77 @@ class LocalExpectation(Estimator):
         | Differentiable Sampling of Categorical Distributions Using the CatLog-Derivative Trick
           (De Smet et al., 2023), which finds the same estimator
         | https://arxiv.org/abs/2311.12569
+        | GO Gradient for Expectation-Based Objectives (Cong et al., 2019), whose mean over each variable this is
+        | https://arxiv.org/abs/1901.06020
     """
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "K * (C - 1) + 1"
+    also_known_as = ("LEG", "IndeCateR", "CatLog-derivative", "GO gradient", "summed measure-valued derivative")
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.categorical(logits, 1)  # [1, *batch, K]
         cost = objective(sampling.one_hot(z, logits))[0]
-        costs = self.costs_of_changes(logits, objective, z, cost.detach())
-        costs = costs.masked_fill(logits == -torch.inf, 0.0)  # whatever it costs, it is never drawn
-        p = sampling.softmax(logits.detach())
-        return graft(cost, logits, p * (costs - (p * costs).sum(-1, keepdim=True)))
+        which = self.changed(logits)  # [*batch, V]
+        own = which.unsqueeze(-1).expand(*which.shape, logits.shape[-1])
+        costs = self.costs_of_changes(logits, objective, z, cost.detach(), which)
+        costs = costs.masked_fill(logits.gather(-2, own) == -torch.inf, 0.0)  # whatever it costs, it is never drawn
+        p = sampling.softmax(logits.detach()).gather(-2, own)
+        gradient = p * (costs - (p * costs).sum(-1, keepdim=True)) * (logits.shape[-2] / which.shape[-1])
+        return graft(cost, logits, torch.zeros_like(logits, dtype=gradient.dtype).scatter_(-2, own, gradient))
+
+    def changed(self, logits: Tensor) -> Tensor:
+        r"""The V variables whose gradients are taken, ``[*batch, V]``."""
+        return torch.arange(logits.shape[-2], device=logits.device).expand(logits.shape[:-1])
 
     @torch.no_grad()
-    def costs_of_changes(self, logits: Tensor, objective: Objective, z: Tensor, cost: Tensor) -> Tensor:
-        r"""The cost when variable k is category c and the others are as drawn, ``[*batch, K, C]``."""
+    def costs_of_changes(self, logits: Tensor, objective: Objective, z: Tensor, cost: Tensor, which: Tensor) -> Tensor:
+        r"""The cost when a variable of ``which`` is category c and the others are as drawn, ``[*batch, V, C]``."""
         K, C = logits.shape[-2:]
-        which = torch.arange(K, device=z.device).repeat_interleave(C - 1)  # the variable that changes, by turns
-        change = torch.arange(1, C, device=z.device).repeat(K).reshape(-1, *[1] * cost.ndim, 1)
-        at = (which.unsqueeze(-1) == torch.arange(K, device=z.device)).long().reshape(-1, *[1] * cost.ndim, K)
-        costs = cost[..., None, None].expand(logits.shape).clone()
+        V = which.shape[-1]
+        costs = cost[..., None, None].expand(*which.shape, C).clone()
         if C > 1:
-            copies = copies_in_cache(logits)
-            changes = zip(at.split(copies), change.split(copies), strict=True)
-            rows = [objective(sampling.one_hot((z + a * b) % C, logits)) for a, b in changes]
-            category = (z[0].unsqueeze(-1) + torch.arange(1, C, device=z.device)) % C
-            costs.scatter_(-1, category, torch.cat(rows).unflatten(0, (K, C - 1)).movedim((0, 1), (-2, -1)))
+            turns = torch.arange(V, device=z.device).repeat_interleave(C - 1)  # the variable that changes, by turns
+            change = torch.arange(1, C, device=z.device).repeat(V).reshape(-1, *[1] * cost.ndim, 1)
+            variable, rows = torch.arange(K, device=z.device), []
+            for turn, by in zip(*(x.split(copies_in_cache(logits)) for x in (turns, change)), strict=True):
+                at = which.movedim(-1, 0)[turn].unsqueeze(-1) == variable  # [n, *batch, K]
+                rows.append(objective(sampling.one_hot((z + at * by) % C, logits)))
+            category = (z[0].gather(-1, which).unsqueeze(-1) + torch.arange(1, C, device=z.device)) % C
+            costs.scatter_(-1, category, torch.cat(rows).unflatten(0, (V, C - 1)).movedim((0, 1), (-2, -1)))
         return costs
+
+
+class RandomLocalExpectation(LocalExpectation):
+    r"""Local expectation of a few random variables at a time, in proportion: the others have no gradient in a draw.
+
+    As many evaluations as categories, for one variable at a time, where :class:`LocalExpectation` takes them for each.
+    The choice of variables adds variance of its own, K times the mean square of their gradients for one of them: where
+    all variables matter as much, REINFORCE with as many leave-one-out samples moves all of them at once.
+
+    References:
+        | Local Expectation Gradients for Black Box Variational Inference (Titsias and Lázaro-Gredilla, 2015)
+        | https://arxiv.org/abs/1503.01494
+
+    Arguments:
+        variables: Number of variables whose gradients are taken in a draw, at least 1; all if there are no more.
+    """
+
+    evaluations = "C"
+    worth_trying = ({"variables": 1}, {"variables": 4})  # what more evaluations buy
+
+    def __init__(self, variables: int = 1):
+        super().__init__()
+        self.variables = at_least(1, variables=variables)
+        self.evaluations = "C" if variables == 1 else f"min(K, {variables}) * (C - 1) + 1"
+
+    def changed(self, logits: Tensor) -> Tensor:
+        K = logits.shape[-2]
+        if self.variables >= K:
+            return super().changed(logits)
+        left = torch.zeros(*logits.shape[:-2], 1, K, dtype=torch.float64, device=logits.device)
+        drawn = []
+        for _ in range(self.variables):  # without replacement
+            drawn.append(sampling.categorical(left, 1)[0])
+            left = left.scatter(-1, drawn[-1].unsqueeze(-1), -torch.inf)
+        return torch.cat(drawn, -1)

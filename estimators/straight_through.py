@@ -98,12 +98,15 @@ class StochasticStraightThrough(StraightThrough):
         | Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation
           (Bengio et al., 2013)
         | https://arxiv.org/abs/1308.3432
+        | SIMPLE: A Gradient Estimator for k-Subset Sampling (Ahmed et al., 2023), which is this for k = 1
+        | https://arxiv.org/abs/2210.01941
 
     Arguments:
         temperature: Divides the logits in the backward pass, above 0; its reciprocal scales the gradient.
     """
 
     target = "expectation"
+    also_known_as = ("SIMPLE",)  # of subsets of one category
     # 1: as it is mostly written; ReinMax's authors go above it
     worth_trying = ({"temperature": 1.0}, {"temperature": 2.0})
 
@@ -128,6 +131,7 @@ class GappedStraightThrough(PulledBack):
         gap: Lead of the drawn category, above 0.
     """
 
+    also_known_as = ("GST",)
     worth_trying = ({"temperature": 0.5}, {"temperature": 1.0})  # 1: what Fan et al. begin with
 
     def __init__(self, temperature: float = 1.0, gap: float = 1.0):

@@ -161,12 +161,14 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
     try:
         import hydra
         from hydra.core.global_hydra import GlobalHydra
+        from hydra.errors import MissingConfigException
         from hydra.utils import get_class
         from omegaconf import OmegaConf
     except ImportError as error:
         raise WrongRequest(f"estimator=NAME needs hardmax[harness]; without it, name a class ({error})") from error
     from hardmax.harness import options as harness_options
     from hardmax.harness.config import build
+    from hardmax.harness.names import meant
     from hardmax.paths import CONFIGS
 
     harness_options.register()
@@ -181,6 +183,9 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
         arguments = OmegaConf.to_container(cfg.estimator, resolve=True)
         assert isinstance(arguments, dict)
         importing, call = call_of(get_class(arguments.pop("_target_")), {str(k): v for k, v in arguments.items()})
+    except MissingConfigException as error:
+        hint = meant(choice, list(error.options or []))
+        raise WrongRequest(f"Could not find 'estimator/{choice}'{hint}") from error
     except Exception as error:
         raise WrongRequest(first_line(error)) from error
     return estimator, f"estimator={choice}: {call}", f"{importing}\nestimator = {call}"

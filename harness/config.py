@@ -25,9 +25,10 @@ from hardmax.estimators import Estimator
 from hardmax.paths import CONFIGS
 from hardmax.tasks.base import Task
 
+from .names import meant
 from .online import wandb_mode
 from .options import Budget, Options
-from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once
+from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once, without_new_settings
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
 NEW_OPTIONS = {"stop_after": None, "patience": 0}  # which keys of runs leave out at these values
@@ -139,7 +140,7 @@ def check_measure(cfg: DictConfig) -> None:
         raise Refused(f"measure.rivals must be all, or a list such as [arsm,{{reinforce:{{samples:4}}}}], got {rivals}")
     for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
         if name not in estimators_of_ours() and name not in (known := estimators_known()):
-            hint = f"{nearest(name, known)}; there are: {', '.join(known)}"
+            hint = f"{meant(name, known, rival=True)}; there are: {', '.join(known)}"
             raise Refused(f"measure.{key}: {name} does not exist{hint}")
 
 
@@ -233,7 +234,8 @@ def plain_config(cfg: DictConfig) -> dict:
 
 def key_of(config: dict) -> str:
     r"""Eight hexadecimal digits that stand for everything in a plain config that can change results."""
-    identity = {k: as_numbers(v) for k, v in said_once(config).items() if k not in NOT_RESULTS and not is_new(k, v)}
+    told = without_new_settings(said_once(config))
+    identity = {k: as_numbers(v) for k, v in told.items() if k not in NOT_RESULTS and not is_new(k, v)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 

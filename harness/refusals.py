@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hardmax.paths import CONFIGS
 
 from . import options
+from .names import meant
 from .shared import NotWritten, Refused, innermost, nearest, one_line
 from .train import NotFinite
 
@@ -115,7 +116,8 @@ def user_error_line(error: BaseException, arguments: list[str] | None = None) ->
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
-        return f"{group}={choice} does not exist{nearest(choice, known)}; there are: {', '.join(known)}"
+        hint = meant(choice, known) if group == "estimator" else nearest(choice, known)
+        return f"{group}={choice} does not exist{hint}; there are: {', '.join(known)}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
         found = one_line(error), one_line(innermost(error))
         return composition_error(*found, sys.argv[1:] if arguments is None else arguments)

@@ -3,6 +3,7 @@ r"""What those who write runs and those who read them share; nothing here takes 
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,28 @@ FIGURES = "figures.json"  # what the task says of its figures
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
+
+# Options that estimators have got after their first runs, and the values at which these are what they were.
+NEW_SETTINGS: dict[str, dict] = {"hardmax.estimators.Reinforce": {"normalise": "none"}}
+
+
+def with_new_settings(config: dict) -> dict:
+    r"""A plain config with the options that its estimator did not have yet when it was written."""
+    if not (new := new_settings(config)):
+        return config
+    return config | {"estimator": config["estimator"] | {k: v for k, v in new.items() if k not in config["estimator"]}}
+
+
+def without_new_settings(config: dict) -> dict:
+    r"""A plain config without those options, where they have the values that change nothing."""
+    if not (new := new_settings(config)):
+        return config
+    return config | {"estimator": {k: v for k, v in config["estimator"].items() if k not in new or v != new[k]}}
+
+
+def new_settings(config: dict) -> dict:
+    estimator = config.get("estimator")
+    return NEW_SETTINGS.get(str(estimator.get("_target_")), {}) if isinstance(estimator, dict) else {}
 
 
 def said_once(config: dict) -> dict:
@@ -52,6 +75,11 @@ def nearest(word: str, known: list[str], prefix: str = "", alike: float = 0.6) -
     r"""A suggestion in parentheses, or nothing if none is as much ``alike``, from 0 to 1."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=alike)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def simplified(name: str) -> str:
+    r"""A name without what people write in several ways: small letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def innermost(error: BaseException) -> BaseException:

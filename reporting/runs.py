@@ -25,7 +25,7 @@ from hardmax.harness.contents import (
     saved_config,
     text,
 )
-from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once
+from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once, with_new_settings
 
 from .archives import is_archive, shown, unpacked_runs
 from .rounding import relative_square
@@ -200,7 +200,7 @@ def with_config(folder: Path) -> Run:
     """
     config = saved_config(folder)
     choices = {key: text(choice) for key, choice in config["choices"].items()}
-    settings = flat(said_once(config)) | {key: choices[key] for key in ("task", "estimator", "seed")}
+    settings = flat(said_once(with_new_settings(config))) | {key: choices[key] for key in ("task", "estimator", "seed")}
     steps = int(config["steps"] if config.get("stop_after") is None else config["stop_after"])
     if len(settings) > MOST_ENTRIES or not is_figure(steps):
         raise ValueError("too many settings, or steps")

@@ -136,6 +136,7 @@ def test_a_sampler_that_is_none_is_said_to_be(certified):
         (["--sampler", "mine:soft", "tau=1"], "unexpected keyword argument 'tau'"),
         (["--sampler", "mine:torch"], "mine:torch is no function, but module"),
         (["estimator=arsmm"], "Could not find 'estimator/arsmm'"),
+        (["estimator=indecater"], "Could not find 'estimator/indecater' (did you mean estimator=local_expectation?)"),
         (["estimator=arsm", "task=toy"], "task=toy: only estimator=NAME and estimator.option=value are accepted"),
         (["estimator=arsm", "estimator.limit=0"], "limit must be an integer of at least 1, got 0"),
     ],

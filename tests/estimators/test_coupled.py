@@ -18,6 +18,7 @@ from hardmax.estimators import (
     DisARMTree,
     Exact,
     LocalExpectation,
+    RandomLocalExpectation,
     SumAndSample,
     UnorderedSet,
     sampling,
@@ -610,3 +611,30 @@ def test_many_categories_and_confident_logits_stay_finite(estimator):
     cost.sum().backward()
     assert cost.isfinite().all()
     assert logits.grad.isfinite().all()
+
+
+# ---------------------------------------------------------------- local expectation of some variables
+
+
+@pytest.mark.parametrize("variables", [1, 2])
+def test_random_local_expectation_is_local_expectation_of_the_drawn_variables_times_k_over_their_number(variables):
+    problem = c.SmallProblem(4, 3, (5,), extreme=0.3)
+    logits, objective = problem.logits.clone().requires_grad_(), problem.objective(problem.parameters)
+    gradients, drawn = [], []
+    estimator = RandomLocalExpectation(variables)
+    changed = estimator.changed
+    estimator.changed = lambda logits: drawn.append(changed(logits)) or drawn[-1]
+    for one in (estimator, LocalExpectation()):
+        torch.manual_seed(0)
+        gradients.append(torch.autograd.grad(one(logits, objective).sum(), logits)[0])
+    assert drawn[0].shape == (5, variables)
+    assert len({tuple(row) for row in drawn[0].tolist()}) > 1, "each example has variables of its own"
+    mask = torch.nn.functional.one_hot(drawn[0], 4).sum(-2)
+    assert mask.max() == 1, "without replacement"
+    assert torch.allclose(gradients[0], 4 / variables * mask.unsqueeze(-1) * gradients[1])
+
+
+def test_random_local_expectation_of_all_variables_is_local_expectation():
+    draws = [c.gradient_draws(e, PROBLEM) for e in (LocalExpectation(), RandomLocalExpectation(2))]
+    assert torch.equal(*draws)
+    assert c.evaluations(RandomLocalExpectation(9), PROBLEM) == c.evaluations(LocalExpectation(), PROBLEM)

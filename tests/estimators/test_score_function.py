@@ -26,6 +26,10 @@ ALL = [
     Reinforce(samples=3, baseline="leave_one_out"),
     Reinforce(baseline="batch"),
     Reinforce(baseline="greedy"),
+    Reinforce(baseline="sample"),
+    Reinforce(3, "group"),
+    Reinforce(3, "leave_one_out", normalise="group"),
+    Reinforce(baseline="batch", normalise="batch"),
     NVIL(),
     MuProp(),
     AR(),
@@ -36,7 +40,8 @@ SHIFT_INVARIANT = [e for e in ALL if type(e) not in (AR, NVIL) and getattr(e, "b
 
 
 def name(estimator):
-    return f"{type(estimator).__name__}-{getattr(estimator, 'baseline', '')}"
+    normalise = f"-{estimator.normalise}" if isinstance(estimator, Reinforce) and estimator.normalise != "none" else ""
+    return f"{type(estimator).__name__}-{getattr(estimator, 'baseline', '')}{normalise}"
 
 
 @pytest.mark.parametrize("estimator", ALL, ids=name)
@@ -395,7 +400,13 @@ def test_memory_stays_bounded_with_256_categories():
     [
         ({"samples": 0}, "samples must be an integer of at least 1, got 0"),
         ({"samples": 1.5}, "samples must be an integer of at least 1, got 1.5"),
-        ({"baseline": "mean"}, "baseline must be one of none, running_mean, leave_one_out, batch, greedy, got 'mean'"),
+        (
+            {"baseline": "mean"},
+            "baseline must be one of none, running_mean, leave_one_out, batch, greedy, sample, group, got 'mean'",
+        ),
+        ({"baseline": "group"}, "samples must be at least 2 with baseline=group, got 1"),
+        ({"normalise": "group"}, "samples must be at least 2 with normalise=group, got 1"),
+        ({"normalise": "example"}, "normalise must be one of none, group, batch, got 'example'"),
         ({"baseline": "leave_one_out"}, "samples must be at least 2 with baseline=leave_one_out, got 1"),
         ({"decay": 1.0}, "decay must be from 0 up to but not including 1, got 1.0"),
         ({"decay": math.nan}, "decay must be from 0 up to but not including 1, got nan"),
@@ -420,6 +431,7 @@ def test_bad_options_of_nvil_are_refused(options, message):
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 1, 3), (5, 1, 2, 3)])
-def test_batch_baseline_needs_other_examples(shape):
-    with pytest.raises(ValueError, match="baseline=batch needs at least 2 examples"):
-        Reinforce(baseline="batch")(torch.zeros(shape, requires_grad=True), lambda z: pytest.fail("evaluated"))
+@pytest.mark.parametrize("option", ["baseline", "normalise"])
+def test_batch_needs_other_examples(shape, option):
+    with pytest.raises(ValueError, match=f"{option}=batch needs at least 2 examples"):
+        Reinforce(**{option: "batch"})(torch.zeros(shape, requires_grad=True), lambda z: pytest.fail("evaluated"))

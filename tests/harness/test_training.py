@@ -1,11 +1,14 @@
 """Every task trains, at small size, under one estimator of each kind."""
 
+import inspect
 import json
 
 import pytest
 import torch
+from hydra.utils import get_class
 
 from hardmax.harness.config import key_of, plain_config
+from hardmax.harness.shared import NEW_SETTINGS, with_new_settings
 from hardmax.harness.train import train
 from helpers.commands import composed, folders, rows_of, started
 
@@ -102,3 +105,21 @@ def test_a_new_option_leaves_the_names_of_earlier_runs_as_they_were():
     assert config["stop_after"] is None
     assert key_of(config) == key_of({k: v for k, v in config.items() if k != "stop_after"})
     assert key_of(config) != key_of(config | {"stop_after": 10})
+
+
+def test_a_new_option_of_an_estimator_leaves_the_names_of_earlier_runs_as_they_were():
+    config = plain_config(composed("task=toy", "estimator=reinforce"))
+    before = config | {"estimator": {k: v for k, v in config["estimator"].items() if k != "normalise"}}
+    assert key_of(config) == key_of(before)
+    assert with_new_settings(before) == config == with_new_settings(config)
+    divided = config | {"estimator": config["estimator"] | {"normalise": "group"}}
+    assert key_of(divided) != key_of(config)
+    assert with_new_settings(divided) == divided
+    own = config | {"estimator": config["estimator"] | {"_target_": "mine.Reinforce"}}
+    assert key_of(own) != key_of(own | {"estimator": before["estimator"] | {"_target_": "mine.Reinforce"}})
+
+
+def test_new_options_have_the_values_that_change_nothing_by_default():
+    for target, new in NEW_SETTINGS.items():
+        found = inspect.signature(get_class(target)).parameters
+        assert new == {option: found[option].default for option in new}

@@ -62,4 +62,4 @@ def folders(where):
 
 def sampled_kl(estimator, task):
     """What a bound needs where there is a KL divergence; the toy has none to leave outside."""
-    return ["task.kl=sampled"] if estimator in ("vimco", "reweighted_wake_sleep") and task != "toy" else []
+    return ["task.kl=sampled"] if cases.build((estimator, {})).target == "bound" and task != "toy" else []

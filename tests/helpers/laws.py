@@ -1,6 +1,7 @@
 """Joint laws of coupled draws and of sets, by their definition, and expectations over them."""
 
 import itertools
+import math
 
 import torch
 
@@ -78,6 +79,23 @@ def orders(C):
 
 def inverse_law(p, samples):
     return sum(law_in_order(p, order, samples) for order in orders(len(p))) / len(orders(len(p)))
+
+
+def strata_law(p, samples):
+    """The same when each of S equal parts of the unit interval gives one of the uniforms, whichever."""
+    total = torch.zeros([len(p)] * samples, dtype=p.dtype)
+    for order in orders(len(p)):
+        edges = torch.cat([p.new_zeros(1), p[order].cumsum(0)]).clamp(max=1.0)
+        within = torch.zeros(samples, len(p), dtype=p.dtype)  # of a category, given the part of the uniform
+        for part, (place, category) in itertools.product(range(samples), enumerate(order)):
+            low, high = max(edges[place], part / samples), min(edges[place + 1], (part + 1) / samples)
+            within[part, category] = samples * max(high - low, 0)
+        for parts in itertools.permutations(range(samples)):
+            joint = torch.ones((), dtype=p.dtype)
+            for part in parts:
+                joint = joint.unsqueeze(-1) * within[part]
+            total += joint
+    return total / len(orders(len(p))) / math.factorial(samples)
 
 
 def probability_of_set(members, p, without=()):

@@ -338,3 +338,17 @@ def log_of_softmax(logits):
     """A Gumbel-softmax through log(softmax), which is NaN in the gradient where a probability is 0."""
     p = logits.softmax(-1)
     return (p.log() - torch.empty_like(p).exponential_().log()).softmax(-1)
+
+
+class DividedByTheOthers(Reinforce):
+    """Divides each difference from the other draws by their standard deviation, its own cost left out."""
+
+    def estimate(self, logits, objective, context):
+        z = sampling.draw(logits, self.samples)
+        cost = objective(z)
+        others = torch.stack(
+            [torch.cat([cost[:s], cost[s + 1 :]]) for s in range(len(cost))]
+        ).detach()  # [S, S - 1, ...]
+        advantage = (cost.detach() - others.mean(1)) / (others.std(1) + 1e-4)
+        score = (advantage[..., None, None] * (z - logits.softmax(-1))).mean(0)
+        return graft(cost.mean(0), logits, score)
