@@ -21,7 +21,13 @@ from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
 from .softmax import Softmax
-from .straight_through import GappedStraightThrough, SlopeAnnealed, StochasticStraightThrough, StraightThrough
+from .straight_through import (
+    GappedStraightThrough,
+    IdentityStraightThrough,
+    SlopeAnnealed,
+    StochasticStraightThrough,
+    StraightThrough,
+)
 from .sum_and_sample import SumAndSample
 from .unordered_set import UnorderedSet
 
@@ -48,6 +54,7 @@ __all__ = [
     "GappedStraightThrough",
     "GumbelRao",
     "GumbelSoftmax",
+    "IdentityStraightThrough",
     "LocalExpectation",
     "MuProp",
     "OneHotCategorical",

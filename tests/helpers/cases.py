@@ -11,6 +11,7 @@ FOLDER = CONFIGS / "estimator"
 VARIANTS = {
     "straight_through": [{"temperature": 0.5}],
     "stochastic_straight_through": [{"temperature": 0.5}],
+    "identity_straight_through": [{"centred": True}],
     "gumbel_softmax": [{"temperature": 0.5}, {"learned": True}],
     "st_gumbel_softmax": [{"temperature": 0.5, "learned": True}],
     "softmax": [{"temperature": 0.5}],
