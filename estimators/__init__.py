@@ -21,6 +21,7 @@ from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
 from .softmax import Softmax
+from .sparse import Entmax, SparseExpectation, Sparsemax, StraightThroughEntmax, StraightThroughSparsemax
 from .straight_through import (
     GappedStraightThrough,
     IdentityStraightThrough,
@@ -49,6 +50,7 @@ __all__ = [
     "DisARMSB",
     "DisARMTree",
     "DoubleCV",
+    "Entmax",
     "Estimator",
     "Exact",
     "GappedStraightThrough",
@@ -68,9 +70,13 @@ __all__ = [
     "Rodeo",
     "SlopeAnnealed",
     "Softmax",
+    "SparseExpectation",
+    "Sparsemax",
     "StochasticStraightThrough",
     "StraightThrough",
+    "StraightThroughEntmax",
     "StraightThroughGumbelSoftmax",
+    "StraightThroughSparsemax",
     "SumAndSample",
     "UnorderedSet",
     "sampling",
