@@ -17,6 +17,7 @@ from .muprop import MuProp
 from .mve import MVE
 from .nvil import NVIL
 from .rebar import Rebar, Relax
+from .redge import ReDGE, ReDGECov, ReinDGE
 from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
@@ -60,7 +61,10 @@ __all__ = [
     "LocalExpectation",
     "MuProp",
     "OneHotCategorical",
+    "ReDGE",
+    "ReDGECov",
     "Rebar",
+    "ReinDGE",
     "ReinMax",
     "ReinMaxCV",
     "ReinMaxRao",

@@ -22,6 +22,11 @@ class _PulledBack(torch.autograd.Function):
         return ctx.pullback(g).sum(0).to(ctx.dtype), None, None
 
 
+def pulled_back(logits: Tensor, hard: Tensor, pullback: Callable[[Tensor], Tensor]) -> Tensor:
+    r"""``hard``, through which a gradient g, ``[S, *batch, K, C]``, comes to ``logits`` as ``pullback(g).sum(0)``."""
+    return _PulledBack.apply(logits, hard, pullback)
+
+
 class PulledBack(Pathwise):
     r"""Base of the estimators that differentiate the objective at discrete draws and invent the draws' Jacobian.
 
@@ -38,7 +43,7 @@ class PulledBack(Pathwise):
         hard = sampling.draw(wide, 1)
         if not torch.is_grad_enabled():
             return hard.to(logits.dtype)
-        return _PulledBack.apply(logits, hard.to(logits.dtype), self.pullback(wide, hard))
+        return pulled_back(logits, hard.to(logits.dtype), self.pullback(wide, hard))
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         r"""The transposed Jacobian of the draws, as a function of g ``[S, *batch, K, C]`` to one of that shape.
