@@ -13,6 +13,7 @@ from .expectations import EXACT, assert_close
 from .problems import SmallProblem, samples_of_bound
 
 OF_DRAWS = ("expectation", "bound")  # targets of estimators that evaluate the objective at discrete draws
+OWN_DRAWS = "draws"  # target of those who evaluate it at draws of another law
 STEP = 1e-4  # of differences of the relaxed expectation: their error is its square
 
 
@@ -50,6 +51,8 @@ def check_expectation(estimator: Estimator, problem: SmallProblem, log_q: bool =
         results = enumerate_draws(run, len(problem.batch))
     except ContinuousNoise:
         against = None if estimator.target in OF_DRAWS else another_way(estimator, problem, log_q)
+        if estimator.target == OWN_DRAWS:
+            run, truths = (lambda n, full=run: full(n)[::2]), [None, None]
         expectations.assert_mean(run, truths, what, against)
     else:
         assert_close(results, truths, what)
@@ -66,6 +69,12 @@ def truths_of(estimator: Estimator, problem: SmallProblem, log_q: bool = False) 
         return [value, gradient if estimator.unbiased else None, of_parameters]
     logits, parameters = problem.leaves(1)
     z = estimator.draw(logits)
+    if estimator.target == OWN_DRAWS:
+        try:
+            value, of_parameters = enumerate_draws(at_own_draws(estimator, problem, log_q), len(problem.batch))
+        except ContinuousNoise:
+            return [None, None, None]
+        return [value, None, of_parameters]
     if estimator.target == "mode":
         expected = torch.nn.functional.one_hot(logits.argmax(-1), problem.C).double()
         right = (z[0] - expected).abs().max() < EXACT
@@ -77,7 +86,12 @@ def truths_of(estimator: Estimator, problem: SmallProblem, log_q: bool = False) 
 
 
 def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:
-    r"""Draws of a relaxation's expected value and gradients without its pathwise derivative."""
+    r"""Draws of a relaxation's expected value and gradients without its pathwise derivative.
+
+    Of who claims nothing of its gradient, of the value and of the parameters' gradients alone.
+    """
+    if estimator.target == OWN_DRAWS:
+        return at_own_draws(estimator, problem, log_q)
     noises = []
 
     def recorded(logits: Tensor, samples: int, gumbel: Callable[[Tensor, int], Tensor] = sampling.gumbel) -> Tensor:
@@ -87,6 +101,25 @@ def another_way(estimator: Estimator, problem: SmallProblem, log_q: bool) -> Run
     with patched(gumbel=recorded), torch.no_grad():
         estimator.draw(problem.leaves(1)[0])
     return (score_of_noise if len(noises) == 1 else differences)(estimator, problem, log_q)
+
+
+def at_own_draws(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:
+    r"""The value without gradients, which is that of a single draw, and the parameters' gradients at the same draw."""
+
+    def run(draws: int) -> list[Tensor]:
+        logits, parameters = problem.leaves(draws)
+        cost, at = problem.objective(parameters), []
+
+        def noted(z: Tensor) -> Tensor:
+            at.append(z)
+            return cost(z)
+
+        with torch.no_grad():
+            value = estimator(logits, noted, log_q=log_q)
+        _, _, of_parameters = problem.gradients(cost(at[0])[0], logits, parameters)
+        return [value.reshape(draws, -1), of_parameters]
+
+    return run
 
 
 def score_of_noise(estimator: Estimator, problem: SmallProblem, log_q: bool) -> RunOfDraws:

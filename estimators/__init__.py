@@ -18,12 +18,20 @@ from .mve import MVE
 from .nvil import NVIL
 from .ovis import OVISAsymptotic, OVISMonteCarlo
 from .rebar import Rebar, Relax
+from .redge import ReDGE, ReDGECov, ReinDGE
 from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
 from .softmax import Softmax
+from .sparse import Entmax, SparseExpectation, Sparsemax, StraightThroughEntmax, StraightThroughSparsemax
 from .stochastic_triples import StochasticTriples
-from .straight_through import GappedStraightThrough, SlopeAnnealed, StochasticStraightThrough, StraightThrough
+from .straight_through import (
+    GappedStraightThrough,
+    IdentityStraightThrough,
+    SlopeAnnealed,
+    StochasticStraightThrough,
+    StraightThrough,
+)
 from .sum_and_sample import SumAndSample
 from .tvo import TVO
 from .unordered_set import UnorderedSet
@@ -48,18 +56,23 @@ __all__ = [
     "DisARMSB",
     "DisARMTree",
     "DoubleCV",
+    "Entmax",
     "Estimator",
     "Exact",
     "GappedStraightThrough",
     "GumbelRao",
     "GumbelSoftmax",
+    "IdentityStraightThrough",
     "LocalExpectation",
     "MuProp",
     "OVISAsymptotic",
     "OVISMonteCarlo",
     "OneHotCategorical",
     "RandomLocalExpectation",
+    "ReDGE",
+    "ReDGECov",
     "Rebar",
+    "ReinDGE",
     "ReinMax",
     "ReinMaxCV",
     "ReinMaxRao",
@@ -69,10 +82,14 @@ __all__ = [
     "Rodeo",
     "SlopeAnnealed",
     "Softmax",
+    "SparseExpectation",
+    "Sparsemax",
     "StochasticStraightThrough",
     "StochasticTriples",
     "StraightThrough",
+    "StraightThroughEntmax",
     "StraightThroughGumbelSoftmax",
+    "StraightThroughSparsemax",
     "Stratified",
     "SumAndSample",
     "UnorderedSet",

@@ -13,7 +13,7 @@ from hardmax.checks import fraction, one_of
 from . import sampling
 from .objectives import Objective, check_logits, depends_on, with_derivative, with_shape
 
-TARGETS = ("expectation", "relaxed", "mode", "bound")
+TARGETS = ("expectation", "relaxed", "mode", "bound", "draws")
 BYTES = 1024  # of memory for each number worked on at a time; a step of Rodeo, which takes the most, takes 900
 FORGOTTEN = 1000  # notes of a running mean without advance(): there are never so many in one optimiser step
 
@@ -38,12 +38,14 @@ class Estimator(nn.Module):
 
     Attributes:
         target: What the value estimates: ``expectation`` (of the objective under the discrete variables),
-            ``relaxed`` (under a relaxation), ``mode`` (at the most probable categories) or ``bound``.
+            ``relaxed`` (under a relaxation, whose gradient the expected one is), ``mode`` (at the most probable
+            categories), ``bound``, or ``draws``: at the estimator's own draws, whose law is not the softmax's; of its
+            gradient nothing is claimed then.
         unbiased: Whether the expected gradient is that of the discrete expectation (of the bound, for a bound).
         differentiates_objective: Whether the gradient to the logits uses the objective's derivative.
         attaches_log_q: Whether ``log_q`` lets gradients through log q(z)'s own logits.
         evaluations: Rows on which the objective is evaluated for one gradient draw of one example, as a Python
-            expression of K, C and S.
+            expression of K, C and S, after ``at most`` where it depends on the logits.
         learns: What is trained or adapted beside the model, in words; empty for nothing.
         compiles: Whether ``torch.compile`` can trace a call. It cannot where derivatives are taken within.
         also_known_as: Other names that users look for it by; where one means settings, followed by these, as in

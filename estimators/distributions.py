@@ -41,7 +41,7 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
 
     @property
     def support(self) -> constraints.Constraint:  # type: ignore[override]  # a constant of other distributions
-        return constraints.simplex if self.estimator.target == "relaxed" else constraints.one_hot
+        return constraints.simplex if self.estimator.target in ("relaxed", "draws") else constraints.one_hot
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         r"""Draws with the estimator's gradient, ``[*sample_shape, *batch, C]``.

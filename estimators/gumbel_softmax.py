@@ -237,7 +237,7 @@ class DecoupledSTGumbel(Pathwise):
         super().__init__()
         self.forward_temperature = positive(forward_temperature=forward_temperature)
         self.backward_temperature = positive(backward_temperature=backward_temperature)
-        self.target = "expectation" if forward_temperature == 1 else "relaxed"
+        self.target = "expectation" if forward_temperature == 1 else "draws"
 
     def draw(self, logits: Tensor) -> Tensor:
         noise = sampling.gumbel(logits, 1)

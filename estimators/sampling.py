@@ -45,6 +45,20 @@ def uniform(logits: Tensor, samples: int) -> Tensor:
     return noise.clamp_(min=torch.finfo(dtype).tiny)
 
 
+def normal(logits: Tensor, samples: int) -> Tensor:
+    r"""Independent standard normal noise, always finite, by inversion of uniform noise.
+
+    Arguments:
+        logits: What the noise is for: gives shape, device and precision (at least float32).
+        samples: Number S of draws.
+
+    Returns:
+        Noise, ``[S, *logits.shape]``.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return torch.special.ndtri(uniform(logits.double(), samples)).to(dtype)
+
+
 @torch.no_grad()
 def categorical(logits: Tensor, samples: int) -> Tensor:
     r"""Indices drawn from ``softmax(logits)`` by inversion, one uniform a variable; probability 0 is never drawn.

@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hardmax.checks import positive
+from hardmax.checks import one_of, positive
 
 from . import sampling
 from .base import straight_through
@@ -20,6 +20,11 @@ class _PulledBack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         return ctx.pullback(g).sum(0).to(ctx.dtype), None, None
+
+
+def pulled_back(logits: Tensor, hard: Tensor, pullback: Callable[[Tensor], Tensor]) -> Tensor:
+    r"""``hard``, through which a gradient g, ``[S, *batch, K, C]``, comes to ``logits`` as ``pullback(g).sum(0)``."""
+    return _PulledBack.apply(logits, hard, pullback)
 
 
 class PulledBack(Pathwise):
@@ -38,7 +43,7 @@ class PulledBack(Pathwise):
         hard = sampling.draw(wide, 1)
         if not torch.is_grad_enabled():
             return hard.to(logits.dtype)
-        return _PulledBack.apply(logits, hard.to(logits.dtype), self.pullback(wide, hard))
+        return pulled_back(logits, hard.to(logits.dtype), self.pullback(wide, hard))
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         r"""The transposed Jacobian of the draws, as a function of g ``[S, *batch, K, C]`` to one of that shape.
@@ -112,6 +117,46 @@ class StochasticStraightThrough(StraightThrough):
 
     def choose(self, logits: Tensor) -> Tensor:
         return sampling.draw(logits, 1)
+
+
+class IdentityStraightThrough(PulledBack):
+    r"""Straight-through with the identity backward: the objective's derivative at a draw is the gradient, as it is.
+
+    ``hard + logits - logits.detach()``, as it is often written. The probabilities have no part in it: rare categories
+    are moved as much as likely ones, so that it is biased even for a linear objective, unless all are equally
+    likely: there it is, centred, C times :class:`StochasticStraightThrough`. Prefer that one: it costs the same.
+    Without ``centred`` the gradient also has a part along (1, ..., 1) in every variable, which the softmax does not see
+    but weights before it do. Where only one category is possible there is no choice, and no gradient.
+
+    References:
+        | Backpropagation through Combinatorial Algorithms: Identity with Projection Works (Sahoo et al., 2023), which
+          centres
+        | https://arxiv.org/abs/2205.15213
+        | Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation
+          (Bengio et al., 2013)
+        | https://arxiv.org/abs/1308.3432
+
+    Arguments:
+        centred: Whether the mean over the possible categories is subtracted.
+    """
+
+    worth_trying = ({"centred": False}, {"centred": True})  # as it is mostly written, and with the projection
+
+    def __init__(self, centred: bool = False):
+        super().__init__()
+        self.centred = one_of([True, False], centred=centred)
+
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
+        possible = logits > -torch.inf
+        number = possible.sum(-1, keepdim=True)
+        moved = possible & (number > 1)
+
+        def pullback(g: Tensor) -> Tensor:
+            if self.centred:
+                g = g - g.masked_fill(~possible, 0.0).sum(-1, keepdim=True) / number
+            return g.masked_fill(~moved, 0.0)
+
+        return pullback
 
 
 class GappedStraightThrough(PulledBack):

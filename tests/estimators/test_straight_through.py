@@ -16,6 +16,7 @@ from hardmax.estimators import (
     DecoupledSTGumbel,
     GappedStraightThrough,
     GumbelRao,
+    IdentityStraightThrough,
     ReinMax,
     ReinMaxCV,
     ReinMaxRao,
@@ -58,6 +59,7 @@ def stochastic(temperature=1.0):
 
 FAMILY = [
     stochastic(0.6),
+    IdentityStraightThrough(centred=True),
     GappedStraightThrough(0.6, 1.5),
     SlopeAnnealed(1.7),
     DecoupledSTGumbel(1.0, 0.6),
@@ -133,6 +135,8 @@ def published(e, phi, x, g, noise):
     match e:
         case StraightThrough():
             return J(softmax(phi / e.temperature)) @ g / e.temperature
+        case IdentityStraightThrough():
+            return g - g.mean() if e.centred else g
         case GappedStraightThrough():
             m1 = (phi.max() - phi[x]) * D
             m2 = (phi - phi.max() + e.gap).clamp(min=0) * (1 - D)
@@ -261,7 +265,7 @@ def test_exact_up_to_a_degree(name, K, C):
 
 @pytest.mark.parametrize(
     "estimator",
-    [GappedStraightThrough(), SlopeAnnealed(2.0), stochastic(2.0), MVE(1.0)],
+    [GappedStraightThrough(), SlopeAnnealed(2.0), stochastic(2.0), IdentityStraightThrough(centred=True), MVE(1.0)],
     ids=lambda e: type(e).__name__,
 )
 def test_biased_even_for_linear_objectives_but_mve(estimator):
@@ -422,6 +426,40 @@ def test_gumbel_rao_follows_its_schedule():
         estimator.advance()
     assert seen[:3] == pytest.approx([1.0, 1.0, math.exp(-0.2)])
     assert seen[-1] == pytest.approx(0.3)
+
+
+# ---------------------------------------------------------------- the identity
+
+
+def test_the_identity_is_the_derivative_as_it_is():
+    check_published(IdentityStraightThrough())
+
+
+def test_the_centred_identity_is_the_other_less_its_mean():
+    one, other = (gradients(IdentityStraightThrough(centred)).unflatten(-1, (2, 4)) for centred in (False, True))
+    assert one.sum(-1).abs().max() > 0.1
+    assert (one - one.mean(-1, keepdim=True) - other).abs().max() < 1e-12
+
+
+def test_of_equal_logits_the_centred_identity_is_straight_through_times_the_categories():
+    problem = c.SmallProblem(2, 4)
+    problem.logits = torch.full((2, 4), 0.3, dtype=torch.float64)
+    identity = gradients(IdentityStraightThrough(centred=True), problem)
+    assert (identity / 4 - gradients(stochastic(), problem)).abs().max() < 1e-12
+
+
+def test_the_centred_identity_is_the_limit_of_straight_through_at_high_temperatures():
+    identity, hot = gradients(IdentityStraightThrough(centred=True)), gradients(stochastic(1e6))
+    assert (4e6 * hot - identity).abs().max() < 1e-4 * identity.abs().max()
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_identity_leaves_impossible_categories_out(centred):
+    logits = torch.tensor([[[-math.inf, 0.0, 1.0], [-math.inf, 0.5, -math.inf]]], requires_grad=True)
+    g = torch.tensor([[5.0, 1.0, 3.0], [1.0, 2.0, 3.0]])
+    IdentityStraightThrough(centred)(logits, lambda z: (z * g).sum((-2, -1))).sum().backward()
+    expected = [0.0, -1.0, 1.0] if centred else [0.0, 1.0, 3.0]
+    assert logits.grad[0].tolist() == [expected, [0.0, 0.0, 0.0]]
 
 
 # ---------------------------------------------------------------- gapped, annealed, decoupled, implicit
@@ -723,6 +761,7 @@ def test_relaxed_samples_are_rejected_by_their_value():
         (DARN, {"baseline": "none"}, "baseline must be one of probabilities, uniform, got 'none'"),
         (MVE, {"tau": float("inf")}, "tau must be a number above 0, got inf"),
         (IMLE, {"step": 0}, "step must be a number above 0, got 0"),
+        (IdentityStraightThrough, {"centred": 1}, "centred must be one of True, False, got 1"),
         (GappedStraightThrough, {"gap": 0}, "gap must be a number above 0, got 0"),
         (SlopeAnnealed, {"slope": 0}, "slope must be a number above 0, got 0"),
         (MVE, {"tau": 2e6, "rate": 0.1}, "ceiling must be at least tau 2000000.0, got 1000000.0"),

@@ -40,13 +40,15 @@ LOGITS = {
 # IMLE's step of 1 down a cost with log q makes all logits equal, and bfloat16 has steps of 64 at 1e4: which of them is
 # highest is then not defined. Its gradient there is compared with nothing but what it always is: a difference of draws.
 UNDEFINED = ("imle", "1e4 and -1e4", torch.bfloat16)
+# Of parts as large as 1 a value of 0.009 is left, and bfloat16 has steps of 0.004 at 1: it is compared with the parts.
+CANCELS = ("sparsemax", "one at -inf", torch.bfloat16)
 # Of value and gradients, relative to the largest of them: what rounding leaves.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-3, torch.bfloat16: 0.15}
 
 
 def estimator_of(name):
     torch.manual_seed(0)
-    options = {"limit": 2**20} if name == "exact" else {}
+    options = {"limit": 2**20} if name in ("exact", "sparse_expectation") else {}
     return instantiate(OmegaConf.merge(OmegaConf.load(FOLDER / f"{name}.yaml"), options))
 
 
@@ -114,7 +116,7 @@ def test_hard_logits(name, case, dtype):
             raise
         pytest.skip(f"refused: {error}")
     impossible = logits == -INF  # elsewhere AR and its kin have gradients whose mean alone vanishes
-    for z in seen if name != "exact" else []:  # which evaluates everything
+    for z in seen if name not in ("exact", "sparse_expectation") else []:  # which evaluates everything
         assert (z[..., impossible] == 0).all(), "a category of probability zero was drawn"
     names = ("value", "gradient", "the parameters' gradient", "the parameters' gradient")
     assert (found[1][impossible] == 0).all(), "a category of probability zero has a gradient"
@@ -129,6 +131,8 @@ def test_hard_logits(name, case, dtype):
             assert (draws.sum(-1) == 0).all()
             continue
         scale = max(float(y.abs().max()), float(expected[0].abs().max()) / BATCH)
+        if what == "value" and (name, case, dtype) == CANCELS:
+            scale = 1.0
         error = float((x.double() - y).abs().max()) / scale
         assert error <= TOLERANCE[dtype], f"{what} is off by {error:.1e} of the largest"
 
