@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator
+from hardmax.gradients.candidates import claimed_evaluations
 from hardmax.gradients.enumeration import COPIES, ContinuousNoise, Failed, enumerate_draws, require
 
 from . import expectations
@@ -120,15 +121,9 @@ def evaluations(estimator: Estimator, problem: SmallProblem, enabled: bool = Tru
     return rows[True], rows[False]
 
 
-def claimed_evaluations(estimator: Estimator, problem: SmallProblem) -> int:
-    r"""What the class's expression of K, C and S says."""
-    names = {"K": problem.K, "C": problem.C, "S": getattr(estimator, "samples", 1)}
-    return eval(estimator.evaluations, {}, names)
-
-
 def check_evaluations(estimator: Estimator, problem: SmallProblem) -> None:
     r"""The objective is evaluated on as many rows as the class says."""
-    claimed, found = claimed_evaluations(estimator, problem), sum(evaluations(estimator, problem))
+    claimed, found = claimed_evaluations(estimator, problem.K, problem.C), sum(evaluations(estimator, problem))
     require(
         claimed == found,
         f"{problem.K} variables of {problem.C} categories: {found} evaluations, {claimed} are claimed "

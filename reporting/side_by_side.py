@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from hardmax.files import write_whole
+from hardmax.numbers import with_error
 
 from .biases import BiasComparison, drawable, points_of, relative_biases, truths_in_words
 from .charts import as_png, bias_picture
 from .looks import looks
-from .numbers import with_error
 from .spreadsheets import as_csv
 
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
