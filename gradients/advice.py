@@ -8,6 +8,7 @@ from typing import Any
 AVERAGED = 1000  # evaluations of the objective over which a training run averages gradients, unless it is said
 APART = 2  # standard errors of a difference beyond which it is one
 DISPROVED = 5  # standard errors beyond which a bias is there, whatever a class says
+ROUNDING = 1e-10  # of the true gradient's square: below it errors are equal
 MOST_TIED = 3  # estimators that a sentence names; more are counted
 
 
@@ -104,9 +105,14 @@ def ranking(candidates: Sequence[Candidate], draws: Callable[[Candidate], float]
         draws: How many these are.
     """
     errors = {c.estimator: c.error_of_mean(draws(c)) for c in candidates}
-    best, *others = order = sorted(candidates, key=lambda c: errors[c.estimator][0])
-    least, own = errors[best.estimator]
-    tied = [c for c in others if not errors[c.estimator][0] - least > APART * math.hypot(own, errors[c.estimator][1])]
+    above_rounding = {
+        c.estimator: error if error > ROUNDING * (c.true_norm or 0.0) ** 2 else 0.0
+        for c in candidates
+        for error, _ in [errors[c.estimator]]
+    }
+    best, *others = order = sorted(candidates, key=lambda c: (above_rounding[c.estimator], c.evaluations))
+    bar = lambda c: APART * math.hypot(errors[best.estimator][1], errors[c.estimator][1])
+    tied = [c for c in others if not above_rounding[c.estimator] - above_rounding[best.estimator] > bar(c)]
     return Ranking(order, tied, errors)
 
 
@@ -136,12 +142,10 @@ def recommend(
     found = by_evaluations(candidates, averaged, examples)
     best, *others = found.order
     error, _ = found.errors[best.estimator]
-    bias2, _ = best.bias2_taken
     scale, unit = (best.true_norm**2, " of the true gradient's square") if best.true_norm else (1.0, "")
-    share = "without bias" if not bias2 else f"{min(bias2 / error, 1):.0%} of it bias"
     without = "" if derivative else "of what needs no derivative, which this objective does not have, "
     reason = f"{without}its gradient, averaged over {averaged:,g} evaluations of the objective, has the least squared "
-    reason += f"error ({error / scale:.2g}{unit}, {share})"
+    reason += f"error ({error / scale:.2g}{unit}, {share_of_bias(best, error)})"
     if found.tied:
         doubt = f"it cannot be told apart from {names_in_words(found.tied)}"
     elif others:
@@ -151,6 +155,16 @@ def recommend(
     else:
         doubt = "nothing else could be compared"
     return f"Take {best.estimator}: {reason}; {doubt}; {in_time(best, by_seconds(candidates, averaged, examples))}."
+
+
+def share_of_bias(best: Candidate, error: float) -> str:
+    r"""What a squared error has from bias, in words."""
+    bias2, error_of_bias2 = best.bias2_taken
+    if best.unbiased and not bias2:
+        return "without bias"
+    if not bias2 > APART * error_of_bias2:
+        return "its bias within the error of 0"
+    return f"{min(bias2 / error, 1):.0%} of it bias"
 
 
 def in_time(best: Candidate, found: Ranking) -> str:
