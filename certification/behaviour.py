@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator
+from hardmax.estimators.base import AT_MOST
+from hardmax.gradients.candidates import claimed_evaluations
 from hardmax.gradients.enumeration import COPIES, ContinuousNoise, Failed, enumerate_draws, require
 
 from . import expectations
@@ -14,7 +16,6 @@ from .checks import OF_DRAWS, check_expectation, runner
 from .expectations import EXACT, MeanOfDraws, assert_close, z_bound, z_scores
 from .problems import SMALL, Nested, SmallProblem, fitting
 
-AT_MOST = "at most "  # before a number of evaluations that depends on the logits
 BATCHES = [(), (2,), (2, 2), (2, 1, 2)]
 
 
@@ -121,15 +122,9 @@ def evaluations(estimator: Estimator, problem: SmallProblem, enabled: bool = Tru
     return rows[True], rows[False]
 
 
-def claimed_evaluations(estimator: Estimator, problem: SmallProblem) -> int:
-    r"""What the class's expression of K, C and S says."""
-    names = {"K": problem.K, "C": problem.C, "S": getattr(estimator, "samples", 1)}
-    return eval(estimator.evaluations.removeprefix(AT_MOST), {}, names)
-
-
 def check_evaluations(estimator: Estimator, problem: SmallProblem) -> None:
     r"""The objective is evaluated on as many rows as the class says."""
-    claimed, found = claimed_evaluations(estimator, problem), sum(evaluations(estimator, problem))
+    claimed, found = claimed_evaluations(estimator, problem.K, problem.C), sum(evaluations(estimator, problem))
     require(
         claimed == found or (found < claimed and estimator.evaluations.startswith(AT_MOST)),
         f"{problem.K} variables of {problem.C} categories: {found} evaluations, {claimed} are claimed "
@@ -172,7 +167,8 @@ def check_nested(outer: Estimator, inner: Estimator | None = None) -> None:
     by_inner = sum(evaluations(inner, nested.lower))
     exact = not any(e.evaluations.startswith(AT_MOST) for e in (outer, inner))
     if not exact:
-        with_gradients, by_inner = claimed_evaluations(outer, nested.upper), claimed_evaluations(inner, nested.lower)
+        with_gradients = claimed_evaluations(outer, nested.upper.K, nested.upper.C)
+        by_inner = claimed_evaluations(inner, nested.lower.K, nested.lower.C)
     expected, found = with_gradients * by_inner + without, sum(count)
     require(
         found == expected if exact else found <= expected,

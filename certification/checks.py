@@ -34,6 +34,11 @@ def runner(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> 
     return run
 
 
+def with_own_value(run: RunOfDraws) -> RunOfDraws:
+    r"""Value and parameters' gradients alone, for an estimator whose value is of draws of its own."""
+    return lambda draws: run(draws)[::2]
+
+
 def check_claims(estimator: Estimator) -> None:
     r"""What is claimed fits together: unbiased for the discrete expectation is only who estimates it."""
     require(
@@ -52,7 +57,7 @@ def check_expectation(estimator: Estimator, problem: SmallProblem, log_q: bool =
     except ContinuousNoise:
         against = None if estimator.target in OF_DRAWS else another_way(estimator, problem, log_q)
         if estimator.target == OWN_DRAWS:
-            run, truths = (lambda n, full=run: full(n)[::2]), [None, None]
+            run, truths = with_own_value(run), [None, None]
         expectations.assert_mean(run, truths, what, against)
     else:
         assert_close(results, truths, what)

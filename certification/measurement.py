@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator, Reinforce
+from hardmax.gradients.candidates import claimed_evaluations
 from hardmax.gradients.enumeration import ContinuousNoise, RunOfDraws, all_outcomes
 
-from .behaviour import claimed_evaluations, evaluations
+from .behaviour import evaluations
 from .checks import OF_DRAWS, another_way, runner, truths_of
 from .expectations import DRAWS, EXACT
 from .problems import SmallProblem, samples_of_bound
@@ -102,7 +103,7 @@ def measure_on(estimator: Estimator, problem: SmallProblem) -> Measurement:
         variance=found[1].variance(),
         reinforce=summaries(runner(by[0], problem), len(problem.batch))[1].variance(),
         leave_one_out=summaries(runner(by[1], problem), len(problem.batch))[1].variance(),
-        claimed=claimed_evaluations(estimator, problem),
+        claimed=claimed_evaluations(estimator, problem.K, problem.C),
         evaluations=sum(evaluations(estimator, problem)),
     )
 

@@ -13,6 +13,7 @@ from hardmax.checks import fraction, one_of
 from . import sampling
 from .objectives import Objective, check_logits, depends_on, with_derivative, with_shape
 
+AT_MOST = "at most "  # before a number of evaluations that depends on the logits
 TARGETS = ("expectation", "relaxed", "mode", "bound", "draws")
 BYTES = 1024  # of memory for each number worked on at a time; a step of Rodeo, which takes the most, takes 900
 FORGOTTEN = 1000  # notes of a running mean without advance(): there are never so many in one optimiser step

@@ -1,5 +1,7 @@
 r"""What is known of an estimator's gradients: their noise, their bias, and what they cost."""
 
+from .advice import Candidate, candidate_of, recommend
+from .comparison import EstimatorComparison, compare
 from .draws import WHERE, Draws, add_draws, evaluating, frozen
 from .evaluations import Evaluations
 from .moments import BLOCKS, Moments, TrueGradient
@@ -13,7 +15,9 @@ from .truth import Truth, truth_of
 __all__ = [
     "BLOCKS",
     "WHERE",
+    "Candidate",
     "Draws",
+    "EstimatorComparison",
     "Evaluations",
     "Moments",
     "RunningVariance",
@@ -21,6 +25,8 @@ __all__ = [
     "TrueGradient",
     "Truth",
     "add_draws",
+    "candidate_of",
+    "compare",
     "evaluating",
     "forked_random",
     "frozen",
@@ -28,5 +34,6 @@ __all__ = [
     "measure_outcomes",
     "noise_by_source",
     "outcomes_of",
+    "recommend",
     "truth_of",
 ]

@@ -84,7 +84,7 @@ def add_draws(draws: Draws, moments: dict[str, Moments], M: int) -> None:
     for block in range(BLOCKS):
         left = M // BLOCKS + (block < M % BLOCKS)
         while left:
-            most = draws.at_most() if moments["encoder"].draws else 1
+            most = draws.at_most() if next(iter(moments.values())).draws else 1
             m = math.ceil(left / math.ceil(left / most))
             made = dict(zip(WHERE, draws.make(m), strict=True))
             for where, each in moments.items():

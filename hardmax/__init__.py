@@ -10,9 +10,10 @@ __path__ = list(dict.fromkeys([*__path__, str(HOME)]))  # in a checkout the room
 
 from hardmax.estimators import *  # noqa: F403
 from hardmax.estimators import __all__ as _estimators
+from hardmax.gradients.comparison import compare
 
 OF_THE_HARNESS = ("compose", "rows", "run", "runs")  # which need what the extra of that name installs
-__all__ = [*_estimators, *OF_THE_HARNESS]
+__all__ = [*_estimators, "compare", *OF_THE_HARNESS]
 
 
 def __getattr__(name: str) -> Callable:

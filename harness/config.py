@@ -27,7 +27,7 @@ from hardmax.tasks.base import Task
 
 from .names import meant
 from .online import wandb_mode
-from .options import Budget, Options
+from .options import EVERY_RIVAL, Budget, Options
 from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once, without_new_settings
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
@@ -134,10 +134,11 @@ def check_measure(cfg: DictConfig) -> None:
         raise Refused(f"measure.precision must be a number above 0, or null, got {cfg.precision}")
     if not 0 <= cfg.running_decay < 1:
         raise Refused(f"measure.running_decay must be from 0 up to but not including 1, got {cfg.running_decay}")
-    rivals = [] if cfg.rivals == "all" else plain_value(cfg.rivals)
+    rivals = [] if cfg.rivals in EVERY_RIVAL else plain_value(cfg.rivals)
     names = [name_of_rival(rival) for rival in rivals] if isinstance(rivals, list) else [None]
     if None in names:
-        raise Refused(f"measure.rivals must be all, or a list such as [arsm,{{reinforce:{{samples:4}}}}], got {rivals}")
+        accepted = f"{' or '.join(EVERY_RIVAL)}, or a list such as [arsm,{{reinforce:{{samples:4}}}}]"
+        raise Refused(f"measure.rivals must be {accepted}, got {rivals}")
     for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
         if name not in estimators_of_ours() and name not in (known := estimators_known()):
             hint = f"{meant(name, known, rival=True)}; there are: {', '.join(known)}"

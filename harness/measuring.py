@@ -32,7 +32,9 @@ from hardmax.gradients import (
 from hardmax.tasks.base import Problem, Task
 
 from .config import build, estimators_known, plain_value
+from .options import EVERY_RIVAL
 from .shared import Refused, innermost, one_line
+from .sources import located
 
 
 def build_by_name(entry: str | dict) -> tuple[str, Estimator]:
@@ -62,14 +64,26 @@ def with_overrides(loader: ConfigLoader, *overrides: str) -> DictConfig:
 
 
 def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[str, Estimator]]:
-    r"""The reference and the rivals that the config names, by label; rivals ``all`` are those of every config."""
-    named = estimators_known() if cfg.measure.rivals == "all" else plain_value(cfg.measure.rivals)
+    r"""The reference and the rivals that the config names, by label.
+
+    Rivals ``all`` are those of every config, ``worth_trying`` those with all settings that their classes name so.
+    """
+    named = estimators_known() if cfg.measure.rivals in EVERY_RIVAL else plain_value(cfg.measure.rivals)
+    if cfg.measure.rivals == "worth_trying":
+        named = [entry for name in named for entry in worth_trying(name)]
     asked = [cfg.measure.reference] if cfg.measure.reference_draws else []
     named = [single for entry in named for single in each_setting(entry)]
     reference, rivals = (dict(build_by_name(entry) for entry in entries) for entries in (asked, named))
     if biased := [name for name, estimator in reference.items() if not estimator.unbiased]:
         raise Refused(f"measure.reference must be an unbiased estimator, got {biased[0]}")
     return reference, rivals
+
+
+def worth_trying(name: str) -> list[dict]:
+    r"""Entries of ``measure.rivals`` for the settings of an estimator that its class says are worth trying."""
+    target = with_overrides(GlobalHydra.instance().config_loader(), f"estimator={name}").estimator._target_
+    settings: tuple[dict, ...] = getattr(located(target), "worth_trying", ({},))
+    return [{name: setting} for setting in settings]
 
 
 def each_setting(entry: str | dict) -> list[str | dict]:
@@ -196,8 +210,8 @@ class Measuring:
         device: Where to compute.
 
     Raises:
-        Refused: If a reference or a rival does not fit the task; with ``rivals=all`` those
-            that do not fit are left out, with a note.
+        Refused: If a reference or a rival does not fit the task; with ``rivals=all`` or
+            ``worth_trying`` those that do not fit are left out, with a note.
     """
 
     def __init__(
@@ -225,7 +239,7 @@ class Measuring:
                             check_outcomes(task, other, self.batch)
                     fitting[name] = other
                 except Refused as error:
-                    if self.cfg.rivals != "all" or name in reference:
+                    if self.cfg.rivals not in EVERY_RIVAL or name in reference:
                         raise Refused(f"measure: {error}") from error
                     print(f"left out of the rivals: {name} ({error})", file=sys.stderr)
         rivals = {name: rival for name, rival in rivals.items() if name in fitting}

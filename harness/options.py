@@ -7,6 +7,8 @@ from typing import Any, get_args
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+EVERY_RIVAL = ("all", "worth_trying")  # of measure.rivals: every estimator, and every setting worth trying of each
+
 
 class WandbMode(Enum):
     online = "online"
@@ -42,7 +44,9 @@ class Measure:
     reference_draws: int = option(0, "draws of the reference; 0: no bias where no gradient is exact")
     batches: int = option(0, "minibatches behind minibatch and total noise, two draws each, at least 2; 0: none")
     running_decay: float = option(0.0, "decay of running moments along training, 0.999 in papers; 0: none")
-    rivals: Any = option([], "other estimators to measure: a list such as [arsm,{reinforce:{samples:4}}], or all")
+    rivals: Any = option(
+        [], "other estimators to measure: a list such as [arsm,{reinforce:{samples:4}}], all, or worth_trying"
+    )
     rival_steps: int = option(100, "training steps of rivals that learn, before each measurement")
 
 

@@ -200,15 +200,21 @@ def measure_side_by_side(cfg: DictConfig, chosen: dict[str, str], folder: Path |
     if folder is not None:
         state.load_parameters(folder / CHECKPOINT)
     found, seconds = state.measuring.measure_all(state.step)
+    with torch.random.fork_rng():
+        examples = task.problem(state.measuring.batch).logits.shape[:-2].numel()
     rows = []
-    for name in [None, *state.measuring.rivals.estimators]:
+    for name, of in [(None, estimator), *state.measuring.rivals.estimators.items()]:
         prefix = "" if name is None else f"rivals/{name}/"
         label = name or chosen["estimator"] + (" (trained)" if folder else "")
         of_one = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
         common = {"estimator": label, "where": None, "step": state.step, "seconds": seconds[f"{prefix}seconds"]}
+        common |= {"unbiased": of.unbiased, "examples": examples}
         common |= {k: of_one[k] for k in ("draws", "evaluations", "objective_gradients")}
         common |= {k: v for k, v in found.items() if k.startswith("truth/")}
         for where in WHERE:
             of_where = {k.removeprefix(f"{where}/"): v for k, v in of_one.items() if k.startswith(f"{where}/")}
+            if (mse := of_where.get("mse")) is not None:
+                of_where |= {"mse_per_evaluation": mse * common["evaluations"]}
+                of_where |= {"mse_per_second": mse * common["seconds"]}
             rows.append(common | {"where": where} | of_where)
     return rows

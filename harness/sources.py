@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from hardmax import __version__
 from hardmax.paths import HOME
 
+from .options import EVERY_RIVAL
 from .shared import Refused
 
 ROOMS = ("estimators", "tasks", "gradients", "harness")  # of the code that makes results
@@ -56,7 +57,7 @@ def configs_beside(cfg: DictConfig) -> dict[str, dict]:
     if not cfg.measure.every:
         return {}
     loader, rivals = GlobalHydra.instance().config_loader(), cfg.measure.rivals
-    rivals = loader.get_group_options("estimator") if rivals == "all" else rivals
+    rivals = loader.get_group_options("estimator") if rivals in EVERY_RIVAL else rivals
     names = [next(iter(entry)) if OmegaConf.is_dict(entry) else entry for entry in rivals]
     names += [cfg.measure.reference] * bool(cfg.measure.reference_draws)
     found = {}

@@ -12,13 +12,13 @@ import numpy as np
 from hardmax import markdown
 from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
+from hardmax.numbers import with_error
 
 from .chance import chance_paragraph, chance_picture
 from .charts import as_png, curve_rows, curves_picture
 from .curves import curve_of
 from .groups import Group, grouped
 from .looks import looks
-from .numbers import with_error
 from .published.experiments import Experiment, deviations, experiment, fits, in_small, ran_in_full
 from .published.join import (
     AGREES,

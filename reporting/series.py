@@ -7,10 +7,10 @@ import altair as alt
 import numpy as np
 
 from hardmax import markdown
+from hardmax.numbers import with_error, with_minus
 
 from .charts import legend_below, picture_of_charts, ranges, rounded
 from .looks import looks
-from .numbers import with_error, with_minus
 from .published.join import AGREES, DIFFERS, Comparison
 
 PANELS_ABREAST = 3

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from hardmax.files import write_whole
+from hardmax.gradients import candidate_of, recommend
+from hardmax.numbers import with_error
 
 from .biases import BiasComparison, drawable, points_of, relative_biases, truths_in_words
 from .charts import as_png, bias_picture
 from .looks import looks
-from .numbers import with_error
 from .spreadsheets import as_csv
 
 WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient to the encoder, of the batch's mean"}
@@ -26,6 +27,8 @@ def show_side_by_side(measured: list[dict], task: str, to: Path) -> None:
     for where, of_one in rows.groupby("where", sort=False):
         print(f"\n{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truths_in_words(rows)}\n")
         print(printed_table(of_one).to_string())
+        if sentence := recommended(of_one):
+            print(f"\n{sentence}")
         if "bias2" in of_one and of_one.true_norm.notna().all():
             written.append(to / f"measured_{where}.png")
             title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truths_in_words(rows)}"
@@ -55,6 +58,8 @@ def printed_table(rows: pd.DataFrame) -> pd.DataFrame:
         "evaluations": "evaluations",
         "derivatives": "objective_gradients",
         "variance x evaluations": "work_variance",
+        "squared error x evaluations": "mse_per_evaluation",
+        "squared error x seconds": "mse_per_second",
         "draws": "draws",
     }
     bias, resolved = relative_biases(rows)
@@ -65,6 +70,18 @@ def printed_table(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     shown["ms a draw"] = [f"{1e3 * seconds:.2g}" for seconds in rows.seconds]
     return pd.DataFrame(shown, index=rows.estimator.rename(None))
+
+
+def recommended(rows: pd.DataFrame) -> str:
+    r"""One sentence on which of the estimators to take; empty where there are fewer than two whose bias is known.
+
+    A gradient of the batch's mean is of all its examples, and so takes as many times the evaluations.
+    """
+    each = [row for _, row in rows.iterrows()]
+    found = [candidate_of(str(row["estimator"]), bool(row["unbiased"]), row, row["seconds"]) for row in each]
+    known = [candidate for candidate in found if candidate]
+    examples = int(rows.examples.iloc[0]) if rows["where"].iloc[0] == "encoder" else 1
+    return recommend(known, examples=examples) if len(known) > 1 else ""
 
 
 def bias_variance_picture(rows: pd.DataFrame, title: str, path: Path) -> None:

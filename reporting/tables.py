@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hardmax import markdown
+from hardmax.numbers import with_error
 
 from .archives import shown
 from .final_figures import Results
 from .groups import Group
-from .numbers import with_error
 from .statistics import AS_GOOD, BEST, FEWEST, Mean
 from .words import spelled
 

@@ -2,9 +2,10 @@ r"""Sections of a page about tuned estimators."""
 
 from dataclasses import dataclass
 
+from hardmax.numbers import with_minus, without_error
+
 from . import tuning_charts
 from .costs import front, leaders, offered_budgets, reached
-from .numbers import with_minus, without_error
 from .pairs import Pair
 from .sections import Charts, Section, rendered
 from .sensitivity import panels

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hardmax.numbers import with_error
+
 from .final_figures import Results, results_of
 from .groups import Group, check_key, unused
 from .looks import looks
-from .numbers import with_error
 from .pairs import Pair, pairs_of
 from .runs import Run, said_by
 from .settings import as_number, listed

@@ -2,7 +2,8 @@ r"""Published figures beside measured ones, as texts for tables."""
 
 from collections import defaultdict
 
-from ..numbers import decimals_of, with_error, with_minus
+from hardmax.numbers import decimals_of, with_error, with_minus
+
 from .join import SMALLER, Comparison
 
 HEADS = ["", "published", "measured", "seeds", "difference", "in standard errors", "verdict", "notes"]

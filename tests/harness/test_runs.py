@@ -469,7 +469,10 @@ WRONG_OPTIONS = [
     (["measure.precision=0"], "measure.precision must be a number above 0, or null, got 0"),
     (["measure.running_decay=1"], "measure.running_decay must be from 0 up to but not including 1, got 1"),
     (["measure.rivals=[renforce]"], "measure.rivals: renforce does not exist (did you mean reinforce?); there are: ar"),
-    (["measure.rivals=arsm"], "measure.rivals must be all, or a list such as [arsm,{reinforce:{samples:4}}], got arsm"),
+    (
+        ["measure.rivals=arsm"],
+        "measure.rivals must be all or worth_trying, or a list such as [arsm,{reinforce:{samples:4}}], got arsm",
+    ),
     (["measure.reference=rmax"], "measure.reference: rmax does not exist (did you mean reinmax?); there are: ar"),
     (["wandb.tags=[${.nope}]"], "wandb.tags[0]: TypeError raised while resolving interpolation"),
     (["steps=${nope}"], "steps: Interpolation key 'nope' not found"),

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from hardmax.estimators import GumbelSoftmax
 from hardmax.harness.refusals import with_flags_first
 
 TOY = ["task=toy", "measure.draws=4", "measure.reference_draws=0"]
@@ -32,6 +33,27 @@ def test_an_estimator_of_one_s_own_is_measured_and_a_rival(own, measured, tmp_pa
     code, _, err = measured(*TOY, "estimator=mine", "--config-dir", "conf", "measure.rivals=[]")
     assert code == 0, err
     assert names(tmp_path) == ["mine"]
+
+
+def test_settings_worth_trying_are_measured_and_one_is_recommended(own, measured, tmp_path):
+    toy = [*TOY, "task.variables=2", "task.categories=3", "measure.rival_steps=1", "task.objective=quadratic"]
+    arguments = ["estimator=mine", "--config-dir", "conf", "measure.rivals=worth_trying"]
+    code, out, err = measured(*toy, *arguments)
+    assert code == 0, err
+    found = pd.read_csv(tmp_path / "output/measured/toy/measured.csv")
+    labels = {f"gumbel_softmax(temperature={each['temperature']})" for each in GumbelSoftmax.worth_trying}
+    assert labels | {"mine", "zgr", "reinforce(samples=4,baseline=leave_one_out)"} <= set(found.estimator)
+    known = found[found.mse.notna()]
+    assert (known.mse_per_evaluation == known.mse * known.evaluations).all()
+    assert (known.mse_per_second == known.mse * known.seconds).all()
+    assert out.count("\nTake ") == 2, "of the logits and of the encoder"
+    assert "squared error x evaluations" in out
+
+
+def test_a_single_estimator_is_recommended_to_nobody(measured):
+    code, out, err = measured(*TOY, "estimator=arsm", "measure.rivals=[]")
+    assert code == 0, err
+    assert "Take " not in out
 
 
 def test_a_config_of_one_s_own_is_taken(own, measured, tmp_path):

@@ -15,6 +15,7 @@ from scipy import stats
 
 import report
 from hardmax.harness.shared import Refused
+from hardmax.numbers import with_error
 from hardmax.reporting import runs as reading
 from hardmax.reporting import tables
 from hardmax.reporting.biases import comparisons
@@ -23,7 +24,6 @@ from hardmax.reporting.examples import exhibits
 from hardmax.reporting.final_figures import results_of
 from hardmax.reporting.groups import chosen, grouped
 from hardmax.reporting.looks import DASHES, SHAPES, looks
-from hardmax.reporting.numbers import with_error
 from hardmax.reporting.page import answer
 from hardmax.reporting.provenance import provenance
 from hardmax.reporting.runs import find_runs
