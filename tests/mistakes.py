@@ -5,6 +5,7 @@ are those that the tests reject.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,14 +19,36 @@ from hardmax.estimators import (
     ARSPlus,
     DisARMIW,
     Rebar,
+    Reinforce,
     StochasticStraightThrough,
+    Stratified,
     UnorderedSet,
     unordered_set,
 )
-from hardmax.estimators.released import ARSPlusAsReleased
+from hardmax.estimators.released import ARSPlusAsReleased, CoupledLeaveOneOut
 from hardmax.paths import ROOT
-from helpers.laws import antithetic_law, comb, enumerated, enumerated_sets, inverse_law, law_in_order, orders
-from helpers.wrong import ByDefinition, Clipped, DetachedLogQ, FixedOrder, MeanOverReferences, Unsorted
+from helpers.laws import (
+    antithetic_law,
+    comb,
+    enumerated,
+    enumerated_sets,
+    inverse_law,
+    law_in_order,
+    orders,
+    strata_law,
+)
+from helpers.wrong import (
+    ByDefinition,
+    ClampedLog,
+    Clipped,
+    DetachedLogQ,
+    DividedByTheOthers,
+    FixedOrder,
+    MeanOverReferences,
+    NothingLeftOut,
+    RelaxedRebar,
+    Unsorted,
+)
 
 PAGE = ROOT / "docs" / "certification.md"
 DRAWS, PARTS = 2_000_000, 40
@@ -106,6 +129,49 @@ def unordered():
     return exactly(found, right, problem)
 
 
+def by_outcomes(wrong, right, problem=None):
+    problem = problem or c.SmallProblem(1, 3)
+    return exactly(*(c.enumerate_draws(c.runner(e, problem)) for e in (wrong, right)), problem)
+
+
+def rare_and_dear() -> c.SmallProblem:
+    """One variable of three categories, of which the rarest costs far more than the others."""
+    problem = c.SmallProblem(1, 3)
+    problem.logits = torch.tensor([[0.55, 0.4, 0.05]], dtype=torch.float64).log()
+    costs = torch.tensor([0.0, 1.0, 100.0], dtype=torch.float64)
+    problem.objective = lambda parameters: lambda z: (z @ costs).sum(-1) + 0 * parameters[0].sum()  # type: ignore
+    return problem
+
+
+def division():
+    problem, truth = rare_and_dear(), rare_and_dear().truth()[1]
+    estimators = Reinforce(4, "group", normalise="group"), Reinforce(4, "leave_one_out")
+    found, right = (c.enumerate_draws(c.runner(e, problem))[1] for e in estimators)
+    cosine = float(found @ truth / found.norm() / truth.norm())
+    return f"{error(found, truth):.1%}, cosine {cosine:.2f}", f"{error(right, truth):.0e}", "enumeration"
+
+
+def coupled():
+    problem = c.SmallProblem(1, 5)
+    laws = [strata_law(problem.logits[0].softmax(-1), 4)]
+    found, right = (enumerated(e, "draws", problem, laws) for e in (CoupledLeaveOneOut(4), Stratified(4)))
+    return exactly(found, right, problem)
+
+
+def clamped():
+    """Of the logit of the one category that is rarer than 1e-8, where the exact gradient is not 0 either."""
+    problem = c.SmallProblem(1, 4)
+    problem.logits[0, 3] = math.log(1e-9) + problem.logits[0, :3].logsumexp(-1)
+    truth = problem.truth()[1][3:]
+    estimators = ClampedLog(1, "none"), Reinforce(1, "none")
+    found, right = (c.enumerate_draws(c.runner(e, problem))[1][3:] for e in estimators)
+    return f"{error(found, truth):.1%} of that logit's", f"{error(right, truth):.0e}", "enumeration"
+
+
+def relaxed_rebar():
+    return by_draws(RelaxedRebar(0.5), Rebar(0.5, learned=False), c.SmallProblem(1, 4, extreme=0.5))
+
+
 def vimco():
     problem = c.SmallProblem(1, 3)
     truth = problem.truth(log_q=True, samples=2)
@@ -148,6 +214,33 @@ MISTAKES = {
         lambda: by_draws(ARSPlusAsReleased(), ARSPlus(), c.SmallProblem(3, 3)),
     ),
     "Unordered set: a flipped sign in the logarithm of 1 - p": ("a widely used library", unordered),
+    "Leave-one-out that leaves out draw i by `~i`, which is true of every index: the mean of all draws": (
+        "a published leave-one-out REINFORCE, here with 4 draws: every gradient is (S - 1) / S of what it should be",
+        lambda: by_outcomes(NothingLeftOut(4, "leave_one_out"), Reinforce(4, "leave_one_out")),
+    ),
+    "Mean of the group, and division by its standard deviation": (
+        "policy optimisation of language models, here with 4 draws and a cost of 100 that one draw in 20 has: its "
+        "weight is lost, and with it the direction",
+        division,
+    ),
+    "Leave-one-out, and division by the standard deviation of the other draws": (
+        "lies close at hand, here with 3 draws and 1e-4 added to the deviation: the direction is right, and the length "
+        "that of a division by 1e-4 wherever the others agree",
+        lambda: by_outcomes(DividedByTheOthers(3, "leave_one_out"), Reinforce(3, "leave_one_out"), rare_and_dear()),
+    ),
+    "Coupled draws, and plain leave-one-out": (
+        "quasi-random numbers in an estimator for random ones, here 4 stratified draws: where the others are tells "
+        "where this one is",
+        coupled,
+    ),
+    "`log(max(p, 1e-8))` in place of a logarithm of the softmax": (
+        "many; a category rarer than that has no gradient when it is drawn, so that it is never learned again",
+        clamped,
+    ),
+    "REBAR that returns its relaxed sample": (
+        "a published class of that name, at a temperature of 0.5: it is Gumbel-softmax, with the bias of that",
+        relaxed_rebar,
+    ),
     "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),
     "Bias as the mean of signed differences": (
         "a published check; the differences over categories always sum to 0, so it passes everything",

@@ -51,6 +51,15 @@ WRONG = {
     "NaN at minus infinity": (lambda: wrong.OwnLogits(**NONE), r"logits \[0.0, 0.0, -inf\] .* is \[.*nan"),
     "one cost for the batch": (lambda: wrong.MeanCost(**NONE), r"one cost per example, got shape \[\]"),
     "wrong value": (lambda: wrong.WrongValue(**NONE), r"value is off by .*\[2.44\], not \[1.22\]"),
+    "nothing left out": (
+        lambda: wrong.NothingLeftOut(2, "leave_one_out"),
+        "logits' gradient is off .* it is 0.5 times",
+    ),
+    "divided by the deviation of the others": (
+        lambda: wrong.DividedByTheOthers(3, "leave_one_out"),
+        "logits' gradient is off",
+    ),
+    "REBAR without REBAR": (lambda: wrong.RelaxedRebar(temperature=0.5), "parameters' gradient is off"),
     "an unbiased relaxation": (wrong.UnbiasedRelaxation, "unbiased is claimed with target=relaxed"),
     "another rsample": (wrong.AnotherSample, "rsample has another value or gradient"),
 }
@@ -86,6 +95,17 @@ def test_probabilities_rounded_before_the_draw_show_in_bfloat16():
     c.check_precision(wrong.RoundedDraws(**NONE), c.SMALL, "float32")
     with pytest.raises(c.Failed, match="bfloat16: a mean over"):
         c.check_precision(wrong.RoundedDraws(**NONE), c.SMALL, "bfloat16")
+
+
+def test_a_clamped_logarithm_shows_where_a_category_is_rare():
+    problem = c.SmallProblem(1, 3)
+    c.check_expectation(wrong.ClampedLog(**NONE), problem)
+    problem.logits[0, 0] = -25.0
+    c.check_expectation(Reinforce(**NONE), problem)
+    problem.parameters[0][0, 0] = 50.0  # dear as well, so that it matters
+    c.check_expectation(Reinforce(**NONE), problem)
+    with pytest.raises(c.Failed, match="logits' gradient is off"):
+        c.check_expectation(wrong.ClampedLog(**NONE), problem)
 
 
 @pytest.mark.parametrize("make", [lambda: Reinforce(**NONE), GumbelSoftmax], ids=["enumerated", "drawn"])

@@ -352,3 +352,27 @@ class DividedByTheOthers(Reinforce):
         advantage = (cost.detach() - others.mean(1)) / (others.std(1) + 1e-4)
         score = (advantage[..., None, None] * (z - logits.softmax(-1))).mean(0)
         return graft(cost.mean(0), logits, score)
+
+
+class NothingLeftOut(Reinforce):
+    """Leaves out the draws j of which ``~i`` is false, and no ``~i`` is: for an index it is -i - 1, never 0."""
+
+    def subtracted(self, cost, logits, objective):
+        kept = [[cost[j] for j in range(len(cost)) if ~i] for i in range(len(cost))]
+        return torch.stack([torch.stack(own).mean(0) for own in kept])
+
+
+class ClampedLog(Reinforce):
+    """Takes the logarithm of probabilities that are held above 1e-8."""
+
+    def estimate(self, logits, objective, context):
+        z = sampling.draw(logits, self.samples)
+        cost = objective(z)
+        log_prob = (z * logits.softmax(-1).clamp(min=1e-8).log()).sum((-2, -1))
+        return (cost + cost.detach() * (log_prob - log_prob.detach())).mean(0)
+
+
+class RelaxedRebar(GumbelSoftmax):
+    """Calls itself REBAR, and has its relaxed sample alone: no discrete draw, and no correction by one."""
+
+    target, unbiased = "expectation", True
