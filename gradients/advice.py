@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from hardmax.numbers import with_error
+
 AVERAGED = 1000  # evaluations of the objective over which a training run averages gradients, unless it is said
 APART = 2  # standard errors of a difference beyond which it is one
 DISPROVED = 5  # standard errors beyond which a bias is there, whatever a class says
@@ -87,7 +89,7 @@ class Ranking:
     r"""Candidates by the squared error of their mean gradient at equal cost.
 
     Attributes:
-        order: The best first.
+        order: The best first, by the error two standard errors up: a small one that is a guess does not lead.
         tied: Those that cannot be told apart from the best, which is not among them.
         errors: By estimator, each with its standard error.
     """
@@ -105,14 +107,19 @@ def ranking(candidates: Sequence[Candidate], draws: Callable[[Candidate], float]
         draws: How many these are.
     """
     errors = {c.estimator: c.error_of_mean(draws(c)) for c in candidates}
-    above_rounding = {
-        c.estimator: error if error > LEAST_DIFFERENCE * (c.true_norm or 0.0) ** 2 else 0.0
-        for c in candidates
-        for error, _ in [errors[c.estimator]]
-    }
-    best, *others = order = sorted(candidates, key=lambda c: (above_rounding[c.estimator], c.evaluations))
-    bar = lambda c: APART * math.hypot(errors[best.estimator][1], errors[c.estimator][1])
-    tied = [c for c in others if not above_rounding[c.estimator] - above_rounding[best.estimator] > bar(c)]
+    tiny = {c.estimator: LEAST_DIFFERENCE * (c.true_norm or 0.0) ** 2 for c in candidates}
+    rounded = {name: (0.0, 0.0) if error <= tiny[name] else (error, bar) for name, (error, bar) in errors.items()}
+
+    def at_most(c: Candidate) -> float:
+        error, bar = rounded[c.estimator]
+        return math.inf if math.isnan(bar) else error + APART * bar
+
+    def is_worse(c: Candidate) -> bool:
+        (error, bar), (least, own) = rounded[c.estimator], rounded[best.estimator]
+        return error - least > APART * math.hypot(own, bar)
+
+    best, *others = order = sorted(candidates, key=lambda c: (at_most(c), c.evaluations))
+    tied = [c for c in others if not is_worse(c)]
     return Ranking(order, tied, errors)
 
 
@@ -141,11 +148,12 @@ def recommend(
     """
     found = by_evaluations(candidates, averaged, examples)
     best, *others = found.order
-    error, _ = found.errors[best.estimator]
+    error, bar = found.errors[best.estimator]
     scale, unit = (best.true_norm**2, " of the true gradient's square") if best.true_norm else (1.0, "")
     without = "" if derivative else "of what needs no derivative, which this objective does not have, "
     reason = f"{without}its gradient, averaged over {averaged:,g} evaluations of the objective, has the least squared "
-    reason += f"error ({error / scale:.2g}{unit}, {share_of_bias(best, error)})"
+    reason += f"error even {APART} standard errors up ({with_error(error / scale, bar / scale)}{unit}, "
+    reason += f"{share_of_bias(best, error)})"
     if found.tied:
         doubt = f"it cannot be told apart from {names_in_words(found.tied)}"
     elif others:

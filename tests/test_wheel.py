@@ -79,6 +79,8 @@ for name in hardmax.estimators.__all__:
 hardmax.ARSM()(logits, lambda z: z[..., 0].sum(-1) ** 2).sum().backward()
 assert hardmax.ReinMax().rsample(logits).shape == (2, 3, 4)
 hardmax.OneHotCategorical(logits=logits, estimator=hardmax.ReinMax()).rsample()
+found = hardmax.compare(logits.detach(), lambda z: z[..., 0].sum(-1) ** 2, seconds=3)
+assert found.advice in repr(found) and found.advice in found._repr_html_().replace('&#x27;', "'")
 import hardmax.gradients
 others = {'hydra', 'omegaconf', 'scipy', 'pandas', 'wandb', 'matplotlib'} & set(sys.modules)
 assert not others, others

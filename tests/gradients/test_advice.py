@@ -25,8 +25,9 @@ def test_noise_is_averaged_and_bias_is_not():
     assert by_evaluations([noisy, biased], 1000).errors["noisy"] == pytest.approx((0.05, 0.0005))
     assert by_evaluations([noisy, biased], 1000).errors["biased"] == pytest.approx((0.2001, 0.002), rel=1e-3)
     assert recommend([biased, noisy]) == (
-        "Take noisy: its gradient, averaged over 1,000 evaluations of the objective, has the least squared error "
-        "(0.05 of the true gradient's square, without bias); next comes biased, with 4 times as much; "
+        "Take noisy: its gradient, averaged over 1,000 evaluations of the objective, has the least squared error even "
+        "2 standard errors up (0.05000 ± 0.00050 of the true gradient's square, without bias); "
+        "next comes biased, with 4 times as much; "
         "it also leads at equal time on this machine."
     )
 
@@ -56,6 +57,13 @@ def test_what_two_standard_errors_do_not_tell_apart_is_named():
     assert "; nothing else could be compared; " in recommend(names[:1])
 
 
+def test_a_small_error_that_is_a_guess_does_not_lead():
+    guess, known = candidate("guess", 9.0, error=0.4), candidate("known", 10.0)
+    found = by_evaluations([guess, known])
+    assert order(found) == ["known", "guess"]
+    assert "it cannot be told apart from guess" in recommend([guess, known])
+
+
 def test_a_standard_error_that_is_not_known_tells_nothing_apart():
     found = {"true_norm": 1.0, "bias2": 0.0, "variance": 500.0, "mse": 500.0}
     found |= {"evaluations": 1, "objective_gradients": 0, "draws": 2}
@@ -71,10 +79,10 @@ def test_what_a_class_claims_holds_until_it_is_disproved():
 
 def test_bias_is_in_the_reason():
     biased = candidate("biased", 1.0, bias2=0.003, unbiased=False)
-    assert "(0.004 of the true gradient's square, 75% of it bias)" in recommend([biased])
+    assert "(0.00400 ± 0.00010 of the true gradient's square, 75% of it bias)" in recommend([biased])
     hidden = candidate("hidden", 1.0, bias2=0.0001, unbiased=False)
     assert "its bias within the error of 0)" in recommend([hidden])
-    assert "(0.001, without bias)" in recommend([candidate("x", 1.0, norm=None)])
+    assert "(0.001000 ± 0.000010, without bias)" in recommend([candidate("x", 1.0, norm=None)])
 
 
 def test_rounding_decides_nothing():
