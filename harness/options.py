@@ -14,6 +14,11 @@ class WandbMode(Enum):
     disabled = "disabled"
 
 
+class Detail(Enum):
+    short = "short"
+    full = "full"
+
+
 class Budget(Enum):
     full = "full"
     small = "small"
@@ -53,6 +58,9 @@ class Wandb:
     entity: str | None = option(None, "W&B user or team; null: your default")
     group: str | None = option(None, "W&B group; null: one for the runs that differ in their seed alone")
     tags: list[str] = option([], "W&B tags, such as [first,second]; task and estimator are added")
+    detail: Detail = option(Detail.short, "columns that W&B gets: short, the twelve that say most, or full, all")
+    system: bool = option(False, "let W&B record use of processor, memory and GPU")
+    console: bool = option(False, "let W&B keep what the run prints")
 
 
 @dataclass

@@ -64,8 +64,7 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
             return finished_before(folder, code, labels, summary)
         sizes = resume(folder, state, code, cfg)
         sources = {"code": code, "data": hash_data(opened, cfg)}
-        tracker = Tracker(folder, config, labels, device, sources, sizes)
-        tracker.describe(task.figures)
+        tracker = Tracker(folder, config, labels, device, sources, sizes, task.figures)
         saved = state.step
 
         def save():

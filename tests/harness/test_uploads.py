@@ -13,7 +13,7 @@ from helpers.commands import SHORT, folders, rows_of
 from helpers.uploads import KEY, figures, logged, without_clock
 from helpers.wandb_server import Server
 
-QUICK = [*SHORT, "task=dvae", "measure.every=0", "log_every=1", "checkpoint_every=0"]
+QUICK = [*SHORT, "task=dvae", "measure.every=0", "log_every=1", "checkpoint_every=0", "wandb.detail=full"]
 
 
 @pytest.fixture
