@@ -267,6 +267,11 @@ def reachable() -> bool:
 
 def upload_command(folder: Path) -> str:
     r"""What to type, where this program was started, to send W&B what it does not have of a run."""
+    return report_command(folder, "--upload")
+
+
+def report_command(*arguments: Path | str) -> str:
+    r"""What to type, where this program was started, for ``report.py`` with these arguments."""
     program = Path(sys.argv[0])
     words = [sys.orig_argv[0], program.with_name("report.py")] if program.name == "run.py" else ["hardmax", "report"]
-    return shlex.join(map(str, [*words, folder, "--upload"]))
+    return shlex.join(map(str, [*words, *arguments]))

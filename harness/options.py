@@ -118,7 +118,8 @@ hardmax: gradients through categorical choices. One run, or with -m a sweep:
   python run.py estimator=arsm task=dvae seed=3
   python run.py -m estimator=reinforce,arsm seed=1,2,3 hydra/launcher=joblib
   python run.py -m experiment=yin2019_figure1      (a published experiment; budget=small for a part of its steps)
-  python run.py --cfg job --resolve      (every option, without running)
+  python run.py -m experiment=yin2019_figure1 --dry-run      (its jobs, and how long they will take)
+  python run.py --cfg job --resolve      (every option, without running; of an experiment, of its first job)
 
 Groups (write group=choice, and group.option=value for what a choice takes):
 
