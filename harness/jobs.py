@@ -83,6 +83,7 @@ class CheckSweep(Callback):
             tune = ["--tune"] * bool(trials or finals or sweeper.get("space"))
             CheckSweep.report = report_command(str(config.output), *tune)
             varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
+            varied |= set() if trials else varied_among(batch)
             sweep.begin(
                 trials * searches + len(after) if trials else len(batch),
                 varied,
@@ -92,6 +93,16 @@ class CheckSweep(Callback):
         except Exception as error:  # Hydra would only warn
             exit_with(error, arguments)
         CheckSweep.sweep = sweep
+
+
+def varied_among(batch: list[list[str]]) -> set[str]:
+    r"""Options in which jobs of one task and estimator differ."""
+    seen: dict[tuple, list[dict]] = {}
+    for job in batch:
+        settings = dict(line.split("=", 1) for line in job if "=" in line)
+        seen.setdefault((settings.get("task"), settings.get("estimator")), []).append(settings)
+    keys = {key for alike in seen.values() for settings in alike for key in settings}
+    return {key for key in keys if any(len({settings.get(key) for settings in alike}) > 1 for alike in seen.values())}
 
 
 def first_job(overrides: list[str]) -> tuple[list[str], list[str]]:

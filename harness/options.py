@@ -84,6 +84,9 @@ class Options:
     checkpoint_every: float = option(60.0, "seconds between checkpoints")
     name: str | None = option(None, "name of the run; null: task, estimator, seed, key and what a sweep varies")
     notes: str | None = option(None, "free text kept with the run")
+    extra: dict[str, Any] = option(
+        {}, "keys of your own, as +extra.width=64, which other options may refer to: '${extra.width}'"
+    )
     log_every: int = option(50, "steps between rows of the training loss")
     compile: bool = option(False, "compile the training step with torch.compile, for long runs")
     detect_anomaly: bool = option(False, "let PyTorch look for the operation that made a NaN (slow)")
