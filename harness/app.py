@@ -3,6 +3,7 @@ r"""The command line: composes the config, refuses what is wrong in one line, an
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,13 +13,16 @@ from omegaconf import DictConfig
 from hardmax.paths import CONFIGS, ROOT
 
 from . import options
-from .jobs import CheckSweep, one_of_many, sweep_of_job
+from .config import check
+from .forecast import show_jobs
+from .jobs import CheckSweep, first_job, one_of_many, sweep_of_job
 from .output import drop_what_cannot_be_written
 from .pause import Stopped
-from .refusals import FULL_ERROR, check_arguments, debugging, exit_with, is_of_a_run, with_flags_first
-from .run import run_from_config
+from .refusals import FULL_ERROR, check_arguments, debugging, exit_with, flags_parser, is_of_a_run, with_flags_first
+from .run import command_line_overrides, run_from_config
 from .shared import Refused, one_line
 
+DRY_RUN = "--dry-run"
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
@@ -31,7 +35,11 @@ def job(cfg: DictConfig) -> float | None:
         return one_of_many(cfg, sweep)
     try:
         refuse_options_of_sweeps()
-        run_from_config(cfg)
+        if CheckSweep.dry_run:
+            check(cfg)
+            show_jobs([command_line_overrides(HydraConfig.get())], [cfg], HydraConfig.get().runtime.choices)
+        else:
+            run_from_config(cfg)
     except Stopped as error:
         sys.exit(128 + error.number)
     except KeyboardInterrupt:  # before or after training
@@ -51,6 +59,25 @@ def refuse_options_of_sweeps() -> None:
         stray := [o for o in hydra.overrides.hydra if o.lstrip("+").startswith(of_sweeps)]
     ):
         raise Refused(f"{stray[0]} is about the jobs of a sweep: with -m")
+
+
+def of_experiment(arguments: list[str], dry_run: bool) -> list[str]:
+    r"""The arguments with ``-m`` for a dry run of an experiment, and for ``--cfg`` of one with its first job's options.
+
+    Raises:
+        Refused: If a dry run is asked for together with what shows something else.
+    """
+    given = flags_parser().parse_args(arguments)
+    if dry_run and (given.cfg or given.info or given.shell_completion):
+        raise Refused(f"{DRY_RUN} and --cfg, --info or --shell-completion: one of them at a time")
+    if not any(override.startswith("experiment=") for override in given.overrides):
+        return arguments
+    if given.cfg and not given.multirun:
+        place = [f"hydra.searchpath=[{Path(given.config_dir).resolve()}]"] if given.config_dir else []
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            first, replaced = first_job([*given.overrides, *place])
+        return [argument for argument in arguments if argument not in replaced] + first
+    return ["-m", *arguments] if dry_run and not given.multirun else arguments
 
 
 def ends_sweep(error: BaseException) -> bool:
@@ -74,17 +101,22 @@ def main() -> None:
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))  # so that a launcher's jobs run this very code
     options.register()
-    CheckSweep.sweep = None
+    CheckSweep.sweep, CheckSweep.dry_run = None, DRY_RUN in sys.argv[1:]
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != DRY_RUN]
     try:
         try:
             sys.argv[1:] = with_flags_first(sys.argv[1:])
             check_arguments(sys.argv[1:])
+            sys.argv[1:] = of_experiment(sys.argv[1:], CheckSweep.dry_run)
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
         except BaseException as error:
             if not ends_sweep(error):
                 raise
-        if CheckSweep.sweep and (code := CheckSweep.sweep.sum_up()):
-            sys.exit(code)
+        if CheckSweep.sweep:
+            if (code := CheckSweep.sweep.sum_up()) in (0, 1):
+                print(f"report: {CheckSweep.report}", flush=True)
+            if code:
+                sys.exit(code)
     except Exception as error:
         if FULL_ERROR or (debugging() and is_of_a_run(error)):
             raise

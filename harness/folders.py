@@ -3,14 +3,19 @@ r"""The folders of runs: their names, and the lock that keeps all processes but 
 import contextlib
 import copy
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.conf import HydraConf
+from omegaconf import DictConfig, OmegaConf
+
+from hardmax.files import write_whole
 
 from .config import key_of
-from .shared import NOT_RESULTS, NotWritten, Refused
+from .shared import BY_NAME, NOT_RESULTS, NotWritten, Refused
 
 LONGEST_NAME = 128  # letters of a name at W&B
 
@@ -127,9 +132,7 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
     """
     varied = {*about["varied"]} if about else set()
     searched = varied if about and about["searching"] else set()
-    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
-    named = varied - {*labels, *NOT_RESULTS}
-    settings = "".join(f" {key.rpartition('.')[2]}={shortest(value)}" for key, value in pairs if key in named)
+    settings = "".join(f" {each}" for each in settings_among(overrides, varied - {*labels, *NOT_RESULTS}))
     of_all, common = f"{labels['task']}-{labels['estimator']}", copy.deepcopy(config)
     for key in {"seed", *searched}:
         remove(common, key.lstrip("+"))
@@ -139,6 +142,54 @@ def fill_in_names(config: dict, labels: dict, overrides: list[str], about: dict 
         config["wandb"]["group"] or f"{of_all}-{shared}{'' if searched else settings}"[:LONGEST_NAME]
     )
     config["wandb"]["tags"] = list(dict.fromkeys([*config["wandb"]["tags"], labels["task"], labels["estimator"]]))
+
+
+def keep_hydra(folder: Path, cfg: DictConfig, hydra: HydraConf) -> None:
+    r"""Keeps in a run's folder what Hydra keeps of a job: its config, Hydra's own and the overrides, in ``.hydra``."""
+    place = folder / ".hydra"
+    if place.is_symlink():
+        place.unlink()
+    place.mkdir(exist_ok=True)
+    parts = {"config": cfg, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
+    for name, part in parts.items():
+        write_whole(place / f"{name}.yaml", OmegaConf.to_yaml(part))
+
+
+def settings_among(overrides: list[str], keys: Collection[str]) -> list[str]:
+    r"""What overrides say of some keys, as short as can be."""
+    pairs = [override.lstrip("+").split("=", 1) for override in overrides if "=" in override]
+    return [f"{key.rpartition('.')[2]}={shortest(value)}" for key, value in pairs if key in keys]
+
+
+def link_by_name(folder: Path, output: str, labels: dict, overrides: list[str], about: dict | None) -> None:
+    r"""Makes a link to a run's folder that is named after what people know of it; where there can be none, nothing.
+
+    The name says task, estimator, what was varied and the seed, as ``dvae-arsm-lr=0.01-3``; of two runs of one name the
+    second has its key there as well.
+
+    Arguments:
+        folder: The run's.
+        output: The folder below which it lies.
+        labels: ``task``, ``estimator`` and ``seed``.
+        overrides: Of the command line, of this job.
+        about: What is known of the job's sweep, if it is of one; else all overrides are what was varied.
+    """
+    keys = about["varied"] if about else [override.partition("=")[0] for override in overrides]
+    unsaid = {"seed", *NOT_RESULTS} - {"extra"}
+    varied = {key.lstrip("+") for key in keys} - {"task", "estimator"}
+    varied = {key for key in varied if key.split(".")[0] not in unsaid}
+    words = [labels["task"], labels["estimator"], *settings_among(overrides, varied)]
+    name = re.sub(r"[^\w.,=+\[\]-]+", "_", "-".join(words), flags=re.ASCII)[:LONGEST_NAME] + f"-{labels['seed']}"
+    place = Path(output) / BY_NAME
+    with contextlib.suppress(OSError):
+        place.mkdir(exist_ok=True)
+        for link in (place / name, place / f"{name}-{folder.name.partition('-')[2]}"):
+            if link.is_symlink() and not link.exists():  # to a run that was deleted
+                link.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(os.path.relpath(folder, place), target_is_directory=True)
+            if link.samefile(folder):
+                return
 
 
 def remove(config: dict, key: str) -> None:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
 from omegaconf import DictConfig, flag_override
 from tqdm import tqdm
@@ -24,6 +25,8 @@ from hydra_plugins.hardmax_rows import Composed, best_of_each, final_jobs, jobs
 
 from .config import check
 from .folders import RunIsLocked
+from .forecast import jobs_at_once, show_jobs
+from .online import report_command
 from .output import drop_what_cannot_be_written
 from .pause import REQUEUE, Stopped, end_with_parent
 from .refusals import exit_with, user_error_line
@@ -42,6 +45,8 @@ class CheckSweep(Callback):
     """
 
     sweep: Sweep | None = None  # that this process runs, if any
+    dry_run = False  # whether jobs are only shown
+    report = ""  # the command that reports on the sweep
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         loader, sweeper = GlobalHydra.instance().config_loader(), config.hydra.sweeper
@@ -63,9 +68,22 @@ class CheckSweep(Callback):
             after = final_jobs(best_of_each(batch, [0.0] * len(batch)), finals, parser) if finals else []
             searches = len({tuple(line for line in job if line.startswith("estimator=")) for job in batch})
             batch += after  # with whichever settings come to be the best
+            configs = []
             for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
-                check(composed.config(arguments))
+                cfg = composed.config(arguments)
+                check(cfg)
+                configs += [cfg] * CheckSweep.dry_run
+            if CheckSweep.dry_run:
+                at_once, count = jobs_at_once(config.hydra.launcher), trials and trials * searches + len(after)
+                if trials:
+                    over = " ".join(command_line_overrides(config.hydra))
+                    print(f"{trials} trials of each of {searches} searches over {over}")
+                show_jobs(batch, configs, config.hydra.runtime.choices, at_once, count)
+                sys.exit(0)
+            tune = ["--tune"] * bool(trials or finals or sweeper.get("space"))
+            CheckSweep.report = report_command(str(config.output), *tune)
             varied = {o.get_key_element() for o in parser.parse_overrides(asked) if o.is_sweep_override()}
+            varied |= set() if trials else varied_among(batch)
             sweep.begin(
                 trials * searches + len(after) if trials else len(batch),
                 varied,
@@ -75,6 +93,31 @@ class CheckSweep(Callback):
         except Exception as error:  # Hydra would only warn
             exit_with(error, arguments)
         CheckSweep.sweep = sweep
+
+
+def varied_among(batch: list[list[str]]) -> set[str]:
+    r"""Options in which jobs of one task and estimator differ."""
+    seen: dict[tuple, list[dict]] = {}
+    for job in batch:
+        settings = dict(line.split("=", 1) for line in job if "=" in line)
+        seen.setdefault((settings.get("task"), settings.get("estimator")), []).append(settings)
+    keys = {key for alike in seen.values() for settings in alike for key in settings}
+    return {key for key in keys if any(len({settings.get(key) for settings in alike}) > 1 for alike in seen.values())}
+
+
+def first_job(overrides: list[str]) -> tuple[list[str], list[str]]:
+    r"""The overrides of the first job of a sweep, and those of its command line that they replace.
+
+    There are none of a search, whose values are not known. To be called where Hydra has been initialised.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    config = loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+    sweeper, asked = config.hydra.sweeper, command_line_overrides(config.hydra)
+    if sweeper.get("n_trials"):
+        return [], []
+    rows, params, optional, space = (sweeper.get(key) for key in ("rows", "params", "optional", "space"))
+    return jobs(asked, Composed(loader, config), rows, params, optional or (), space)[0], asked
 
 
 def fixed_folder(config: DictConfig) -> Path:

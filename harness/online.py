@@ -19,20 +19,28 @@ from pathlib import Path
 
 from hardmax.files import open_regular, read_text, write_whole
 
-from .shared import Refused
+from .shared import FIGURES, Refused
 
 SECONDS_FOR_WANDB = 10  # seconds that W&B may keep a run waiting at either end
 OWN_ID = "wandb.id"  # a file in the run's folder
 ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
 LONGEST_ROW = 10_000_000  # bytes
+WANDB_BEST = {"higher": "max", "lower": "min"}  # in W&B's words
+ENVIRONMENT = ("commit", "changed_files", "python", "versions", "platform", "device", "gpu")  # what W&B's config has
+# Columns of a row that W&B gets by default, beside the first two figures of validation and test.
+TELLING = ("step", "train/loss", "cost/evaluations", "cost/seconds")
+TELLING += tuple(
+    f"gradient/encoder/{what}" for what in ("variance", "relative_bias", "relative_bias_error", "snr", "dead")
+)
 
 
 class WandbRun:
     r"""A run at W&B, or kept offline in a folder of W&B's own.
 
     What it is sent are the entries of a run's folder in their order: the rows, and after the last one with all tables
-    and pictures. Those that the server has already are counted, and not sent again.
+    and pictures. Those that the server has already are counted, and not sent again. Of a row the columns that say most
+    are sent, all with ``wandb.detail=full``; the config has ``environment`` beside what the run's has.
 
     Arguments:
         folder: The run's own.
@@ -47,7 +55,9 @@ class WandbRun:
     def __init__(self, folder: Path, config: dict, mode: str, place: Path, patience: float = SECONDS_FOR_WANDB):
         import wandb
 
-        own_id = id_of(folder)
+        own_id, asked = id_of(folder), config["wandb"]
+        self.figures = figures_of(folder)
+        self.full, self.keeps_model = asked.get("detail") == "full", asked.get("artifact", False)
         self.run = wandb.init(
             project=config["wandb"]["project"],
             entity=config["wandb"]["entity"],
@@ -55,7 +65,7 @@ class WandbRun:
             tags=config["wandb"]["tags"],
             name=config["name"],
             notes=config["notes"],
-            config=config,
+            config={**config, "environment": environment_of(folder)},
             id=own_id,
             resume="allow" if mode == "online" else None,
             dir=place.resolve(),  # its service keeps the folder that it was started in
@@ -65,21 +75,25 @@ class WandbRun:
                 finish_timeout=patience,
                 finish_timeout_raises=True,
                 silent=True,
-                console="off",
+                console="wrap" if asked.get("console") else "off",
                 disable_git=True,
                 disable_code=True,
-                x_disable_stats=True,
+                x_disable_stats=not asked.get("system"),
             ),
         )
         if self.run.id != own_id:  # one of an agent's, which has ids of its own
             write_whole(folder / OWN_ID, self.run.id)
+        self.run.define_metric("step", hidden=True)
         self.run.define_metric("*", step_metric="step")
+        for name, better in self.figures.items():  # of a run of W&B's own sweep it reads the last value
+            if better in WANDB_BEST and not self.run.sweep_id and (self.full or name in telling(self.figures)):
+                self.run.define_metric(f"valid/{name}", step_metric="step", summary=f"{WANDB_BEST[better]},last")
         self.there, self.entries = self.run.starting_step, 0
 
     def send(self, entry: dict) -> None:
         r"""The next entry, unless it is there already."""
         if self.entries >= self.there:
-            self.run.log(entry)
+            self.run.log(entry if self.full else telling_part(entry, self.figures))
         self.entries += 1
 
     def send_rows(self, folder: Path) -> None:
@@ -90,7 +104,13 @@ class WandbRun:
     def send_examples(self, folder: Path) -> None:
         r"""All tables and pictures that the run has kept, as one entry."""
         if examples := examples_of(folder):
-            self.send(examples)
+            if self.entries >= self.there:
+                self.run.log(examples)
+            self.entries += 1
+
+    def summarise(self, summary: dict) -> None:
+        r"""Final figures; of validation, W&B keeps the best and the last itself."""
+        self.run.summary.update({k: v for k, v in summary.items() if k != "sizes" and not k.startswith("valid/")})
 
     def finish(self, exit_code: int) -> None:
         r"""Ends the run.
@@ -102,6 +122,36 @@ class WandbRun:
         self.run.finish(exit_code=exit_code)
         if log.is_file() and "filestream: fatal error" in log.read_text("utf-8", "replace"):  # it is said nowhere else
             raise ConnectionError("the server refused rows")
+
+
+def figures_of(folder: Path) -> dict[str, str]:
+    r"""What a task says of its figures: ``higher``, ``lower`` or nothing by name; empty where nothing is said."""
+    try:
+        found = json.loads(read_text(folder / FIGURES))
+        return {str(name): str(about["better"]) for name, about in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def environment_of(folder: Path) -> dict:
+    r"""Commit, changed files, versions and device of a run, as far as its folder says."""
+    try:
+        found = json.loads(read_text(folder / "environment.json"))
+        return {key: found[key] for key in ENVIRONMENT if key in found}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def telling(figures: dict[str, str]) -> list[str]:
+    r"""Of a task's figures those that say most: the first two that can be better or worse, else the first two."""
+    return ([name for name, better in figures.items() if better] or [*figures])[:2]
+
+
+def telling_part(row: dict, figures: dict[str, str]) -> dict:
+    r"""The columns of a row that say most; figures all where nothing is said of them."""
+    kept = {*TELLING, *(f"{split}/{name}" for split in ("valid", "test") for name in telling(figures))}
+    unknown = ("valid/", "test/") if not figures else ()
+    return {key: value for key, value in row.items() if key in kept or key.startswith(unknown)}
 
 
 def id_of(folder: Path) -> str:
@@ -217,6 +267,11 @@ def reachable() -> bool:
 
 def upload_command(folder: Path) -> str:
     r"""What to type, where this program was started, to send W&B what it does not have of a run."""
+    return report_command(folder, "--upload")
+
+
+def report_command(*arguments: Path | str) -> str:
+    r"""What to type, where this program was started, for ``report.py`` with these arguments."""
     program = Path(sys.argv[0])
     words = [sys.orig_argv[0], program.with_name("report.py")] if program.name == "run.py" else ["hardmax", "report"]
-    return shlex.join(map(str, [*words, folder, "--upload"]))
+    return shlex.join(map(str, [*words, *arguments]))

@@ -16,6 +16,11 @@ class WandbMode(Enum):
     disabled = "disabled"
 
 
+class Detail(Enum):
+    short = "short"
+    full = "full"
+
+
 class Budget(Enum):
     full = "full"
     small = "small"
@@ -57,6 +62,9 @@ class Wandb:
     entity: str | None = option(None, "W&B user or team; null: your default")
     group: str | None = option(None, "W&B group; null: one for the runs that differ in their seed alone")
     tags: list[str] = option([], "W&B tags, such as [first,second]; task and estimator are added")
+    detail: Detail = option(Detail.short, "columns that W&B gets: short, the twelve that say most, or full, all")
+    system: bool = option(False, "let W&B record use of processor, memory and GPU")
+    console: bool = option(False, "let W&B keep what the run prints")
 
 
 @dataclass
@@ -80,6 +88,9 @@ class Options:
     checkpoint_every: float = option(60.0, "seconds between checkpoints")
     name: str | None = option(None, "name of the run; null: task, estimator, seed, key and what a sweep varies")
     notes: str | None = option(None, "free text kept with the run")
+    extra: dict[str, Any] = option(
+        {}, "keys of your own, as +extra.width=64, which other options may refer to: '${extra.width}'"
+    )
     log_every: int = option(50, "steps between rows of the training loss")
     compile: bool = option(False, "compile the training step with torch.compile, for long runs")
     detect_anomaly: bool = option(False, "let PyTorch look for the operation that made a NaN (slow)")
@@ -114,7 +125,8 @@ hardmax: gradients through categorical choices. One run, or with -m a sweep:
   python run.py estimator=arsm task=dvae seed=3
   python run.py -m estimator=reinforce,arsm seed=1,2,3 hydra/launcher=joblib
   python run.py -m experiment=yin2019_figure1      (a published experiment; budget=small for a part of its steps)
-  python run.py --cfg job --resolve      (every option, without running)
+  python run.py -m experiment=yin2019_figure1 --dry-run      (its jobs, and how long they will take)
+  python run.py --cfg job --resolve      (every option, without running; of an experiment, of its first job)
 
 Groups (write group=choice, and group.option=value for what a choice takes):
 

@@ -18,7 +18,7 @@ from hardmax.tasks.base import Task
 from . import memory
 from .checkpoints import Unreadable
 from .config import build, check, device_of, key_of, label_of, plain_config
-from .folders import claimed, fill_in_names, new_folder, runs_of
+from .folders import claimed, fill_in_names, keep_hydra, link_by_name, new_folder, runs_of
 from .measuring import reference_and_rivals
 from .online import upload_command
 from .pause import Pause, Stopped
@@ -43,7 +43,8 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
     labels = {group: label_of(cfg, group, chosen[group]) for group in ("task", "estimator")}
     labels["seed"] = cfg.seed
     config, code = plain_config(cfg), code_of(cfg)
-    fill_in_names(config, labels, command_line_overrides(HydraConfig.get()), sweep.about() if sweep else None)
+    overrides, about = command_line_overrides(HydraConfig.get()), sweep.about() if sweep else None
+    fill_in_names(config, labels, overrides, about)
     groups = {group.partition("@")[0]: name for group, name in chosen.items()}
     labels |= {group: Path(groups[group]).name for group in ("data", "optimizer", "schedule") if groups.get(group)}
     place = (cfg.output, labels["task"], labels["estimator"], cfg.seed, key_of(config))
@@ -64,8 +65,10 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
             return finished_before(folder, code, labels, summary)
         sizes = resume(folder, state, code, cfg)
         sources = {"code": code, "data": hash_data(opened, cfg)}
-        tracker = Tracker(folder, config, labels, device, sources, sizes)
-        tracker.describe(task.figures)
+        with writing(folder):
+            keep_hydra(folder, cfg, HydraConfig.get())
+        tracker = Tracker(folder, config, labels, device, sources, sizes, task.figures)
+        link_by_name(folder, cfg.output, labels, overrides, about)
         saved = state.step
 
         def save():

@@ -12,9 +12,10 @@ from hardmax.files import write_whole
 # Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
 FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
 FIGURES = "figures.json"  # what the task says of its figures
+BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
-NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes")
+NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra")
 
 # Options that estimators have got after their first runs, and the values at which these are what they were.
 NEW_SETTINGS: dict[str, dict] = {"hardmax.estimators.Reinforce": {"normalise": "none"}}

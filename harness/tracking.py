@@ -97,6 +97,7 @@ class Tracker:
         sources: Hashes of the ``code`` that makes the results and of the ``data`` files that it reads, by file.
         sizes: What :meth:`sizes` gave when the checkpoint was written that the run goes on from: rows after it are
             made again. None for a new run.
+        figures: What the task says of its figures, by name.
 
     Its methods, and making one, raise:
         NotWritten: If a file cannot be written.
@@ -112,6 +113,7 @@ class Tracker:
         device: torch.device,
         sources: dict[str, dict[str, str]],
         sizes: dict[str, int] | None = None,
+        figures: dict[str, Figure] | None = None,
     ):
         config = {"choices": labels, **config}
         with writing(folder):
@@ -121,6 +123,7 @@ class Tracker:
                 if not same_code(folder, sources["code"]):  # what W&B has is of other code
                     (folder / OWN_ID).unlink(missing_ok=True)
                 write_json(folder / "environment.json", {**environment(device), **sources})
+            write_json(folder / FIGURES, {name: asdict(figure) for name, figure in (figures or {}).items()})
             self.metrics, self.timings = (open_rows(folder / name, (sizes or {}).get(name, 0)) for name in self.FILES)
         self.wandb, self.mode = start_wandb(folder, config)
         self.to_wandb(lambda run: run.send_rows(folder))
@@ -135,11 +138,6 @@ class Tracker:
         with contextlib.suppress(NotWritten):
             return self.folder.is_dir()
         return False
-
-    def describe(self, figures: dict[str, Figure]) -> None:
-        r"""Keeps what the task says of its figures."""
-        with writing(self.folder):
-            write_json(self.folder / FIGURES, {name: asdict(figure) for name, figure in figures.items()})
 
     def sizes(self) -> dict[str, int]:
         r"""Bytes of the files of rows so far, which are on disk when this returns."""
@@ -183,7 +181,7 @@ class Tracker:
         r"""Marks the run as finished, with its final figures and :meth:`sizes`."""
         with writing(self.folder):
             write_json(self.folder / FINISHED, {**summary, "sizes": self.sizes()})
-        self.to_wandb(lambda run: run.run.summary.update(summary))
+        self.to_wandb(lambda run: run.summarise(summary))
 
     def close(self, exit_code: int) -> None:
         r"""Closes the files, and W&B with what has reached it."""

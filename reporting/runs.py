@@ -25,7 +25,7 @@ from hardmax.harness.contents import (
     saved_config,
     text,
 )
-from hardmax.harness.shared import FAILED, FIGURES, FINISHED, said_once, with_new_settings
+from hardmax.harness.shared import BY_NAME, FAILED, FIGURES, FINISHED, said_once, with_new_settings
 
 from .archives import is_archive, shown, unpacked_runs
 from .rounding import relative_square
@@ -158,7 +158,7 @@ def walk(folder: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
         except OSError as error:
             notes.append(f"cannot be read: {place} ({error.strerror})")
             continue
-        inner = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+        inner = [entry for entry in found if entry.is_dir(follow_symlinks=False) and entry.name != BY_NAME]
         names = {entry.name for entry in found} - {entry.name for entry in inner}
         if "metrics.jsonl" not in names:
             left += [Path(entry.path) for entry in inner]

@@ -55,7 +55,7 @@ def upload_run(folder: Path) -> str:
             rows, missing = run.entries, max(0, run.entries - run.there)
             if (folder / FINISHED).is_file():
                 run.send_examples(folder)
-                run.run.summary.update({k: v for k, v in json_of(folder / FINISHED).items() if k != "sizes"})
+                run.summarise(json_of(folder / FINISHED))
                 exit_code = 0
         finally:
             run.finish(exit_code)

@@ -162,7 +162,7 @@ def cases(command, undamaged, tmp_path, monkeypatch):
             make(kind)
         output = tmp_path / "damaged"
         shutil.rmtree(output, ignore_errors=True)
-        shutil.copytree(undamaged / kind, output)
+        shutil.copytree(undamaged / kind, output, symlinks=True)
         (folder,) = folders(output)
         damage(folder)
         before = {p.name: p.read_bytes() for p in folder.glob("*.jsonl")}

@@ -46,7 +46,7 @@ def test_a_file_that_was_cut_off(cases, kind, name, length, text):
 def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(cases, undamaged, command, tmp_path, monkeypatch):
     """The run goes on from the one before, and the disk is full when it saves the next."""
     cases("interrupted", lambda folder: None)
-    shutil.copytree(undamaged / "interrupted", tmp_path / "interrupted")
+    shutil.copytree(undamaged / "interrupted", tmp_path / "interrupted", symlinks=True)
     (folder,) = folders(tmp_path / "interrupted")
     cut("state.pt", 0.5)(folder)
     good = (folder / "state.before.pt").read_bytes()

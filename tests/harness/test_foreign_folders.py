@@ -54,7 +54,7 @@ def test_a_run_that_goes_on_writes_through_no_link(foreign, command, tmp_path, n
     """A folder without rows or a checkpoint, in which the name of a file that a run writes leads elsewhere."""
     folder, secret = foreign(), tmp_path / "secret"
     for path in folder.iterdir():
-        if path.name != "config.yaml":
+        if path.name != "config.yaml" and path.is_file():
             path.unlink()
     secret.write_text("kept")
     (folder / name).symlink_to(secret)

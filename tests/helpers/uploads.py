@@ -66,7 +66,7 @@ def outcome(tmp_path, surroundings, behaviour, *, refusing=False):
     with Server(behaviour) as server:
         if refusing:
             server.server_close()
-        done, seconds = run(tmp_path, surroundings(server.address), *SHORT)
+        done, seconds = run(tmp_path, surroundings(server.address), *SHORT, "wandb.detail=full")
         assert done.returncode == 0, done.stderr
         found = server.rows()
     of = {name: folders(tmp_path / name)[0] for name in ("alone", "output")}
