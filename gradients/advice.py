@@ -10,7 +10,7 @@ from hardmax.numbers import with_error
 AVERAGED = 1000  # evaluations of the objective over which a training run averages gradients, unless it is said
 APART = 2  # standard errors of a difference beyond which it is one
 DISPROVED = 5  # standard errors beyond which a bias is there, whatever a class says
-LEAST_DIFFERENCE = 1e-10  # of the true gradient's square: below it errors are equal
+ROUNDED_ERROR = 1e-10  # of the true gradient's square: below it errors are equal
 MOST_TIED = 3  # estimators that a sentence names; more are counted
 
 
@@ -107,7 +107,7 @@ def ranking(candidates: Sequence[Candidate], draws: Callable[[Candidate], float]
         draws: How many these are.
     """
     errors = {c.estimator: c.error_of_mean(draws(c)) for c in candidates}
-    tiny = {c.estimator: LEAST_DIFFERENCE * (c.true_norm or 0.0) ** 2 for c in candidates}
+    tiny = {c.estimator: ROUNDED_ERROR * (c.true_norm or 0.0) ** 2 for c in candidates}
     rounded = {name: (0.0, 0.0) if error <= tiny[name] else (error, bar) for name, (error, bar) in errors.items()}
 
     def at_most(c: Candidate) -> float:
