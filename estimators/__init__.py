@@ -11,7 +11,7 @@ from .double_cv import DoubleCV
 from .exact import Exact
 from .gumbel_rao import GumbelRao
 from .gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
-from .imle import IMLE
+from .imle import IMLE, AdaptiveIMLE, BlackBox, SumOfGammaIMLE, SymmetricIMLE
 from .local_expectation import LocalExpectation
 from .muprop import MuProp
 from .mve import MVE
@@ -46,6 +46,8 @@ __all__ = [
     "ZGR",
     "ARSMPlus",
     "ARSPlus",
+    "AdaptiveIMLE",
+    "BlackBox",
     "DecoupledSTGumbel",
     "DisARMIW",
     "DisARMSB",
@@ -82,6 +84,8 @@ __all__ = [
     "StraightThroughGumbelSoftmax",
     "StraightThroughSparsemax",
     "SumAndSample",
+    "SumOfGammaIMLE",
+    "SymmetricIMLE",
     "UnorderedSet",
     "sampling",
 ]

@@ -14,6 +14,7 @@ from hardmax import markdown
 from hardmax.estimators import (
     ARSM,
     CARMS,
+    IMLE,
     VIMCO,
     ARSPlus,
     DisARMIW,
@@ -25,7 +26,7 @@ from hardmax.estimators import (
 from hardmax.estimators.released import ARSPlusAsReleased
 from hardmax.paths import ROOT
 from helpers.laws import antithetic_law, comb, enumerated, enumerated_sets, inverse_law, law_in_order, orders
-from helpers.wrong import ByDefinition, Clipped, DetachedLogQ, FixedOrder, MeanOverReferences, Unsorted
+from helpers.wrong import ByDefinition, Clipped, DetachedLogQ, FixedOrder, MeanOverReferences, Undivided, Unsorted
 
 PAGE = ROOT / "docs" / "certification.md"
 DRAWS, PARTS = 2_000_000, 40
@@ -149,6 +150,10 @@ MISTAKES = {
     ),
     "Unordered set: a flipped sign in the logarithm of 1 - p": ("a widely used library", unordered),
     "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),
+    "Implicit MLE: the difference of the draws not divided by the step": (
+        "the released code; with a step of 0.01 and a linear cost, whose gradient is right but for the step's length",
+        lambda: by_draws(Undivided(0.01), IMLE(0.01), c.SmallProblem(2, 3, linear=True)),
+    ),
     "Bias as the mean of signed differences": (
         "a published check; the differences over categories always sum to 0, so it passes everything",
         signed_differences,

@@ -32,6 +32,9 @@ VARIANTS = {
     "reinmax_cv": [{"temperature": 2.0, "eta": 1.5, "relaxation_temperature": 0.5}],
     "mve": [{"tau": 0}, {"tau": 1e6}],
     "imle": [{"step": 0.1}],
+    "symmetric_imle": [{"step": 0.1, "noises": 3}],
+    "sum_of_gamma_imle": [{"noises": 2, "symmetric": True, "k": 3}],
+    "adaptive_imle": [{"noises": 2, "symmetric": False, "beta": 0.1}],
     "reinforce": [
         {"baseline": "none", "samples": 2},
         {"baseline": "leave_one_out", "samples": 2},
