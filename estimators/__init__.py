@@ -16,6 +16,7 @@ from .local_expectation import LocalExpectation
 from .muprop import MuProp
 from .mve import MVE
 from .nvil import NVIL
+from .perturbed_argmax import PerturbedArgmax
 from .rebar import Rebar, Relax
 from .redge import ReDGE, ReDGECov, ReinDGE
 from .reinforce import Reinforce
@@ -63,6 +64,7 @@ __all__ = [
     "LocalExpectation",
     "MuProp",
     "OneHotCategorical",
+    "PerturbedArgmax",
     "ReDGE",
     "ReDGECov",
     "Rebar",

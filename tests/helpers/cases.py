@@ -26,6 +26,7 @@ VARIANTS = {
     "redge": [{"steps": 2, "t_1": 0.8}],
     "redge_cov": [{"steps": 3, "t_1": 0.3}],
     "reindge": [{"steps": 2, "t_1": 0.8}],
+    "perturbed_argmax": [{"noises": 1, "control_variate": "none"}, {"noise": "normal", "control_variate": "argmax"}],
     "darn": [{"baseline": "uniform"}],
     "reinmax": [{"temperature": 0.5}],
     "reinmax_rao": [{"temperature": 0.5}],
