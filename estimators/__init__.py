@@ -11,12 +11,13 @@ from .double_cv import DoubleCV
 from .exact import Exact
 from .gumbel_rao import GumbelRao
 from .gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
-from .imle import IMLE
+from .imle import IMLE, AdaptiveIMLE, BlackBox, SumOfGammaIMLE, SymmetricIMLE
 from .local_expectation import LocalExpectation, RandomLocalExpectation
 from .muprop import MuProp
 from .mve import MVE
 from .nvil import NVIL
 from .ovis import OVISAsymptotic, OVISMonteCarlo
+from .perturbed_argmax import PerturbedArgmax
 from .rebar import Rebar, Relax
 from .redge import ReDGE, ReDGECov, ReinDGE
 from .reinforce import Reinforce
@@ -50,7 +51,9 @@ __all__ = [
     "ZGR",
     "ARSMPlus",
     "ARSPlus",
+    "AdaptiveIMLE",
     "ArithmeticVIMCO",
+    "BlackBox",
     "DecoupledSTGumbel",
     "DisARMIW",
     "DisARMSB",
@@ -68,6 +71,7 @@ __all__ = [
     "OVISAsymptotic",
     "OVISMonteCarlo",
     "OneHotCategorical",
+    "PerturbedArgmax",
     "RandomLocalExpectation",
     "ReDGE",
     "ReDGECov",
@@ -92,6 +96,8 @@ __all__ = [
     "StraightThroughSparsemax",
     "Stratified",
     "SumAndSample",
+    "SumOfGammaIMLE",
+    "SymmetricIMLE",
     "UnorderedSet",
     "sampling",
 ]

@@ -5,6 +5,7 @@ name imported from here). A test can then put enumeration in the place of :func:
 nodes in the place of :func:`gumbel`, and compare expectations instead of averages.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -57,6 +58,28 @@ def normal(logits: Tensor, samples: int) -> Tensor:
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return torch.special.ndtri(uniform(logits.double(), samples)).to(dtype)
+
+
+@torch.no_grad()
+def sum_of_gamma(logits: Tensor, samples: int, k: int, terms: int) -> Tensor:
+    r"""Independent noise of which k add up to nearly a standard Gumbel one: a sum of gamma variables.
+
+    Term i of a noise is a Gamma(1 / k) variable over i; the sum loses log(terms) / k. With k = 1 it is distributed as
+    the largest of so many Exp(1) variables, less log(terms).
+
+    Arguments:
+        logits: What the noise is for: gives shape, device and precision (at least float32).
+        samples: Number S of draws.
+        k: How many noises together are nearly a Gumbel noise.
+        terms: Number of gamma variables in a noise.
+
+    Returns:
+        Noise, ``[S, *logits.shape]``.
+    """
+    shape = torch.full((samples, *logits.shape), 1 / k, dtype=torch.float64, device=logits.device)
+    gamma = torch.distributions.Gamma(shape, 1.0, validate_args=False)
+    total = sum((gamma.sample() / i for i in range(1, terms + 1)), torch.full_like(shape, -math.log(terms) / k))
+    return total.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 @torch.no_grad()

@@ -60,6 +60,12 @@ def through_softmax(q: Tensor, g: Tensor, dim: int = -1) -> Tensor:
     return q * (g - (q * g).sum(dim, keepdim=True))
 
 
+def with_a_choice(logits: Tensor) -> Tensor:
+    r"""Which categories are possible and not the only possible one of their variable, ``[*batch, K, C]``."""
+    possible = logits > -torch.inf
+    return possible & (possible.sum(-1, keepdim=True) > 1)
+
+
 class StraightThrough(Pathwise):
     r"""Straight-through hardmax: the most probable categories forward, softmax backward.
 
@@ -147,14 +153,12 @@ class IdentityStraightThrough(PulledBack):
         self.centred = one_of([True, False], centred=centred)
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
-        possible = logits > -torch.inf
-        number = possible.sum(-1, keepdim=True)
-        moved = possible & (number > 1)
+        moved = with_a_choice(logits)
+        number = moved.sum(-1, keepdim=True).clamp(min=1)
 
         def pullback(g: Tensor) -> Tensor:
-            if self.centred:
-                g = g - g.masked_fill(~possible, 0.0).sum(-1, keepdim=True) / number
-            return g.masked_fill(~moved, 0.0)
+            g = g.masked_fill(~moved, 0.0)
+            return (g - g.sum(-1, keepdim=True) / number).masked_fill(~moved, 0.0) if self.centred else g
 
         return pullback
 

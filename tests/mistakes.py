@@ -15,6 +15,7 @@ from hardmax import markdown
 from hardmax.estimators import (
     ARSM,
     CARMS,
+    IMLE,
     VIMCO,
     ARSPlus,
     DisARMIW,
@@ -47,6 +48,7 @@ from helpers.wrong import (
     MeanOverReferences,
     NothingLeftOut,
     RelaxedRebar,
+    Undivided,
     Unsorted,
 )
 
@@ -242,6 +244,10 @@ MISTAKES = {
         relaxed_rebar,
     ),
     "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),
+    "Implicit MLE: the difference of the draws not divided by the step": (
+        "the released code; with a step of 0.01 and a linear cost, whose gradient is right but for the step's length",
+        lambda: by_draws(Undivided(0.01), IMLE(0.01), c.SmallProblem(2, 3, linear=True)),
+    ),
     "Bias as the mean of signed differences": (
         "a published check; the differences over categories always sum to 0, so it passes everything",
         signed_differences,

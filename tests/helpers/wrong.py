@@ -7,6 +7,7 @@ from hardmax.estimators import (
     AR,
     ARS,
     ARSM,
+    IMLE,
     VIMCO,
     DisARMIW,
     Exact,
@@ -217,6 +218,13 @@ class Clipped(InverseCDF):
         of_pair = of_pair * p.expand(*first.shape, -1).gather(-1, second.unsqueeze(-1)).squeeze(-1)
         ratio = super().ratio(log_p, first, second)
         return ((of_pair + 1e-3) / (of_pair / ratio + 1e-3)).clamp(0.01, 10)
+
+
+class Undivided(IMLE):
+    """The difference of the two draws as it is, not over the step between their logits."""
+
+    def change(self, logits, perturbed, g):
+        return self.step * super().change(logits, perturbed, g)
 
 
 class MissingDecoderGradient(Reinforce):

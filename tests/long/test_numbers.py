@@ -39,7 +39,9 @@ LOGITS = {
 }
 # IMLE's step of 1 down a cost with log q makes all logits equal, and bfloat16 has steps of 64 at 1e4: which of them is
 # highest is then not defined. Its gradient there is compared with nothing but what it always is: a difference of draws.
-UNDEFINED = ("imle", "1e4 and -1e4", torch.bfloat16)
+UNDEFINED = [(name, "1e4 and -1e4", torch.bfloat16) for name in ("imle", "black_box", "sum_of_gamma_imle")]
+UNDEFINED.append(("symmetric_imle", "1e4 and -1e4", torch.bfloat16))  # half a difference
+UNDEFINED.append(("black_box", "C = 256", torch.bfloat16))  # two of 256 are nearer than the derivative's rounding
 # Of parts as large as 1 a value of 0.009 is left, and bfloat16 has steps of 0.004 at 1: it is compared with the parts.
 CANCELS = ("sparsemax", "one at -inf", torch.bfloat16)
 # Of value and gradients, relative to the largest of them: what rounding leaves.
@@ -124,9 +126,10 @@ def test_hard_logits(name, case, dtype):
         assert x.isfinite().all(), f"{what} is not finite"
     expected, _ = run(name, logits, torch.float64)
     for what, x, y in zip(names, found, expected, strict=True):
-        if what == "gradient" and (name, case, dtype) == UNDEFINED:
-            draws = (x * BATCH).round()
-            assert float((x * BATCH - draws).abs().max()) < 0.02
+        if what == "gradient" and (name, case, dtype) in UNDEFINED:
+            x = x * BATCH * (2 if name == "symmetric_imle" else 1)
+            draws = x.round()
+            assert float((x - draws).abs().max()) < 0.02
             assert float(draws.abs().max()) <= 1
             assert (draws.sum(-1) == 0).all()
             continue
