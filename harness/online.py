@@ -186,20 +186,27 @@ def rows_to_send(folder: Path) -> Iterator[dict]:
         yield row | next(timings, {})
 
 
+def example_files(folder: Path) -> list[Path]:
+    r"""Tables and pictures in the folder of a run; what is no plain file is left out."""
+    found = []
+    for path in sorted(folder.glob("*.*")):
+        if path.suffix in (".png", ".csv") and not path.name.startswith("measured"):
+            with contextlib.suppress(OSError):
+                open_regular(path).close()
+                found.append(path)
+    return found
+
+
 def examples_of(folder: Path) -> dict:
-    r"""Tables and pictures in the folder of a run, by name, as W&B has them; what is no plain file is left out."""
+    r"""Tables and pictures in the folder of a run, by name, as W&B has them."""
     import wandb
 
     found: dict[str, wandb.Image | wandb.Table] = {}
-    for path in sorted(folder.glob("*.*")):
-        if path.name.startswith("measured"):
-            continue
-        with contextlib.suppress(OSError):
-            if path.suffix == ".png":
-                open_regular(path).close()
-                found[path.stem] = wandb.Image(str(path))
-            elif path.suffix == ".csv" and (rows := list(csv.reader(read_text(path).splitlines()))):
-                found[path.stem] = wandb.Table(columns=[*rows[0]], data=rows[1:])
+    for path in example_files(folder):
+        if path.suffix == ".png":
+            found[path.stem] = wandb.Image(str(path))
+        elif rows := list(csv.reader(read_text(path).splitlines())):
+            found[path.stem] = wandb.Table(columns=[*rows[0]], data=rows[1:])
     return found
 
 

@@ -14,7 +14,7 @@ FIGURES = "figures.json"  # what the task says of its figures
 BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
-NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra")
+NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra", "logger")
 
 
 def said_once(config: dict) -> dict:
