@@ -65,6 +65,9 @@ class Logger:
     def summarise(self, summary: dict) -> None:
         r"""Final figures."""
 
+    def send_model(self, folder: Path, summary: dict) -> None:
+        r"""The checkpoint in the run's folder."""
+
     def finish(self, exit_code: int) -> None:
         r"""Ends the run, with 0 if it went well."""
 

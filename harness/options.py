@@ -61,6 +61,9 @@ class Wandb:
     detail: Detail = option(Detail.short, "columns that W&B gets: short, the twelve that say most, or full, all")
     system: bool = option(False, "let W&B record use of processor, memory and GPU")
     console: bool = option(False, "let W&B keep what the run prints")
+    artifact: bool = option(
+        False, "give W&B the final checkpoint, from which measure.py wandb:ENTITY/PROJECT/RUN starts"
+    )
 
 
 @dataclass

@@ -198,6 +198,7 @@ class Tracker:
         with writing(self.folder):
             write_json(self.folder / FINISHED, {**summary, "sizes": self.sizes()})
         self.to_loggers(lambda logger: logger.summarise(summary))
+        self.to_loggers(lambda logger: logger.send_model(self.folder, summary))
 
     def close(self, exit_code: int) -> None:
         r"""Closes the files, and W&B with what has reached it."""
