@@ -1,6 +1,7 @@
 r"""What is done with a composed config: it is checked, identified and built from."""
 
 import hashlib
+import importlib.util
 import inspect
 import json
 import os
@@ -62,6 +63,7 @@ def check(cfg: DictConfig) -> None:
         raise Refused(f"patience={cfg.patience} counts validations, and valid.every=0 has none along training")
     check_measure(cfg.measure)
     check_own_targets(cfg)
+    check_loggers(cfg)
     wandb_mode(cfg.wandb.mode and cfg.wandb.mode.value)
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
@@ -113,6 +115,23 @@ def check_own_targets(cfg: DictConfig) -> None:
                 raise Refused(f"{key}={target}: {one_line(innermost(error))}") from error
             if not callable(found):
                 raise Refused(f"{key}={target}: it is no class or function")
+
+
+def check_loggers(cfg: DictConfig) -> None:
+    r"""Refuses a logger that is none, or whose extra is not installed."""
+    chosen = plain_value(cfg.logger)
+    for name, settings in chosen.items() if isinstance(chosen, dict) else [(str(chosen), None)]:
+        if name == "wandb":
+            continue
+        target = settings.get("_target_") if isinstance(settings, dict) else None
+        if target is None:
+            raise Refused(f"logger={name}: the name of one choice, or a list of such, is expected")
+        try:
+            needed = located(target).needs
+        except Exception as error:
+            raise Refused(f"logger.{name}._target_={target}: {one_line(innermost(error))}") from error
+        if needed and importlib.util.find_spec(needed) is None:
+            raise Refused(f"logger={name} needs an extra: pip install -e '.[{name}]'")
 
 
 def check_interpolations(cfg: DictConfig) -> None:

@@ -19,9 +19,11 @@ from pathlib import Path
 
 from hardmax.files import open_regular, read_text, write_whole
 
-from .shared import FIGURES, Refused
+from .shared import CHECKPOINT, FIGURES, FINISHED, Refused, one_line
 
 SECONDS_FOR_WANDB = 10  # seconds that W&B may keep a run waiting at either end
+SECONDS_FOR_MODEL = 300  # seconds that it may take to end one whose checkpoint it gets
+MODEL_FILES = ("config.yaml", CHECKPOINT, FIGURES, FINISHED, "environment.json")  # of a checkpoint at W&B
 OWN_ID = "wandb.id"  # a file in the run's folder
 ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
@@ -58,7 +60,7 @@ class WandbRun:
 
         own_id, asked = id_of(folder), config["wandb"]
         self.figures = figures_of(folder)
-        self.full, self.keeps_model = asked.get("detail") == "full", asked.get("artifact", False)
+        self.full, self.keeps_model = asked.get("detail") == "full", bool(asked.get("artifact"))
         self.run = wandb.init(
             project=config["wandb"]["project"],
             entity=config["wandb"]["entity"],
@@ -73,7 +75,7 @@ class WandbRun:
             mode="online" if mode == "online" else "offline",
             settings=wandb.Settings(
                 init_timeout=patience,
-                finish_timeout=patience,
+                finish_timeout=max(patience, SECONDS_FOR_MODEL) if self.keeps_model else patience,
                 finish_timeout_raises=True,
                 silent=True,
                 console="wrap" if asked.get("console") else "off",
@@ -112,6 +114,18 @@ class WandbRun:
     def summarise(self, summary: dict) -> None:
         r"""Final figures; of validation, W&B keeps the best and the last itself."""
         self.run.summary.update({k: v for k, v in summary.items() if k != "sizes" and not k.startswith("valid/")})
+
+    def send_model(self, folder: Path, summary: dict) -> None:
+        r"""The checkpoint as an artifact ``model-<id of the run>``, where that was asked for."""
+        if not self.keeps_model:
+            return
+        import wandb
+
+        about = environment_of(folder) | {k: v for k, v in summary.items() if k != "sizes"}
+        model = wandb.Artifact(f"model-{self.run.id}", "model", metadata=about)
+        for name in MODEL_FILES:
+            model.add_file(str(folder / name), name=name, policy="immutable", skip_cache=True)
+        self.run.log_artifact(model)
 
     def finish(self, exit_code: int) -> None:
         r"""Ends the run.
@@ -187,20 +201,52 @@ def rows_to_send(folder: Path) -> Iterator[dict]:
         yield row | next(timings, {})
 
 
+def downloaded_model(name: str) -> Path:
+    r"""The folder with the checkpoint of a run at W&B, ``ENTITY/PROJECT/RUN``.
+
+    Raises:
+        Refused: In one line, if there is none, or it holds other files than a checkpoint does.
+    """
+    import wandb
+
+    entity, _, rest = name.partition("/")
+    project, _, run = rest.partition("/")
+    if not (entity and project and run) or "/" in run:
+        raise Refused(f"wandb:{name}: wandb:ENTITY/PROJECT/RUN is expected, with the id of the run")
+    try:
+        artifact = wandb.Api(timeout=30).artifact(f"{entity}/{project}/model-{run}:latest", type="model")
+        entries = artifact.manifest.entries
+        if other := [key for key, entry in entries.items() if key not in MODEL_FILES or entry.ref]:
+            raise Refused(f"wandb:{name}: its model has {other[0]}, which no checkpoint of a run has")
+        return Path(artifact.download())
+    except Refused:
+        raise
+    except Exception as error:
+        hint = "runs have one with wandb.artifact=true"
+        raise Refused(f"wandb:{name}: no model was found ({one_line(error)}); {hint}") from error
+
+
+def example_files(folder: Path) -> list[Path]:
+    r"""Tables and pictures in the folder of a run; what is no plain file is left out."""
+    found = []
+    for path in sorted(folder.glob("*.*")):
+        if path.suffix in (".png", ".csv") and not path.name.startswith("measured"):
+            with contextlib.suppress(OSError):
+                open_regular(path).close()
+                found.append(path)
+    return found
+
+
 def examples_of(folder: Path) -> dict:
-    r"""Tables and pictures in the folder of a run, by name, as W&B has them; what is no plain file is left out."""
+    r"""Tables and pictures in the folder of a run, by name, as W&B has them."""
     import wandb
 
     found: dict[str, wandb.Image | wandb.Table] = {}
-    for path in sorted(folder.glob("*.*")):
-        if path.name.startswith("measured"):
-            continue
-        with contextlib.suppress(OSError):
-            if path.suffix == ".png":
-                open_regular(path).close()
-                found[path.stem] = wandb.Image(str(path))
-            elif path.suffix == ".csv" and (rows := list(csv.reader(read_text(path).splitlines()))):
-                found[path.stem] = wandb.Table(columns=[*rows[0]], data=rows[1:])
+    for path in example_files(folder):
+        if path.suffix == ".png":
+            found[path.stem] = wandb.Image(str(path))
+        elif rows := list(csv.reader(read_text(path).splitlines())):
+            found[path.stem] = wandb.Table(columns=[*rows[0]], data=rows[1:])
     return found
 
 

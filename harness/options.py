@@ -65,6 +65,9 @@ class Wandb:
     detail: Detail = option(Detail.short, "columns that W&B gets: short, the twelve that say most, or full, all")
     system: bool = option(False, "let W&B record use of processor, memory and GPU")
     console: bool = option(False, "let W&B keep what the run prints")
+    artifact: bool = option(
+        False, "give W&B the final checkpoint, from which measure.py wandb:ENTITY/PROJECT/RUN starts"
+    )
 
 
 @dataclass
@@ -88,9 +91,7 @@ class Options:
     checkpoint_every: float = option(60.0, "seconds between checkpoints")
     name: str | None = option(None, "name of the run; null: task, estimator, seed, key and what a sweep varies")
     notes: str | None = option(None, "free text kept with the run")
-    extra: dict[str, Any] = option(
-        {}, "keys of your own, as +extra.width=64, which other options may refer to: '${extra.width}'"
-    )
+    extra: dict[str, Any] = option({}, "keys of your own, such as +extra.width=64, for other options to refer to")
     log_every: int = option(50, "steps between rows of the training loss")
     compile: bool = option(False, "compile the training step with torch.compile, for long runs")
     detect_anomaly: bool = option(False, "let PyTorch look for the operation that made a NaN (slow)")
@@ -101,6 +102,7 @@ class Options:
     task: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
+    logger: Any = MISSING
     data: Any = None  # chosen by the tasks that take data
 
 
@@ -141,6 +143,7 @@ Options:
 {options}
   optimizer.lr                           learning rate of the model
   optimizer.estimator_lr                 learning rate of an estimator's learned parts; null: the model's
+  logger=NAME or 'logger=[NAME,NAME]'    where rows go beside the run's files: wandb, tensorboard, mlflow, csv
   schedule.*                             how the model's learning rate changes in the course of a run
   data.*                                 binarisation, folder of the files, number of validation images (valid)
   task.variables, task.categories        latent size: K variables of C categories

@@ -79,6 +79,8 @@ def check_arguments(arguments: list[str]) -> None:
         if (CONFIGS / group).is_dir() and not override.is_delete():
             known = sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
             for choice in value.list if isinstance(value, ChoiceSweep) else [value]:
+                if group == "logger" and isinstance(choice, list):
+                    continue
                 if not isinstance(choice, str | dict | QuotedString | Glob):
                     raise Refused(f"{text}: the name of one choice is expected; there are: {', '.join(known)}")
 

@@ -15,7 +15,7 @@ FIGURES = "figures.json"  # what the task says of its figures
 BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
-NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra")
+NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra", "logger")
 
 # Options that estimators have got after their first runs, and the values at which these are what they were.
 NEW_SETTINGS: dict[str, dict] = {"hardmax.estimators.Reinforce": {"normalise": "none"}}

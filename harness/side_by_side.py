@@ -19,6 +19,7 @@ from . import memory, options
 from .config import build, check, device_of
 from .contents import saved_config
 from .measuring import reference_and_rivals
+from .online import downloaded_model
 from .refusals import FULL_ERROR, check_arguments, exit_with, flags_parser, with_flags_first
 from .run import command_line_overrides
 from .shared import CHECKPOINT, Refused
@@ -73,7 +74,7 @@ def end_with(error: Exception) -> NoReturn:
 
 
 def folder_apart(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    r"""The run's folder, if one is given, and all other arguments.
+    r"""The run's folder, if one is given or a run at W&B is, and all other arguments.
 
     Raises:
         Refused: If it is more than one, or a sweep.
@@ -81,13 +82,19 @@ def folder_apart(arguments: list[str]) -> tuple[Path | None, list[str]]:
     found = flags_parser().parse_args(arguments)
     if found.multirun:
         raise Refused("-m: measure.py puts estimators side by side by itself: measure.rivals=[NAME,NAME]")
-    words = [word for word in found.overrides if Path(word).is_dir() or ("=" not in word and not word.startswith("~"))]
+    of_wandb = lambda word: word.startswith("wandb:")
+    words = [
+        word
+        for word in found.overrides
+        if of_wandb(word) or Path(word).is_dir() or not ("=" in word or word[:1] == "~")
+    ]
     if len(words) > 1:
         raise Refused(f"{words[1]}: one run's folder is measured at a time, and {words[0]} is given")
     if not words:
         return None, arguments
     at = len(arguments) - 1 - arguments[::-1].index(words[0])  # flags, which may say the same, come first
-    return Path(words[0]), arguments[:at] + arguments[at + 1 :]
+    folder = downloaded_model(words[0].removeprefix("wandb:")) if of_wandb(words[0]) else Path(words[0])
+    return folder, arguments[:at] + arguments[at + 1 :]
 
 
 def config_to_measure(cfg: DictConfig, folder: Path | None) -> tuple[DictConfig, dict[str, str]]:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from hardmax.paths import HOME
 from hardmax.tasks.base import Figure
 
 from .folders import OpenFolder
-from .online import OWN_ID, ROWS, TIMINGS, start_wandb
-from .shared import FIGURES, FINISHED, NotWritten, Refused, write_json, write_whole, writing
-from .sources import changed_since, versions
+from .loggers import Logger
+from .online import OWN_ID, ROWS, TIMINGS, WandbRun, start_wandb
+from .shared import FIGURES, FINISHED, NotWritten, Refused, one_line, write_json, write_whole, writing
+from .sources import changed_since, located, versions
 
 
 def same_code(folder: Path, code: dict[str, str]) -> bool:
@@ -83,11 +85,11 @@ def processor() -> str:
 
 
 class Tracker:
-    r"""Writes rows to ``metrics.jsonl`` and ``timings.jsonl`` in the run's folder, and to W&B.
+    r"""Writes rows to ``metrics.jsonl`` and ``timings.jsonl`` in the run's folder, and to loggers.
 
     ``metrics.jsonl`` holds nothing that depends on the clock: two runs of one config on one machine write the
-    same bytes. W&B may fail at any moment without harm to the run: its ``mode`` is ``online``, ``offline``,
-    ``disabled``, or ``incomplete`` if its server has not taken everything.
+    same bytes. W&B, and what else ``logger`` chose, may fail at any moment without harm to the run: W&B's ``mode`` is
+    ``online``, ``offline``, ``disabled``, ``incomplete`` if its server has not taken everything, or None without W&B.
 
     Arguments:
         folder: The run's own, already made.
@@ -125,8 +127,22 @@ class Tracker:
                 write_json(folder / "environment.json", {**environment(device), **sources})
             write_json(folder / FIGURES, {name: asdict(figure) for name, figure in (figures or {}).items()})
             self.metrics, self.timings = (open_rows(folder / name, (sizes or {}).get(name, 0)) for name in self.FILES)
-        self.wandb, self.mode = start_wandb(folder, config)
-        self.to_wandb(lambda run: run.send_rows(folder))
+        self.loggers: dict[str, WandbRun | Logger] = {}
+        self.mode: str | None = None
+        for name, settings in config.get("logger", {"wandb": {}}).items():
+            if name == "wandb":
+                started, self.mode = start_wandb(folder, config)
+                self.loggers |= {"W&B": started} if started else {}
+            else:
+                self.start(name, dict(settings), folder, config)
+        self.to_loggers(lambda logger: logger.send_rows(folder))
+
+    def start(self, name: str, settings: dict, folder: Path, config: dict) -> None:
+        r"""Starts a logger; that it cannot be is said, and no harm to the run."""
+        try:
+            self.loggers[name] = located(settings.pop("_target_"))(folder, config, **settings)
+        except Exception as error:
+            print(f"{name} could not start ({type(error).__name__}: {one_line(error)})", file=sys.stderr)
 
     @property
     def folder(self) -> Path:
@@ -153,7 +169,7 @@ class Tracker:
             for file, content in ((self.metrics, row), (self.timings, timing)):
                 file.write(json.dumps({"step": step, **content}, allow_nan=False) + "\n")
                 file.flush()
-        self.to_wandb(lambda run: run.send({"step": step, **row, **timing}))
+        self.to_loggers(lambda logger: logger.send({"step": step, **row, **timing}))
 
     def keep(self, examples: dict[str, list[dict[str, str]] | torch.Tensor]) -> None:
         r"""Keeps what people look at: tables as ``NAME.csv`` in the folder, pictures as ``NAME.png``, both in W&B."""
@@ -167,7 +183,7 @@ class Tracker:
             writer.writerows(rows)
             with writing(self.folder):
                 write_whole(self.folder / f"{name}.csv", table.getvalue())
-        self.to_wandb(lambda run: run.send_examples(self.folder))
+        self.to_loggers(lambda logger: logger.send_examples(self.folder))
 
     def keep_picture(self, name: str, grey: torch.Tensor) -> None:
         r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
@@ -181,27 +197,25 @@ class Tracker:
         r"""Marks the run as finished, with its final figures and :meth:`sizes`."""
         with writing(self.folder):
             write_json(self.folder / FINISHED, {**summary, "sizes": self.sizes()})
-        self.to_wandb(lambda run: run.summarise(summary))
+        self.to_loggers(lambda logger: logger.summarise(summary))
+        self.to_loggers(lambda logger: logger.send_model(self.folder, summary))
 
     def close(self, exit_code: int) -> None:
         r"""Closes the files, and W&B with what has reached it."""
         for file in (self.metrics, self.timings):
             with contextlib.suppress(OSError):  # of rows that could not be written, which was said
                 file.close()
-        self.to_wandb(lambda run: run.finish(exit_code))
+        self.to_loggers(lambda logger: logger.finish(exit_code))
         self.open_folder.close()
 
-    def to_wandb(self, action) -> None:
-        if self.wandb is None:
-            return
-        try:
-            action(self.wandb)
-        except Exception as error:  # whatever it is, the local files are complete
-            text = " ".join(str(error).split())
-            print(
-                f"W&B stopped ({type(error).__name__}: {text}); {self.open_folder.known} holds all rows",
-                file=sys.stderr,
-            )
-            self.wandb = None
-            if self.mode == "online":
-                self.mode = "incomplete"
+    def to_loggers(self, action: Callable[[WandbRun | Logger], None]) -> None:
+        r"""Lets every logger do something; one that fails is left out from there on."""
+        for name, logger in list(self.loggers.items()):
+            try:
+                action(logger)
+            except Exception as error:  # whatever it is, the local files are complete
+                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                print(f"{name} stopped ({text}); {self.open_folder.known} holds all rows", file=sys.stderr)
+                del self.loggers[name]
+                if name == "W&B" and self.mode == "online":
+                    self.mode = "incomplete"

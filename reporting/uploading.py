@@ -55,7 +55,8 @@ def upload_run(folder: Path) -> str:
             rows, missing = run.entries, max(0, run.entries - run.there)
             if (folder / FINISHED).is_file():
                 run.send_examples(folder)
-                run.summarise(json_of(folder / FINISHED))
+                run.summarise(summary := json_of(folder / FINISHED))
+                run.send_model(folder, summary)
                 exit_code = 0
         finally:
             run.finish(exit_code)

@@ -298,7 +298,7 @@ def test_wandb_offline_run_reads_back(command, tmp_path):
     wandb = Path(sys.executable).with_name("wandb")
     done = subprocess.run([wandb, "leet", "inspect", "--json", stored], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for expected in ("train/loss", "gradient/logits/variance", "cost/seconds", "mine", "one", "why", "dvae-softmax"):
+    for expected in ("train/loss", "gradient/encoder/variance", "cost/seconds", "mine", "one", "why", "dvae-softmax"):
         assert expected in done.stdout, f"{expected} did not reach W&B"
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import wandb
@@ -188,3 +189,42 @@ def test_the_printed_command_is_quoted(command, uploaded, server, tmp_path):
     assert words[1:] == ["report.py", str(folder.relative_to(tmp_path)), "--upload"]
     assert uploaded(*words[2:-1])[0] == 0
     assert figures(server.rows()) == logged(folder)
+
+
+def test_a_run_is_measured_from_its_model_at_wandb(command, measured, uploaded, server, tmp_path):
+    """From one that it sent, and one that was uploaded later; what is there is what a checkpoint is."""
+    code, out, err = command(*QUICK, "wandb.mode=online", "wandb.artifact=true")
+    assert code == 0, err
+    assert "W&B          online" in out, err
+    (folder,) = folders(tmp_path)
+    (model,) = server.models.values()
+    assert model["name"] == f"model-{name_of(folder)}"
+    about = json.loads(model["metadata"])
+    assert about["test/elbo"] == json.loads((folder / "summary.json").read_text())["test/elbo"]
+    assert len(about["commit"]) == 40
+    few = ["measure.draws=4", "measure.rivals=[]", "measure.reference_draws=0"]
+    code, _, err = measured(f"wandb:tester/hardmax/{name_of(folder)}", *few)
+    assert code == 0, err
+    place = next((tmp_path / "artifacts").iterdir())
+    assert (place / "state.pt").read_bytes() == (folder / "state.pt").read_bytes()
+    assert measured(str(folder), *few)[0] == 0
+    assert (place / "measured.csv").read_text().splitlines()[1].split(",")[:3] == (
+        (folder / "measured.csv").read_text().splitlines()[1].split(",")[:3]
+    )
+    code, _, err = measured("wandb:tester/hardmax/none", *few)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "wandb:tester/hardmax/none: no model was found (" in err
+    code, _, err = measured("wandb:tester/none", *few)
+    assert (code, "wandb:ENTITY/PROJECT/RUN is expected" in err) == (2, True)
+
+
+def test_a_model_with_other_files_than_a_checkpoint_is_not_downloaded(measured, monkeypatch):
+    entries = {"config.yaml": SimpleNamespace(ref=None), "../secret": SimpleNamespace(ref=None)}
+    for left_out, bad in (("", "../secret"), ("../secret", "config.yaml")):
+        entries.pop(left_out, None)
+        if left_out:
+            entries["config.yaml"].ref = "file:///etc/passwd"
+        found = SimpleNamespace(manifest=SimpleNamespace(entries=entries))  # has nothing to download with
+        monkeypatch.setattr("wandb.Api", lambda **_: SimpleNamespace(artifact=lambda *_, **__: found))
+        code, _, err = measured("wandb:a/b/c")
+        assert (code, err) == (2, f"error: wandb:a/b/c: its model has {bad}, which no checkpoint of a run has\n")

@@ -4,6 +4,8 @@ import http.server
 import json
 import threading
 
+DAY = "2026-01-01T00:00:00"
+
 
 class Server(http.server.ThreadingHTTPServer):
     """A healthy W&B server at ``address``, which keeps the rows that it is sent, and tells how many it has of a run.
@@ -18,6 +20,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, behaviour=lambda path: None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behaviour, self.asked, self.runs, self.stream, self.files = behaviour, [], {}, {}, []
+        self.models = {}
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self):
@@ -55,6 +58,8 @@ class Server(http.server.ThreadingHTTPServer):
         bucket |= {"config": "{}", "summaryMetrics": "{}", "wandbConfig": '{"t": 1}', "tags": [], "notes": None}
         files = [{"name": name, "uploadUrl": f"{self.address}/upload/{name}"} for name in variables.get("files") or []]
         viewer = {"id": "v", "entity": "tester", "username": "tester", "flags": "{}", "teams": {"edges": []}}
+        if "Artifact" in query:
+            return self.answer_of_models(query, variables)
         known = name in self.runs
         if "upsertBucket" in query:
             self.runs.setdefault(name, {"group": variables.get("groupName"), "name": variables.get("displayName")})
@@ -65,6 +70,70 @@ class Server(http.server.ThreadingHTTPServer):
             "upsertBucket": {"bucket": bucket, "inserted": not known},
             "createRunFiles": {"runID": name, "uploadHeaders": [], "files": files},
         }
+
+    def answer_of_models(self, query, variables):
+        """Of GraphQL about artifacts, each of which has the files that were put below its id."""
+        asked = variables.get("input") or variables
+        number = f"model{len(self.models)}"
+        if "mutation CreateArtifact " in query or "mutation CreateArtifact(" in query:
+            names = asked.get("artifactCollectionName") or asked["artifactCollectionNames"][0]
+            self.models[number] = {"id": number, "name": names, "metadata": asked.get("metadata")}
+            made = {"id": number, "state": "PENDING", "artifactSequence": {"id": "s", "latestArtifact": None}}
+            return {"createArtifact": {"artifact": made}}
+        if "CreateArtifactManifest" in query or "UpdateArtifactManifest" in query:
+            kind = "create" if "CreateArtifactManifest" in query else "update"
+            url = f"{self.address}/upload/{[*self.models][-1]}/wandb_manifest.json"
+            file = {"id": "f", "directUrl": url, "uploadUrl": url, "uploadHeaders": []}
+            return {f"{kind}ArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+        if "CreateArtifactFiles" in query:
+            specs = [(each["artifactID"], each["name"]) for each in asked["artifactFiles"]]
+            nodes = [
+                {
+                    "storagePath": f"{model}/{name}",
+                    "uploadUrl": f"{self.address}/upload/{model}/{name}",
+                    "uploadHeaders": [],
+                    "uploadMultipartUrls": None,
+                    "artifact": {"id": model},
+                }
+                for model, name in specs
+            ]
+            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+        if "CommitArtifact" in query:
+            return {"commitArtifact": {"artifact": {"id": asked["artifactID"], "digest": "d"}}}
+        if "ArtifactMembershipByName" in query:
+            return {"project": {"artifactCollectionMembership": self.membership(asked)}}
+        if "GetArtifactMembershipFileUrls" in query:
+            model = self.membership({**asked, "name": asked["collection"]})["artifact"]["id"]
+            urls = {path.rpartition("/")[2]: path for path, _ in self.files if f"/{model}/" in path}
+            names = [name for name in urls if name != "wandb_manifest.json"]
+            nodes = [{"__typename": "File", "name": n, "directUrl": f"{self.address}{urls[n]}"} for n in names]
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            files = {"pageInfo": page, "edges": [{"node": node} for node in nodes]}
+            found = {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}
+            return {"project": {"artifactCollection": found}}
+        if "FetchArtifactManifest" in query:
+            url = f"{self.address}/upload/{asked['id']}/wandb_manifest.json"
+            return {"artifact": {"currentManifest": {"file": {"directUrl": url}}}}
+        return {"project": None, "entity": None}
+
+    def membership(self, asked):
+        """What is known of the newest artifact of a name, as W&B describes it; None if there is none."""
+        found = [model for model in self.models.values() if model["name"] == asked["name"].partition(":")[0]]
+        if not found:
+            return None
+        place = {"id": "p", "internalId": "1", "name": asked["project"], "entity": {"name": asked["entity"]}}
+        collection = {"__typename": "ArtifactSequence", "name": found[-1]["name"], "project": place}
+        artifact = {"__typename": "Artifact", "id": found[-1]["id"], "artifactSequence": collection, "versionIndex": 0}
+        artifact |= {"artifactType": {"name": "model"}, "description": None, "metadata": found[-1]["metadata"]}
+        artifact |= {"ttlDurationSeconds": -1, "ttlIsInherited": True, "tags": [], "historyStep": 0, "size": 1}
+        artifact |= {"state": "COMMITTED", "digest": "d", "commitHash": "c", "fileCount": 1, "aliases": []}
+        artifact |= {"createdAt": DAY, "updatedAt": None, "digestAlgorithm": None}
+        about = {"__typename": "ArtifactCollectionMembership", "id": "1", "versionIndex": 0, "createdAt": DAY}
+        return about | {"aliases": [], "artifactCollection": collection, "artifact": artifact}
+
+    def kept_file(self, path):
+        """What was put at a path; None if nothing was."""
+        return next((content for place, content in reversed(self.files) if place == path), None)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -89,6 +158,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.take(self.path.split("/")[-2], json.loads(content))
         elif code == 200 and self.command == "PUT":
             self.server.files.append((self.path, content))
+        elif code == 200 and self.command == "GET" and self.path.startswith("/upload/"):
+            found = self.server.kept_file(self.path)
+            code = 404 if found is None else code
+            found = found or b""
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(found)))
