@@ -10,8 +10,9 @@ from helpers.devices import NAME, Device, Memory, move, register
 
 FREE = 7 * 2**30  # of 8 GB, when the context of CUDA has taken its part
 SIZES, WIDTH, PIXELS = (100, 200, 256), 200, 784
-# As many numbers, and fewer evaluations of the objective.
+# As many numbers, and fewer evaluations of the objective, or as many categories as are accepted.
 FEWER = {"arsm": (100, 1600, 32), "arsm_plus": (100, 1600, 32), "local_expectation": (25600, 20, 10)}
+FEWER |= {"stratified": (800, 200, 32)}
 MADE_WITH_NETWORKS = ("nvil", "relax")
 
 
