@@ -128,6 +128,7 @@ class TensorBoard(Logger):
         from torch.utils.tensorboard.summary import hparams
 
         figures = {key: value for key, value in summary.items() if key.startswith("test/") and value is not None}
+        assert self.writer.file_writer is not None
         for part in hparams(self.settings, figures):
             self.writer.file_writer.add_summary(part)
 
