@@ -118,10 +118,12 @@ def past_speeds(place: Path, machine: str) -> list[Speed]:
             if json_of(folder / "environment.json")["device"] != machine:
                 continue
             summary, config = json_of(path), saved_config(folder)
-            names = (str(config["choices"][key]) for key in ("task", "estimator"))
+            task, estimator = (str(config["choices"][key]) for key in ("task", "estimator"))
             steps, seconds = int(summary["steps"]), float(summary["seconds"])
             rest = max(0.0, whole_duration(folder) - seconds)
-            found.append(Speed(settings_key(config), *names, seconds / steps, rest / times_looked(config, steps)))
+            found.append(
+                Speed(settings_key(config), task, estimator, seconds / steps, rest / times_looked(config, steps))
+            )
     return found
 
 

@@ -31,10 +31,8 @@ LONGEST_ROW = 10_000_000  # bytes
 WANDB_BEST = {"higher": "max", "lower": "min"}  # in W&B's words
 ENVIRONMENT = ("commit", "changed_files", "python", "versions", "platform", "device", "gpu")  # what W&B's config has
 # Columns of a row that W&B gets by default, beside the first two figures of validation and test.
-TELLING = ("step", "train/loss", "cost/evaluations", "cost/seconds")
-TELLING += tuple(
-    f"gradient/encoder/{what}" for what in ("variance", "relative_bias", "relative_bias_error", "snr", "dead")
-)
+TELLING: tuple[str, ...] = ("step", "train/loss", "cost/evaluations", "cost/seconds", "gradient/encoder/variance")
+TELLING += tuple(f"gradient/encoder/{what}" for what in ("relative_bias", "relative_bias_error", "snr", "dead"))
 
 
 class WandbRun:
