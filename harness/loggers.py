@@ -130,7 +130,7 @@ class TensorBoard(Logger):
         figures = {key: value for key, value in summary.items() if key.startswith("test/") and value is not None}
         assert self.writer.file_writer is not None
         for part in hparams(self.settings, figures):
-            self.writer.file_writer.add_summary(part)
+            self.writer._get_file_writer().add_summary(part)
 
     def finish(self, exit_code: int) -> None:
         self.writer.close()
