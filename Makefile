@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results gpu test quick test-long browser lint bench certification certificates bias table
+.PHONY: help install demo compare leaderboard results gpu test quick test-long browser lint bench certification certificates bias table docs
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -78,3 +78,6 @@ gpu:  ## certify and time everything on a GPU with the PyTorch that is installed
 
 table: .venv/installed  ## rewrite the README's table of estimators from their classes
 	$(BIN)/python -m hardmax.estimators README.md
+
+docs: .venv/installed  ## build the site in site/, without a network: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q

@@ -1,0 +1,35 @@
+"""What the site does beyond MkDocs: pages made from the classes, and the project's own markup and formulas."""
+
+import markup
+import repository
+import sources
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
+
+FOREIGN = "https://unpkg.com/iframe-worker/shim"  # what the plugin offline would load
+
+
+@event_priority(100)  # before the reader of docstrings is set up
+def on_config(config):
+    config.markdown_extensions.append(markup.Docstrings())
+    config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [sources.laid_out()]
+    return config
+
+
+def on_files(files, config):
+    for path, text in repository.pages().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_content(html, page, config, files):
+    return markup.with_formulas(html)
+
+
+def on_post_page(output, page, config):
+    return output.replace(FOREIGN, get_relative_url("style/worker.js", page.url))
+
+
+def on_post_template(output, template_name, config):
+    return output.replace(FOREIGN, "/style/worker.js")
