@@ -1,7 +1,9 @@
 """The site: it builds without a warning, opens without a network, and none of its links is dead."""
 
 import functools
+import html
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -71,3 +73,27 @@ def test_formulas_are_drawn_without_a_script(site):
     estimators = (site / "reference/estimators.html").read_text(encoding="utf-8")
     assert "<math" in estimators
     assert not [path.name for path in site.rglob("*.html") if "arithmatex" in path.read_text(encoding="utf-8")]
+
+
+def printed(page):
+    """What the blocks of a page print, as one text."""
+    blocks = re.findall(r'<div class="prints highlight">(.*?)</div>', page.read_text(encoding="utf-8"), re.DOTALL)
+    return html.unescape(re.sub(r"<[^>]+>", "", "\n".join(blocks)))
+
+
+def test_the_tutorial_computes_what_it_says(site):
+    text = printed(site / "tutorial.html")
+    lines = text.splitlines()
+    assert lines[:3] == ["tensor([0.09, 0.24, 0.67])", "tensor([0.02, 0.05, 0.94])", "tensor([0.09, 0.24, 0.67])"]
+    for finite in ("tensor([0., 0., 1.]) tensor([-2000., -1000.,     0.])", "tensor([-11000.,  -9999.,      0.])"):
+        assert finite in text, "logits of (1000, 2000, 3000) and (-1000, 1, 10000)"
+    assert text.count("nan") == 4, "what overflows is naive"
+    told = dict(re.findall(r"^([^:\n]+): +(tensor\([^)]*\)|[+-]\S+)$", text, re.MULTILINE))
+    exact = told["exact"]
+    assert told["REINFORCE, all outcomes"] == exact != told["straight-through, all outcomes"]
+    assert numbers(told["mean over 100,000 divisions"]) == pytest.approx(numbers(exact), abs=0.015)  # 4 standard errors
+    assert len(re.findall('<figure class="picture"', (site / "tutorial.html").read_text(encoding="utf-8"))) == 13
+
+
+def numbers(text):
+    return [float(n) for n in re.findall(r"-?\d+\.\d+", text)]

@@ -1,6 +1,11 @@
 """What the site does beyond MkDocs: pages made from the classes, and the project's own markup and formulas."""
 
+import re
+
+import blocks
+import drawing
 import markup
+import pictures
 import repository
 import sources
 from mkdocs.plugins import event_priority
@@ -8,6 +13,7 @@ from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
 
 FOREIGN = "https://unpkg.com/iframe-worker/shim"  # what the plugin offline would load
+PICTURE = re.compile(r"!\[([^\]]*)\]\(pictures/(\w+)\.svg\)")
 
 
 @event_priority(100)  # before the reader of docstrings is set up
@@ -23,8 +29,21 @@ def on_files(files, config):
     return files
 
 
+def on_page_markdown(text, page, config, files):
+    if page.meta.get("run"):
+        text = blocks.with_output(text, page.file.src_uri)
+    return PICTURE.sub(r'<div class="picture" title="\1">\2</div>', text)
+
+
 def on_page_content(html, page, config, files):
+    html = re.sub(r'<div class="picture" title="([^"]*)">(\w+)</div>', picture, html)
     return markup.with_formulas(html)
+
+
+def picture(found):
+    """A picture of the tutorial, drawn."""
+    caption, name = " ".join(found[1].split()), found[2]
+    return drawing.figure(getattr(pictures, name), caption, name)
 
 
 def on_post_page(output, page, config):

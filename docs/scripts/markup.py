@@ -59,4 +59,10 @@ def as_list(block):
 
 def with_formulas(page):
     """The page's HTML with its formulas drawn."""
-    return FORMULA.sub(lambda f: convert(html.unescape(f[3]), display="inline" if f[2] == "(" else "block"), page)
+    return FORMULA.sub(drawn, page)
+
+
+def drawn(formula):
+    """MathML, with the space after log that the converter leaves out."""
+    made = convert(html.unescape(formula[3]), display="inline" if formula[2] == "(" else "block")
+    return re.sub(r"(<mi>(?:log|ln|exp)</mi>)(?!<mo)", r'\1<mspace width="0.17em"/>', made)
