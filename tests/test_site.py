@@ -95,5 +95,13 @@ def test_the_tutorial_computes_what_it_says(site):
     assert len(re.findall('<figure class="picture"', (site / "tutorial.html").read_text(encoding="utf-8"))) == 13
 
 
+def test_every_estimator_and_task_has_a_page(site):
+    for group in ("estimator", "task"):
+        for config in (ROOT / "configs" / group).glob("*.yaml"):
+            page = (site / f"{group}s/{config.stem}.html").read_text(encoding="utf-8")
+            assert f"{group}=" in page
+            assert group == "task" or page.count('<figure class="picture">') == 1
+
+
 def numbers(text):
     return [float(n) for n in re.findall(r"-?\d+\.\d+", text)]

@@ -3,6 +3,7 @@
 import re
 
 import blocks
+import classes
 import drawing
 import markup
 import pictures
@@ -20,11 +21,13 @@ PICTURE = re.compile(r"!\[([^\]]*)\]\(pictures/(\w+)\.svg\)")
 def on_config(config):
     config.markdown_extensions.append(markup.Docstrings())
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [sources.laid_out()]
+    place = next(n for n, entry in enumerate(config.nav) if "Results" in entry)
+    config.nav[place:place] = classes.navigation()
     return config
 
 
 def on_files(files, config):
-    for path, text in repository.pages().items():
+    for path, text in (repository.pages() | classes.pages()).items():
         files.append(File.generated(config, path, content=text))
     return files
 
@@ -37,6 +40,7 @@ def on_page_markdown(text, page, config, files):
 
 def on_page_content(html, page, config, files):
     html = re.sub(r'<div class="picture" title="([^"]*)">(\w+)</div>', picture, html)
+    html = re.sub(r'<div class="cloud">(\w+)</div>', lambda found: classes.cloud(found[1]), html)
     return markup.with_formulas(html)
 
 
