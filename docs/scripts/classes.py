@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from hardmax import markdown
 from hardmax.estimators import Estimator
-from hardmax.estimators.__main__ import estimators_table, first_reference, typeset
+from hardmax.estimators.__main__ import first_reference, typeset
 from hardmax.paths import CONFIGS, ROOT
 
 TARGETS = {
@@ -19,14 +19,6 @@ TARGETS = {
     "mode": "the cost of the most probable categories",
     "bound": "a bound of several draws",
 }
-HEAD = """\
-# Estimators
-
-Each row is about the defaults, for K variables of C categories; S is the option `samples`, and evaluations of the
-objective are those of one gradient draw. *Value* is what the cost estimates: the expectation under the discrete
-variables, that under a relaxation, the cost of the most probable categories (mode), or a bound of several draws.
-
-"""
 COUNTS = ((1, 2), (1, 10), (20, 2), (20, 10), (20, 50))  # of variables and categories, of which evaluations are shown
 
 
@@ -47,8 +39,7 @@ def of_estimators():
     for name, made, config in choices("estimator"):
         told = first_name.setdefault(made, name)  # its docstring stands on one page alone
         texts[f"estimators/{name}.md"] = estimator_page(name, made, made(**config), config, told)
-    table = re.sub(r"^\| `(\w+)` ", r"| [`\1`](\1.md) ", estimators_table(), flags=re.MULTILINE)
-    return {"estimators/index.md": HEAD + table.replace("value estimates", "value")} | texts
+    return texts
 
 
 def estimator_page(name, made, estimator, config, told):
@@ -91,11 +82,16 @@ def evaluations(estimator):
     said = f"{typeset(estimator.evaluations)} for one gradient draw of one example"
     if not re.search(r"\b[KC]\b", estimator.evaluations):
         return said
-    S = getattr(estimator, "samples", 1)
-    counts = [(K, C, eval(estimator.evaluations, {"K": K, "C": C, "S": S})) for K, C in COUNTS]
+    counts = [(K, C, evaluations_of(estimator, K, C)) for K, C in COUNTS]
     shown = [f"{n:,}" if n < 1e6 else f"{n:.0e}" for *_, n in counts]
     rows = [f"{n} for {K} × {C}" for (K, C, _), n in zip(counts, shown, strict=True)]
     return f"{said}; of variables × categories: {', '.join(rows)}"
+
+
+def evaluations_of(estimator, K, C):
+    """How many of one gradient draw of K variables of C categories, at most."""
+    names = {"K": K, "C": C, "S": getattr(estimator, "samples", 1)}
+    return eval(estimator.evaluations.removeprefix("at most "), names)
 
 
 def as_overrides(settings):
@@ -114,18 +110,18 @@ def docstring_of(made, told, name):
 
 def certificate(name):
     """The estimator's line of the certificates, if there is one, with what its columns are."""
-    lines = (ROOT / "docs/certificates.md").read_text(encoding="utf-8").splitlines()
-    titles = [line for line in lines if line.startswith("| what |")]
-    own = [line for line in lines if line.startswith(f"| `{name}` |")]
-    if not (titles and own):
-        return (
-            "It is not on the page of [certificates](../certificates.md) yet: `hardmax certify estimator="
-            + name
-            + "`.\n"
-        )
-    cells = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in (titles[0], own[0])]
+    cells = certificate_cells(name)
+    if not cells:
+        return f"It has none yet: `hardmax certify estimator={name}` makes one.\n"
     shown = markdown.table(cells[0], [cells[1]])
     return f"{shown}\n[What the columns are](../certificates.md); `hardmax certify estimator={name}` makes it anew.\n"
+
+
+def certificate_cells(name):
+    """Titles and cells of the estimator's line of the certificates, without its name; None if there is none."""
+    lines = (ROOT / "docs/certificates.md").read_text(encoding="utf-8").splitlines()
+    found = [line for line in lines if line.startswith(("| what |", f"| `{name}` |"))]
+    return [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in found] if len(found) == 2 else None
 
 
 def options(config):
@@ -135,10 +131,8 @@ def options(config):
 
 
 def of_tasks():
-    texts, rows = {}, []
+    texts = {}
     for name, made, config in choices("task"):
-        about = re.split(r": see|\. See", inspect.getdoc(made).split("\n")[0])[0].rstrip(".")
-        rows.append([f"[`{name}`]({name}.md)", about])
         figures = [
             f"* `{key}`: {figure.title}{f', {figure.unit}' if figure.unit else ''}"
             f"{f' ({figure.better} is better)' if figure.better else ''}"
@@ -156,14 +150,25 @@ def of_tasks():
                 options(config),
             ]
         )
-    text = (ROOT / "docs/tasks.md").read_text(encoding="utf-8") if (ROOT / "docs/tasks.md").is_file() else ""
-    return {"tasks/index.md": "# Tasks\n\n" + markdown.table(("`task=`", "what"), rows) + "\n" + text} | texts
+    return texts
+
+
+def with_tables(text):
+    """The text of a page, whose table of estimators leads to their pages, and which has a table of tasks if it asks."""
+    text = re.sub(r"^\| `(\w+)` (?=.*https?:|\| )", r"| [`\1`](estimators/\1.md) ", text, flags=re.MULTILINE)
+    rows = [[f"[`{name}`](tasks/{name}.md)", summary(made)] for name, made, _ in choices("task")]
+    return text.replace("<!-- tasks -->\n", markdown.table(("`task=`", "what"), rows))
+
+
+def summary(made):
+    """What the first sentence of a docstring says, without its references."""
+    return re.split(r": see|\. See", inspect.getdoc(made).split("\n")[0])[0].rstrip(".")
 
 
 def navigation():
     """Titles and pages of both groups."""
     of = lambda group: [{name: f"{group}s/{name}.md"} for name, *_ in choices(group)]
-    return [{"Estimators": ["estimators/index.md", *of("estimator")]}, {"Tasks": ["tasks/index.md", *of("task")]}]
+    return [{"Estimators": ["estimators.md", *of("estimator")]}, {"Tasks": ["tasks.md", *of("task")]}]
 
 
 def cloud(name):

@@ -3,6 +3,7 @@
 import re
 
 import blocks
+import choose
 import classes
 import drawing
 import markup
@@ -35,6 +36,10 @@ def on_files(files, config):
 def on_page_markdown(text, page, config, files):
     if page.meta.get("run"):
         text = blocks.with_output(text, page.file.src_uri)
+    if page.file.src_uri in ("estimators.md", "tasks.md"):
+        text = classes.with_tables(text)
+    if page.file.src_uri in ("index.md", "choose.md"):
+        text = choose.filled(text)
     return PICTURE.sub(r'<div class="picture" title="\1">\2</div>', text)
 
 
