@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results gpu test quick test-long browser lint bench certification certificates bias table
+.PHONY: help install demo compare leaderboard results gpu test quick test-long browser lint bench certification certificates bias table docs
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -76,5 +76,8 @@ bench: .venv/installed  ## print speed figures, as ratios measured in one run
 gpu:  ## certify and time everything on a GPU with the PyTorch that is installed, in 5 minutes: docs/gpu.md
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu --device cuda --to docs
 
-table: .venv/installed  ## rewrite the README's table of estimators from their classes
-	$(BIN)/python -m hardmax.estimators README.md
+table: .venv/installed  ## rewrite the table of estimators from their classes: docs/estimators.md
+	$(BIN)/python -m hardmax.estimators docs/estimators.md
+
+docs: .venv/installed  ## build the site in site/, without a network: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q

@@ -1,4 +1,4 @@
-"""The README's table of estimators."""
+"""The table of estimators in docs/estimators.md."""
 
 import pytest
 
@@ -6,12 +6,12 @@ from hardmax.estimators import CARMS, Softmax
 from hardmax.estimators.__main__ import FOLDER, estimators_table, first_reference, rewritten, typeset
 from helpers.commands import ROOT
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "estimators.md"
 
 
-def test_the_readme_has_the_table_of_what_the_classes_say():
-    text = README.read_text(encoding="utf-8")
-    assert rewritten(text) == text, "the README's table is stale: make table"
+def test_the_page_has_the_table_of_what_the_classes_say():
+    text = PAGE.read_text(encoding="utf-8")
+    assert rewritten(text) == text, "the table is stale: make table"
     assert all(f"\n| `{path.stem}` | " in text for path in FOLDER.glob("*.yaml"))
 
 

@@ -1,0 +1,76 @@
+"""What the page on the choice of an estimator is made of: tables from the classes."""
+
+import re
+
+import classes
+import repository
+
+from hardmax import markdown
+from hardmax.estimators.__main__ import typeset
+from hardmax.paths import ROOT
+
+SIZES = ((1, 10), (1, 50), (20, 10), (20, 50))  # variables and categories
+KINDS = {  # whether an estimator belongs to a table
+    "black boxes": lambda e: e.target == "expectation" and e.unbiased and not e.differentiates_objective,
+    "biased": lambda e: e.target != "bound" and not e.unbiased,
+    "control variates": lambda e: e.target == "expectation" and e.unbiased and e.differentiates_objective,
+    "bounds": lambda e: e.target == "bound",
+}
+
+
+def filled(text):
+    """The page with its tables."""
+    for kind in KINDS:
+        text = text.replace(f"<!-- table of {kind} -->\n", table(kind))
+    readme = repository.for_the_site((ROOT / "README.md").read_text(encoding="utf-8"))
+    answer = readme.split("<!-- answer -->\n")[1].split("<!-- end of answer -->")[0]
+    return text.replace("<!-- answer of the README -->\n", answer).replace("<!-- leaderboard -->\n", leaderboard())
+
+
+def leaderboard():
+    """What the leaderboard says before its tables, where there is an archive of it."""
+    if not list((ROOT / "docs/leaderboard").glob("*.jsonl.xz")):
+        return ""
+    page = (ROOT / "docs/leaderboard.md").read_text(encoding="utf-8")
+    said = page.split("\n## ")[0].split("\n", 1)[1]
+    return f"## What the leaderboard says\n{said}\n[All of it](leaderboard.md).\n"
+
+
+def table(kind):
+    """Estimators of a kind, by their work or, if biased, by their bias."""
+    rows = []
+    for name, made, config in classes.choices("estimator"):
+        estimator = made(**config)
+        if KINDS[kind](estimator):
+            known = certificate(name)
+            counts = [classes.evaluations_of(estimator, K, C) for K, C in SIZES]
+            order = known["gradient's bias" if kind == "biased" else "work / leave-one-out"]
+            cells = [f"[`{name}`](estimators/{name}.md)", typeset(estimator.evaluations), *map(brief, counts)]
+            cells += [known["gradient's bias"]] if kind in ("biased", "bounds") else []
+            cells += [known["/ leave-one-out"]] if kind != "bounds" else []
+            cells += [known["work / leave-one-out"]] if kind in ("black boxes", "control variates") else []
+            rows.append((leading_number(order), cells))
+    titles = ["estimator", "evaluations", *(f"{K} × {C}" for K, C in SIZES)]
+    titles += ["gradient's bias"] if kind in ("biased", "bounds") else []
+    titles += ["variance"] if kind != "bounds" else []
+    titles += ["work"] if kind in ("black boxes", "control variates") else []
+    return markdown.table(titles, [cells for _, cells in sorted(rows)])
+
+
+def certificate(name):
+    """An estimator's certificate, by column; empty where there is none."""
+    rows = classes.certificate_cells(name)
+    return (
+        dict(zip(*rows, strict=True))
+        if rows
+        else dict.fromkeys(("gradient's bias", "/ leave-one-out", "work / leave-one-out"), "")
+    )
+
+
+def leading_number(cell):
+    found = re.match(r"[\d.]+", cell)
+    return float(found[0]) if found else float("inf")
+
+
+def brief(count):
+    return f"{count:,}" if count < 1e6 else f"10^{len(str(count)) - 1}"
