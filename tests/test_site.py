@@ -96,6 +96,7 @@ def test_the_tutorial_computes_what_it_says(site):
 
 
 def test_every_estimator_and_task_has_a_page(site):
+    assert "<table>" in (site / "estimators.html").read_text(encoding="utf-8")
     for group in ("estimator", "task"):
         for config in (ROOT / "configs" / group).glob("*.yaml"):
             page = (site / f"{group}s/{config.stem}.html").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import hardmax.estimators
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 ROLE = re.compile(r":(\w+):`~?([^`]+)`")
 DIRECTIVE = re.compile(r"^( *)\.\. math:: (.+)$", re.MULTILINE)
-REFERENCES = re.compile(r"(?:^ *\| .*\n(?: +[^|\s].*\n)*)+", re.MULTILINE)
+REFERENCES = re.compile(r"(?:^ *\| .*[^|\s]\n(?: +[^|\s].*\n)*)+", re.MULTILINE)  # the rows of a table end in |
 
 
 class Docstrings(Extension):
