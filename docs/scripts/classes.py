@@ -18,6 +18,7 @@ TARGETS = {
     "relaxed": "the expected cost of a relaxation, not of the discrete variables",
     "mode": "the cost of the most probable categories",
     "bound": "a bound of several draws",
+    "draws": "the expected cost at its own draws, whose law is not quite the softmax's",
 }
 COUNTS = ((1, 2), (1, 10), (20, 2), (20, 10), (20, 50))  # of variables and categories, of which evaluations are shown
 
