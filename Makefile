@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results gpu test quick test-long browser lint bench certification certificates bias table docs
+.PHONY: help install demo compare leaderboard results pictures gpu test quick test-long browser lint bench certification certificates bias table docs
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -32,6 +32,11 @@ leaderboard: .venv/installed  ## tune every estimator on three problems, for a d
 	    $(BIN)/python run.py -m experiment=leaderboard_$$name wandb.mode=offline hydra/launcher=joblib || [ $$? = 1 ] || exit 2; \
 	    $(BIN)/python report.py output/leaderboard_$$name --archive docs/leaderboard; done  # 1: some jobs failed, which the page says
 	$(BIN)/python report.py docs/leaderboard --leaderboard docs/leaderboard.md
+
+pictures: .venv/installed  ## draw the pictures of the pages from the runs in docs/demo
+	$(BIN)/python report.py docs/demo --tune --to output/pictures
+	cp output/pictures/generation.png docs/generation.png
+	$(BIN)/python docs/scripts/report_picture.py output/pictures/report.html docs/report.png
 
 results: .venv/installed  ## write RESULTS.md from the archive of runs of published experiments
 	$(BIN)/python report.py docs/results/runs --results RESULTS.md

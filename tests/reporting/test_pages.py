@@ -1,0 +1,64 @@
+"""No page has a figure or a picture without a run that anybody can look up, or a computation that makes it."""
+
+import re
+
+from hardmax.reporting.archives import read_archive
+from helpers.commands import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMPUTED = {"bias_variance.png": "bias"}  # pictures of what needs no runs, and the target that draws them
+ARCHIVES = {  # of runs, by the beginning of the names of the pictures that are drawn from them
+    "results/": "docs/results/runs",
+    "leaderboard_": "docs/leaderboard",
+    "report.png": "docs/demo",
+    "generation.png": "docs/demo",
+}
+
+
+def pictures_of(page):
+    """Those that a page shows, below docs."""
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text("utf-8")):
+        path = (page.parent / link).resolve()
+        assert path.is_file(), f"{page}: {link}"
+        yield path.relative_to(ROOT / "docs").as_posix()
+
+
+def test_every_picture_is_drawn_from_archived_runs_or_computed():
+    shown = {name for page in PAGES for name in pictures_of(page)}
+    make = (ROOT / "Makefile").read_text("utf-8")
+    for name in shown:
+        if name in COMPUTED:
+            assert f"\n{COMPUTED[name]}: " in make
+        else:
+            (archive,) = [archive for start, archive in ARCHIVES.items() if name.startswith(start)]
+            runs = [run for path in (ROOT / archive).glob("*.jsonl.xz") for run in read_archive(path)]
+            assert runs, name
+    there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.png")}
+    assert there == shown, "pictures that no page shows"
+
+
+def test_pictures_of_a_task_have_runs_of_it():
+    tasks = {run["key"].split("/")[0] for path in (ROOT / "docs/demo").glob("*.jsonl.xz") for run in read_archive(path)}
+    assert tasks == {"dvae", "generation"}
+
+
+def test_the_leaderboard_is_made_from_the_archive_byte_for_byte(tmp_path, reported):
+    code, _, err = reported(str(ROOT / "docs/leaderboard"), "--leaderboard", str(tmp_path / "leaderboard.md"))
+    assert code == 0, err
+    page = ROOT / "docs/leaderboard.md"
+    assert (tmp_path / "leaderboard.md").read_bytes() == page.read_bytes(), "report.py docs/leaderboard --leaderboard"
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {path.name for path in (ROOT / "docs").glob("leaderboard_*.png")}
+
+
+def test_figures_of_the_answer_are_those_of_the_leaderboard():
+    answer = (ROOT / "README.md").read_text("utf-8").split("<!-- answer -->")[1].split("<!-- end of answer -->")[0]
+    lines = (ROOT / "docs/leaderboard.md").read_text("utf-8").splitlines()
+    measured = {}
+    for cells in (line.strip("| ").split(" | ") for line in lines if line.startswith("| ")):
+        if found := re.match(r"\**(−[\d.]+) ±", cells[4]):
+            measured.setdefault(cells[0], []).append(round(float(found[1].replace("−", "-")), 1))
+    said = re.findall(r"`(\w+)`[^`]*?\((−[\d.]+)\)", answer)
+    assert len(said) >= 3
+    for name, figure in said:
+        assert float(figure.replace("−", "-")) in measured[name], f"{name} {figure}: {measured[name]}"
