@@ -284,7 +284,6 @@ def copies_in_cache(logits: Tensor) -> int:
     return max(1, numbers_at_once(logits.device) // max(1, logits.numel()))
 
 
-@torch.compiler.assume_constant_result
 def numbers_at_once(device: torch.device) -> int:
     r"""How many numbers to work on at a time: what the processor's cache holds; on a GPU, what memory bears.
 
@@ -294,6 +293,10 @@ def numbers_at_once(device: torch.device) -> int:
     if device.type != "cuda":
         return 2**17
     return min(2**24, 2 ** max(10, (memory_of(device) // BYTES).bit_length() - 1))
+
+
+# As torch.compiler.assume_constant_result has it, which would take seconds to import for those who compile nothing.
+numbers_at_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

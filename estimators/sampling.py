@@ -77,7 +77,7 @@ def sum_of_gamma(logits: Tensor, samples: int, k: int, terms: int) -> Tensor:
         Noise, ``[S, *logits.shape]``.
     """
     shape = torch.full((samples, *logits.shape), 1 / k, dtype=torch.float64, device=logits.device)
-    gamma = torch.distributions.Gamma(shape, 1.0, validate_args=False)
+    gamma = torch.distributions.Gamma(shape, torch.ones_like(shape), validate_args=False)
     total = sum((gamma.sample() / i for i in range(1, terms + 1)), torch.full_like(shape, -math.log(terms) / k))
     return total.to(torch.promote_types(logits.dtype, torch.float32))
 

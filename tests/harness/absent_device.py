@@ -43,6 +43,13 @@ def config(task, options):
     return composed(f"task={task}", *options, *choice)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def first_backward_pass():
+    """On the device, before some estimator makes one on the processor as it takes its sizes."""
+    with pytest.MonkeyPatch.context() as patch, absent_device(patch):
+        torch.ones(1, device=NAME, requires_grad=True).sum().backward()
+
+
 @pytest.mark.parametrize(("estimator", "task", "options"), CASES, ids=lambda x: x if isinstance(x, str) else "")
 def test_on_a_device_nothing_comes_from_the_processor_or_goes_there(monkeypatch, estimator, task, options):
     cfg, before = config(task, options), []
