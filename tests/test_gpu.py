@@ -31,7 +31,7 @@ class Blocked:
         return ModuleSpec(name, self) if name.partition(".")[0] in blocked else None
 
     def create_module(self, spec):
-        raise ImportError(f"{spec.name} is not to be imported")
+        raise ModuleNotFoundError(f"{spec.name} is not to be imported")
 
     def exec_module(self, module):
         pass
