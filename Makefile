@@ -34,8 +34,9 @@ leaderboard: .venv/installed  ## tune every estimator on three problems, for a d
 	$(BIN)/python report.py docs/leaderboard --leaderboard docs/leaderboard.md
 
 pictures: .venv/installed  ## draw the pictures of the pages from the runs in docs/demo
-	$(BIN)/python report.py docs/demo --tune --to output/pictures
+	$(BIN)/python report.py docs/demo/generation.jsonl.xz --to output/pictures
 	cp output/pictures/generation.png docs/generation.png
+	$(BIN)/python report.py docs/demo/dvae.jsonl.xz --tune --to output/pictures
 	$(BIN)/python docs/scripts/report_picture.py output/pictures/report.html docs/report.png
 
 results: .venv/installed  ## write RESULTS.md from the archive of runs of published experiments
