@@ -16,8 +16,8 @@ ARCHIVES = {  # of runs, by the beginning of the names of the pictures that are 
 
 
 def pictures_of(page):
-    """Those that a page shows, below docs."""
-    for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text("utf-8")):
+    """Those that a page shows, below docs; a drawing of the tutorial is made as the site is built."""
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]+\.png)\)", page.read_text("utf-8")):
         path = (page.parent / link).resolve()
         assert path.is_file(), f"{page}: {link}"
         yield path.relative_to(ROOT / "docs").as_posix()
