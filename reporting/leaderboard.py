@@ -162,14 +162,13 @@ def is_black_box(name: str) -> bool:
 
 def answer_section(board: Board) -> str:
     r"""What to take, in words."""
-    equal = {"At equal steps": None, "At equal evaluations": board.evaluations, "At equal time": board.seconds}
+    equal = {"At equal steps": None} | {f"At {budget}": budget for budget in (board.evaluations, board.seconds)}
     lines = [f"## What to take: {markdown.plain_text(board.found.task)}\n"]
     for title, budget in equal.items():
-        spent = f", {budget}" if budget else ""
-        lines.append(f"* {title}{spent}: {plain(answer(board.results(budget)))}")
+        lines.append(f"* {title}: {plain(answer(board.results(budget)))}")
     lines.append("* Where the objective cannot be differentiated:")
     for title, budget in equal.items():
-        lines.append(f"  * {title.lower()}: {plain(answer(board.results(budget, is_black_box)))}")
+        lines.append(f"    * {title.lower()}: {plain(answer(board.results(budget, is_black_box)))}")
     return "\n".join(lines) + "\n"
 
 
