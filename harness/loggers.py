@@ -17,59 +17,11 @@ from PIL import Image
 
 from hardmax.files import read_text, write_whole
 
-from .online import environment_of, example_files, rows_to_send
+from .logger import Logger
+from .online import environment_of, example_files
 
 PARAMETERS_AT_ONCE = 100  # that MLflow takes
 LONGEST_PARAMETER = 6000  # letters
-
-
-class Logger:
-    r"""Takes the rows of a run in their order, each once.
-
-    One of your own is a subclass with a config in ``logger/NAME.yaml``, ``NAME: {_target_: module.Class}``, where its
-    options stand as well.
-
-    Arguments:
-        folder: The run's own.
-        config: The plain config, with ``choices``.
-
-    Attributes:
-        needs: The package that it takes, if that is an extra.
-        there: How many rows had been taken when an interrupted run went on.
-    """
-
-    needs: str | None = None
-    there = 0
-
-    def __init__(self, folder: Path, config: dict):
-        self.entries = 0
-
-    def take(self, row: dict) -> None:
-        r"""The next row: ``step`` and figures by name, None where undefined."""
-        raise NotImplementedError
-
-    def send(self, row: dict) -> None:
-        r"""The next row, unless it is there already."""
-        if self.entries >= self.there:
-            self.take(row)
-        self.entries += 1
-
-    def send_rows(self, folder: Path) -> None:
-        r"""The rows that the run's files hold so far."""
-        for row in rows_to_send(folder):
-            self.send(row)
-
-    def send_examples(self, folder: Path) -> None:
-        r"""Tables and pictures that the run has kept."""
-
-    def summarise(self, summary: dict) -> None:
-        r"""Final figures."""
-
-    def send_model(self, folder: Path, summary: dict) -> None:
-        r"""The checkpoint in the run's folder."""
-
-    def finish(self, exit_code: int) -> None:
-        r"""Ends the run, with 0 if it went well."""
 
 
 class CSV(Logger):

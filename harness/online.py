@@ -14,20 +14,18 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from hardmax.files import open_regular, read_text, write_whole
 
+from .logger import Logger
 from .shared import CHECKPOINT, FIGURES, FINISHED, Refused, one_line
 
 SECONDS_FOR_WANDB = 10  # seconds that W&B may keep a run waiting at either end
 SECONDS_FOR_MODEL = 300  # seconds that it may take to end one whose checkpoint it gets
 MODEL_FILES = ("config.yaml", CHECKPOINT, FIGURES, FINISHED, "environment.json")  # of a checkpoint at W&B
 OWN_ID = "wandb.id"  # a file in the run's folder
-ROWS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
-LONGEST_ROW = 10_000_000  # bytes
 WANDB_BEST = {"higher": "max", "lower": "min"}  # in W&B's words
 ENVIRONMENT = ("commit", "changed_files", "python", "versions", "platform", "device", "gpu")  # what W&B's config has
 # Columns of a row that W&B gets by default, beside the first two figures of validation and test.
@@ -38,7 +36,7 @@ TELLING = (
 )
 
 
-class WandbRun:
+class WandbRun(Logger):
     r"""A run at W&B, or kept offline in a folder of W&B's own.
 
     What it is sent are the entries of a run's folder in their order: the rows, and after the last one with all tables
@@ -58,6 +56,7 @@ class WandbRun:
     def __init__(self, folder: Path, config: dict, mode: str, place: Path, patience: float = SECONDS_FOR_WANDB):
         import wandb
 
+        super().__init__(folder, config)
         own_id, asked = id_of(folder), config["wandb"]
         self.figures = figures_of(folder)
         self.full, self.keeps_model = asked.get("detail") == "full", bool(asked.get("artifact"))
@@ -91,18 +90,10 @@ class WandbRun:
         for name, better in self.figures.items():  # of a run of W&B's own sweep it reads the last value
             if better in WANDB_BEST and not self.run.sweep_id and (self.full or name in telling(self.figures)):
                 self.run.define_metric(f"valid/{name}", step_metric="step", summary=f"{WANDB_BEST[better]},last")
-        self.there, self.entries = self.run.starting_step, 0
+        self.there = self.run.starting_step
 
-    def send(self, entry: dict) -> None:
-        r"""The next entry, unless it is there already."""
-        if self.entries >= self.there:
-            self.run.log(entry if self.full else telling_part(entry, self.figures))
-        self.entries += 1
-
-    def send_rows(self, folder: Path) -> None:
-        r"""The rows that the run's files hold so far."""
-        for row in rows_to_send(folder):
-            self.send(row)
+    def take(self, row: dict) -> None:
+        self.run.log(row if self.full else telling_part(row, self.figures))
 
     def send_examples(self, folder: Path) -> None:
         r"""All tables and pictures that the run has kept, as one entry."""
@@ -179,26 +170,6 @@ def id_of(folder: Path) -> str:
         found = secrets.token_hex(4)
         write_whole(folder / OWN_ID, found)
     return found
-
-
-def rows_to_send(folder: Path) -> Iterator[dict]:
-    r"""The whole rows in the files of a run, each with the seconds that belong to it.
-
-    Raises:
-        OSError, ValueError: If one cannot be read.
-    """
-
-    def lines(name):
-        with open_regular(folder / name) as file:
-            while line := file.readline(LONGEST_ROW):
-                if line.endswith(b"\n"):
-                    yield json.loads(line)
-                elif len(line) == LONGEST_ROW:
-                    raise ValueError(f"a row of more than {LONGEST_ROW:,} bytes in {name}")  # else it was being written
-
-    timings = lines(TIMINGS) if (folder / TIMINGS).is_file() else iter(())
-    for row in lines(ROWS):
-        yield row | next(timings, {})
 
 
 def downloaded_model(name: str) -> Path:

@@ -21,8 +21,8 @@ from hardmax.paths import HOME
 from hardmax.tasks.base import Figure
 
 from .folders import OpenFolder
-from .loggers import Logger
-from .online import OWN_ID, ROWS, TIMINGS, WandbRun, start_wandb
+from .logger import ROWS, TIMINGS, Logger
+from .online import OWN_ID, start_wandb
 from .shared import FIGURES, FINISHED, NotWritten, Refused, one_line, write_json, write_whole, writing
 from .sources import changed_since, located, versions
 
@@ -127,7 +127,7 @@ class Tracker:
                 write_json(folder / "environment.json", {**environment(device), **sources})
             write_json(folder / FIGURES, {name: asdict(figure) for name, figure in (figures or {}).items()})
             self.metrics, self.timings = (open_rows(folder / name, (sizes or {}).get(name, 0)) for name in self.FILES)
-        self.loggers: dict[str, WandbRun | Logger] = {}
+        self.loggers: dict[str, Logger] = {}
         self.mode: str | None = None
         for name, settings in config.get("logger", {"wandb": {}}).items():
             if name == "wandb":
@@ -208,7 +208,7 @@ class Tracker:
         self.to_loggers(lambda logger: logger.finish(exit_code))
         self.open_folder.close()
 
-    def to_loggers(self, action: Callable[[WandbRun | Logger], None]) -> None:
+    def to_loggers(self, action: Callable[[Logger], None]) -> None:
         r"""Lets every logger do something; one that fails is left out from there on."""
         for name, logger in list(self.loggers.items()):
             try:

@@ -6,24 +6,11 @@ import json
 import pytest
 import yaml
 
-from hardmax.harness import tracking
 from hardmax.harness.config import key_of, plain_config
 from helpers.commands import SHORT, composed, folders, rows_of
-from helpers.uploads import logged
+from helpers.uploads import end_at, logged
 
 QUICK = [*SHORT, "task=dvae", "measure.every=10", "log_every=5", "checkpoint_every=0"]
-
-
-def end_at(monkeypatch, step):
-    """Ends a run as a signal does, once its row of a step is written: nothing after it is saved."""
-    log = tracking.Tracker.log
-
-    def ending(tracker, at, *rest):
-        log(tracker, at, *rest)
-        if at == step:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(tracking.Tracker, "log", ending)
 
 
 def figures(folder):

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 import wandb
 
-from hardmax.harness import tracking
 from hardmax.harness.online import id_of
 from helpers.commands import SHORT, folders, rows_of
-from helpers.uploads import KEY, figures, logged, without_clock
+from helpers.uploads import KEY, end_at, figures, logged, without_clock
 from helpers.wandb_server import Server
 
 QUICK = [*SHORT, "task=dvae", "measure.every=0", "log_every=1", "checkpoint_every=0", "wandb.detail=full"]
@@ -38,18 +37,6 @@ def uploaded(reported):
 
 def name_of(folder):
     return (folder / "wandb.id").read_text()
-
-
-def end_at(monkeypatch, step):
-    """Ends a run as a signal does, once its row of a step is written: nothing after it is saved."""
-    log = tracking.Tracker.log
-
-    def ending(tracker, at, *rest):
-        log(tracker, at, *rest)
-        if at == step:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(tracking.Tracker, "log", ending)
 
 
 def test_runs_below_a_folder_are_uploaded_whole_and_only_once(command, uploaded, server, tmp_path):

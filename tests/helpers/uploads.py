@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 
+from hardmax.harness import tracking
 from helpers.commands import SHORT, folders, rows_of
 from helpers.processes import finish_forked
 from helpers.wandb_server import Server
@@ -94,3 +95,15 @@ def once_rows_come(what):
         return (what() if callable(what) else what) if begun else None
 
     return behaviour
+
+
+def end_at(monkeypatch, step):
+    """Ends a run as a signal does, once its row of a step is written: nothing after it is saved."""
+    log = tracking.Tracker.log
+
+    def ending(tracker, at, *rest):
+        log(tracker, at, *rest)
+        if at == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking.Tracker, "log", ending)
