@@ -46,6 +46,7 @@ def show_jobs(
     choices: dict[str, str],
     at_once: int | None = 1,
     trials: int | None = None,
+    finals: int = 0,
 ) -> None:
     r"""Prints jobs, which of them have finished, and how long the others will take.
 
@@ -55,13 +56,15 @@ def show_jobs(
         choices: From the groups of configs, where overrides choose no other.
         at_once: How many jobs run at the same time; None if that is not known.
         trials: Of a search, whose jobs are not known yet: how many there are, as the given ones are on average.
+        finals: How many of the jobs, the last, run with whichever settings come to be the best.
     """
     plain = [plain_config(cfg) for cfg in configs]
     labels = [labels_of_job(cfg, job, choices) for cfg, job in zip(configs, overrides, strict=True)]
     done = [is_finished(config, *names) for config, names in zip(plain, labels, strict=True)]
     for number, (job, finished) in enumerate(zip(overrides, done, strict=True)):
         if trials is None:
-            print(f"{number:>5}  {' '.join(job)}{'  (finished already)' * finished}")
+            note = "  (or another setting: the best)" if number >= len(plain) - finals else ""
+            print(f"{number:>5}  {' '.join(job)}{note}{'  (finished already)' * finished}")
     count = len(plain) if trials is None else trials
     words = f"{count} job{'s' * (count != 1)}" + f", of which {sum(done)} have finished" * bool(
         sum(done) and not trials
@@ -80,8 +83,11 @@ def show_jobs(
     seconds = sum(each for each, _ in found) * (1 if trials is None else trials / len(found))
     together = f", {duration(seconds / at_once)} at {at_once} at a time" if at_once and at_once > 1 else ""
     print(f"{words}: about {duration(seconds)} one after the other{together}")
-    by = [f"{n} by runs {LIKENESS[level]}" for level in range(4) if (n := sum(at == level for _, at in found))]
-    print(f"from {len(past)} past runs on this machine below {place}: {', '.join(by)}")
+    counts = [(sum(at == level for _, at in found), level) for level in range(4)]
+    jobs = lambda n: f"{n} by " if trials is None else "by "  # of a search, those that were looked at are examples
+    by = [f"{jobs(n)}runs {LIKENESS[level]}" for n, level in counts if n]
+    runs = f"{len(past)} past run{'s' * (len(past) != 1)}"
+    print(f"from {runs} on this machine below {place}: {', '.join(by)}")
 
 
 def labels_of_job(cfg: DictConfig, job: Sequence[str], choices: dict[str, str]) -> tuple[str, str]:

@@ -77,8 +77,9 @@ class CheckSweep(Callback):
                 at_once, count = jobs_at_once(config.hydra.launcher), trials and trials * searches + len(after)
                 if trials:
                     over = " ".join(command_line_overrides(config.hydra))
-                    print(f"{trials} trials of each of {searches} searches over {over}")
-                show_jobs(batch, configs, config.hydra.runtime.choices, at_once, count)
+                    last = f", and {len(after)} runs of the best," * bool(after)
+                    print(f"{trials} trials of each of {searches} searches{last} over {over}")
+                show_jobs(batch, configs, config.hydra.runtime.choices, at_once, count, len(after))
                 sys.exit(0)
             tune = ["--tune"] * bool(trials or finals or sweeper.get("space"))
             CheckSweep.report = report_command(str(config.output), *tune)

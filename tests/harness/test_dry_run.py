@@ -23,7 +23,7 @@ def test_a_published_table_s_jobs_are_listed_with_their_duration(command, tmp_pa
     assert len(set(jobs)) == 168
     assert "task=dvae task.prior=learned" in jobs[0]
     assert lines[-2].startswith("168 jobs: about ")
-    assert lines[-1].endswith("from 1 past runs on this machine below output: 168 by runs of other tasks")
+    assert lines[-1].endswith("from 1 past run on this machine below output: 168 by runs of other tasks")
     assert folders(tmp_path) == before
     assert not (tmp_path / "output/sweeps").exists(), "nothing has begun"
 
@@ -92,3 +92,18 @@ def test_a_sweep_ends_with_the_command_that_reports_on_it(command, reported):
 )
 def test_a_duration_has_the_unit_that_suits_it(seconds, text):
     assert duration(seconds) == text
+
+
+def test_runs_of_the_best_setting_are_shown_as_such(command):
+    again = "hydra.sweeper.finals={seed:'2,3'}"
+    code, out, err = command("-m", *TOY, "steps=1", "seed=1", "optimizer.lr=0.1,0.2", again, "--dry-run")
+    assert code == 0, err
+    jobs = [line for line in out.splitlines() if "optimizer.lr=" in line]
+    assert [line.endswith("(or another setting: the best)") for line in jobs] == [False, False, True, True]
+    search = ["hydra/sweeper=search", "hydra.sweeper.n_trials=5", "estimator=softmax,arsm"]
+    code, out, err = command(
+        "-m", *TOY, "steps=1", "seed=1", "optimizer.lr=interval(0.1,0.2)", *search, again, "--dry-run"
+    )
+    assert code == 0, err
+    assert "5 trials of each of 2 searches, and 4 runs of the best, over " in out
+    assert "14 jobs" in out
