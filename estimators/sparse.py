@@ -86,7 +86,7 @@ class StraightThroughSparsemax(Sparsemax):
         return straight_through(sampling.draw(logits, 1), super().draw(logits))
 
 
-class StraightThroughEntmax(Entmax):
+class StraightThroughEntmax(StraightThroughSparsemax):
     r"""Straight-through with 1.5-entmax backward: a draw of the categorical variables forward.
 
     See :class:`StraightThroughSparsemax`, to which this is what :class:`Entmax` is to :class:`Sparsemax`; as biased.
@@ -99,11 +99,10 @@ class StraightThroughEntmax(Entmax):
         temperature: Divides the logits in the backward pass, above 0; its reciprocal scales the gradient.
     """
 
-    target, attaches_log_q = "expectation", False
     worth_trying = ({"temperature": 0.5}, {"temperature": 2.0})  # as for sparsemax
 
-    def draw(self, logits: Tensor) -> Tensor:
-        return straight_through(sampling.draw(logits, 1), super().draw(logits))
+    def project(self, logits: Tensor) -> Tensor:
+        return entmax(logits)
 
 
 class SparseExpectation(Estimator):

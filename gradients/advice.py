@@ -89,7 +89,7 @@ class Ranking:
     r"""Candidates by the squared error of their mean gradient at equal cost.
 
     Attributes:
-        order: The best first, by the error two standard errors up: a small one that is a guess does not lead.
+        order: The best first, by the error plus two standard errors: a small one that is a guess does not lead.
         tied: Those that cannot be told apart from the best, which is not among them.
         errors: By estimator, each with its standard error.
     """
@@ -152,7 +152,7 @@ def recommend(
     scale, unit = (best.true_norm**2, " of the true gradient's square") if best.true_norm else (1.0, "")
     without = "" if derivative else "of what needs no derivative, which this objective does not have, "
     reason = f"{without}its gradient, averaged over {averaged:,g} evaluations of the objective, has the least squared "
-    reason += f"error even {APART} standard errors up ({with_error(error / scale, bar / scale)}{unit}, "
+    reason += f"error with {APART} standard errors added ({with_error(error / scale, bar / scale)}{unit}, "
     reason += f"{share_of_bias(best, error)})"
     if found.tied:
         doubt = f"it cannot be told apart from {names_in_words(found.tied)}"

@@ -25,8 +25,8 @@ def test_noise_is_averaged_and_bias_is_not():
     assert by_evaluations([noisy, biased], 1000).errors["noisy"] == pytest.approx((0.05, 0.0005))
     assert by_evaluations([noisy, biased], 1000).errors["biased"] == pytest.approx((0.2001, 0.002), rel=1e-3)
     assert recommend([biased, noisy]) == (
-        "Take noisy: its gradient, averaged over 1,000 evaluations of the objective, has the least squared error even "
-        "2 standard errors up (0.05000 ± 0.00050 of the true gradient's square, without bias); "
+        "Take noisy: its gradient, averaged over 1,000 evaluations of the objective, has the least squared error with "
+        "2 standard errors added (0.05000 ± 0.00050 of the true gradient's square, without bias); "
         "next comes biased, with 4 times as much; "
         "it also leads at equal time on this machine."
     )
