@@ -2,6 +2,7 @@
 
 import re
 
+import boards
 import classes
 import repository
 
@@ -33,7 +34,11 @@ def leaderboard():
         return ""
     page = (ROOT / "docs/leaderboard.md").read_text(encoding="utf-8")
     said = page.split("\n## ")[0].split("\n", 1)[1]
-    return f"## What the leaderboard says\n{said}\n[All of it](leaderboard.md).\n"
+    return (
+        f"## What the leaderboard says\n{said}\n[All of it](leaderboard.md).\n\n### Where each is the best\n\n"
+        "With what is not significantly worse, the best first; settings in the leaderboard's tables.\n\n"
+        f"{boards.regions()}"
+    )
 
 
 def table(kind):

@@ -3,6 +3,7 @@
 import inspect
 import re
 
+import boards
 import clouds
 import yaml
 from hydra.utils import get_class, instantiate
@@ -71,6 +72,7 @@ def estimator_page(name, made, estimator, config, told):
             f'<div class="cloud">{name}</div>\n',
             "## Its certificate\n",
             certificate(name),
+            boards.section(name),
             "\n## In a run\n",
             f"```sh\npython run.py estimator={name}\n```\n",
             options(config),

@@ -3,6 +3,7 @@
 import re
 
 import blocks
+import boards
 import choose
 import classes
 import drawing
@@ -46,6 +47,7 @@ def on_page_markdown(text, page, config, files):
 def on_page_content(html, page, config, files):
     html = re.sub(r'<div class="picture" title="([^"]*)">(\w+)</div>', picture, html)
     html = re.sub(r'<div class="cloud">(\w+)</div>', lambda found: classes.cloud(found[1]), html)
+    html = re.sub(r'<div class="sensitivity">(\w+)</div>', lambda found: boards.picture(found[1]), html)
     return markup.with_formulas(html)
 
 
