@@ -6,6 +6,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from hardmax.estimators import sampling
 
+from .convolutions import features_of, is_convolutional, to_features, to_pixels
 from .data import Images, images_only
 from .vae import CategoricalVAE
 
@@ -25,6 +26,8 @@ class DiscreteVAE(CategoricalVAE):
         layers, activation, prior, pinned: See :class:`CategoricalVAE`.
         data: The images; None for the embedded digits.
         initial_weights, test_samples: See :class:`CategoricalVAE`.
+        network: ``perceptron``, or ``convolutional``: two convolutions before the encoder's layers and two transposed
+            ones after the decoder's, which halve and double height and width.
     """
 
     def __init__(
@@ -42,14 +45,18 @@ class DiscreteVAE(CategoricalVAE):
         data: Images | None = None,
         initial_weights: str = "fan_in",
         test_samples: int | None = None,
+        network: str = "perceptron",
     ):
         data = images_only(data)
         self.examples, pixels = data.train_images.shape
+        convolutional = is_convolutional(network)
+        size = features_of(data.shape) if convolutional else pixels
         model = layers, activation, prior, pinned, initial_weights, test_samples
-        super().__init__(
-            pixels, pixels, variables, categories, encoder_widths, decoder_widths, kl, bound_samples, *model
-        )
+        super().__init__(size, size, variables, categories, encoder_widths, decoder_widths, kl, bound_samples, *model)
         self.data = data
+        if convolutional:
+            self.encoder = nn.Sequential(to_features(data.shape, activation, initial_weights), self.encoder)
+            self.decoder = nn.Sequential(self.decoder, to_pixels(data.shape, activation, initial_weights))
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index, generator)
