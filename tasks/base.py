@@ -118,6 +118,12 @@ class Task(nn.Module):
         r"""The categorical variables of a batch and what they cost."""
         raise NotImplementedError
 
+    def advance(self) -> None:
+        r"""Moves what is learned without a gradient; called once after every optimiser step.
+
+        The problem made last is then the one of that step.
+        """
+
     def encoder_parameters(self) -> list[nn.Parameter]:
         r"""The parameters that produce the logits."""
         raise NotImplementedError

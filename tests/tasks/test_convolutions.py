@@ -10,6 +10,7 @@ from hardmax.tasks.convolutions import features_of, to_features, to_pixels
 from hardmax.tasks.data import Images
 from hardmax.tasks.dvae import DiscreteVAE
 from hardmax.tasks.structured import Structured
+from hardmax.tasks.vq import VectorQuantised
 from helpers.commands import composed, folders
 
 SHAPES = [(8, 8, 1), (28, 28, 1), (7, 5, 3), (9, 2, 1), (1, 13, 1), (1, 1, 3)]
@@ -17,6 +18,7 @@ SMALL = {"variables": 2, "categories": 3, "network": "convolutional"}
 MADE = {
     "dvae": lambda data: DiscreteVAE(**SMALL, encoder_widths=[5], decoder_widths=[], data=data),
     "structured": lambda data: Structured(**SMALL, layers=2, bound_samples=2, data=data),
+    "vq": lambda data: VectorQuantised(**SMALL, encoder_widths=[], decoder_widths=[5], data=data),
 }
 
 
@@ -87,14 +89,8 @@ def test_the_option_leaves_the_names_of_earlier_runs_as_they_were(task):
 
 @pytest.mark.parametrize("task", MADE)
 def test_a_run_with_convolutions(command, tmp_path, task):
-    short = [
-        "task.variables=2",
-        "task.categories=3",
-        "steps=2",
-        "batch_size=5",
-        "measure.draws=2",
-        "task.bound_samples=2",
-    ]
-    code, _, err = command(f"task={task}", "task.network=convolutional", *short, "wandb.mode=disabled")
+    short = ["task.variables=2", "task.categories=3", "steps=2", "batch_size=5", "measure.draws=2"]
+    few = ["task.bound_samples=2"] if task != "vq" else []
+    code, _, err = command(f"task={task}", "task.network=convolutional", *short, *few, "wandb.mode=disabled")
     assert code == 0, err
     assert len(folders(tmp_path)) == 1
