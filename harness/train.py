@@ -183,7 +183,8 @@ def train(
         model["lr"] = rate * state.schedule(state.step / cfg.steps)
         optimizer.step()
         state.measuring.after_step()
-        for each in (task, estimator, *task.inner):
+        task.advance()
+        for each in (estimator, *task.inner):
             each.advance()
         state.window[state.step % log_every].copy_(parts.detach())
         state.step += 1

@@ -13,9 +13,8 @@ from .data import Images, images_only
 from .dvae import GRID, grid
 from .vae import perceptron
 
-GRADIENTS = ("estimator", "copied", "rotated")
 AT_ONCE = 1000  # images that are evaluated at a time
-SMALLEST = 1e-6  # length of a vector, and weight of a code, that is divided by
+LEAST_DIVISOR = 1e-6  # length of a vector, and weight of a code, that is divided by
 
 
 class VectorQuantised(Task):
@@ -97,7 +96,7 @@ class VectorQuantised(Task):
         self.data = images_only(data)
         self.K, self.C = at_least(1, variables=variables), at_least(1, categories=categories)
         self.D = at_least(1, dimensions=dimensions)
-        self.gradient = one_of(GRADIENTS, gradient=gradient)
+        self.gradient = one_of(("estimator", "copied", "rotated"), gradient=gradient)
         self.temperature = positive(temperature=temperature)
         if not is_number(commitment) or not 0 <= commitment < float("inf"):
             kind = ValueError if is_number(commitment) else TypeError
@@ -175,7 +174,7 @@ class VectorQuantised(Task):
         vectors, nearest = (x.flatten(0, -2) for x in self.last)
         counts, sums = nearest.sum(0), nearest.T @ vectors
         self.weights.lerp_(counts, 1 - self.decay)
-        step = (1 - self.decay) / self.weights.clamp(min=SMALLEST).unsqueeze(-1)
+        step = (1 - self.decay) / self.weights.clamp(min=LEAST_DIVISOR).unsqueeze(-1)
         self.codebook += step * (sums - counts.unsqueeze(-1) * self.codebook)
         self.last = None
 
@@ -232,7 +231,7 @@ def rotated(vectors: Tensor, codes: Tensor) -> Tensor:
         vectors, codes: ``[..., D]``.
     """
     codes, constant = codes.detach(), vectors.detach()
-    length = constant.norm(dim=-1, keepdim=True).clamp(min=SMALLEST)
+    length = constant.norm(dim=-1, keepdim=True).clamp(min=LEAST_DIVISOR)
     u, q = constant / length, nn.functional.normalize(codes, dim=-1)
     w = nn.functional.normalize(u + q, dim=-1)
     along = lambda direction: (vectors * direction).sum(-1, keepdim=True)
