@@ -17,27 +17,32 @@ BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 # Options that cannot change a run's results, and are therefore no part of its identity.
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra", "logger")
 
-# Options that estimators have got after their first runs, and the values at which these are what they were.
-NEW_SETTINGS: dict[str, dict] = {"hardmax.estimators.Reinforce": {"normalise": "none"}}
+# Options that estimators and tasks have got after their first runs, and the values at which these are what they were.
+NEW_SETTINGS: dict[str, dict] = {
+    "hardmax.estimators.Reinforce": {"normalise": "none"},
+    "hardmax.tasks.dvae.DiscreteVAE": {"network": "perceptron"},
+    "hardmax.tasks.structured.Structured": {"network": "perceptron"},
+}
 
 
 def with_new_settings(config: dict) -> dict:
-    r"""A plain config with the options that its estimator did not have yet when it was written."""
-    if not (new := new_settings(config)):
-        return config
-    return config | {"estimator": config["estimator"] | {k: v for k, v in new.items() if k not in config["estimator"]}}
+    r"""A plain config with the options that its estimator and its task did not have yet when it was written."""
+    for part, new in new_settings(config).items():
+        config = config | {part: config[part] | {k: v for k, v in new.items() if k not in config[part]}}
+    return config
 
 
 def without_new_settings(config: dict) -> dict:
     r"""A plain config without those options, where they have the values that change nothing."""
-    if not (new := new_settings(config)):
-        return config
-    return config | {"estimator": {k: v for k, v in config["estimator"].items() if k not in new or v != new[k]}}
+    for part, new in new_settings(config).items():
+        config = config | {part: {k: v for k, v in config[part].items() if k not in new or v != new[k]}}
+    return config
 
 
-def new_settings(config: dict) -> dict:
-    estimator = config.get("estimator")
-    return NEW_SETTINGS.get(str(estimator.get("_target_")), {}) if isinstance(estimator, dict) else {}
+def new_settings(config: dict) -> dict[str, dict]:
+    r"""Those options, with the values that change nothing, of the config's estimator and task."""
+    parts = {part: config[part] for part in ("estimator", "task") if isinstance(config.get(part), dict)}
+    return {part: NEW_SETTINGS.get(str(settings.get("_target_")), {}) for part, settings in parts.items()}
 
 
 def said_once(config: dict) -> dict:

@@ -183,6 +183,7 @@ def train(
         model["lr"] = rate * state.schedule(state.step / cfg.steps)
         optimizer.step()
         state.measuring.after_step()
+        task.advance()
         for each in (estimator, *task.inner):
             each.advance()
         state.window[state.step % log_every].copy_(parts.detach())

@@ -15,9 +15,8 @@ from .settings import ABSENT, as_number, canonical, column_titles, differing, li
 WATCHING = ("valid.every", "measure.")  # how closely training is watched, which leaves it as it is
 CHOICES = ("estimator", "task", "seed")
 PROBLEM = ("task.", "data.")  # what is to be solved, rather than how
-OF_TRAINING = (
-    "task.kl",
-)  # how a loss is estimated, in which runs on one problem may differ: figures are measured alike
+# How a model is trained, in which runs on one problem may differ: figures are measured alike.
+OF_TRAINING = ("task.kl", "task.gradient", "task.commitment", "task.codebook_decay")
 MOST_LABEL_LETTERS = 160  # of a label
 
 

@@ -118,6 +118,12 @@ class Task(nn.Module):
         r"""The categorical variables of a batch and what they cost."""
         raise NotImplementedError
 
+    def advance(self) -> None:
+        r"""Moves what is learned without a gradient; called once after every optimiser step.
+
+        The problem made last is then the one of that step.
+        """
+
     def encoder_parameters(self) -> list[nn.Parameter]:
         r"""The parameters that produce the logits."""
         raise NotImplementedError
@@ -129,7 +135,8 @@ class Task(nn.Module):
     def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
         r"""Examples of what the model does now, for people to look at, by name.
 
-        Each is a table, as a list of rows, or a picture, as grey levels in [0, 1] ``[height, width]``.
+        Each is a table, as a list of rows, or a picture: grey levels in [0, 1] ``[height, width]``, or those of red,
+        green and blue ``[height, width, 3]``.
         """
         return {}
 

@@ -1,4 +1,3 @@
-import math
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +6,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from hardmax.estimators import sampling
 
+from .convolutions import features_of, is_convolutional, to_features, to_pixels
 from .data import Images, images_only
 from .vae import CategoricalVAE
 
@@ -26,6 +26,8 @@ class DiscreteVAE(CategoricalVAE):
         layers, activation, prior, pinned: See :class:`CategoricalVAE`.
         data: The images; None for the embedded digits.
         initial_weights, test_samples: See :class:`CategoricalVAE`.
+        network: ``perceptron``, or ``convolutional``: two convolutions before the encoder's layers and two transposed
+            ones after the decoder's, which halve and double height and width.
     """
 
     def __init__(
@@ -43,14 +45,18 @@ class DiscreteVAE(CategoricalVAE):
         data: Images | None = None,
         initial_weights: str = "fan_in",
         test_samples: int | None = None,
+        network: str = "perceptron",
     ):
         data = images_only(data)
         self.examples, pixels = data.train_images.shape
+        convolutional = is_convolutional(network)
+        size = features_of(data.shape) if convolutional else pixels
         model = layers, activation, prior, pinned, initial_weights, test_samples
-        super().__init__(
-            pixels, pixels, variables, categories, encoder_widths, decoder_widths, kl, bound_samples, *model
-        )
+        super().__init__(size, size, variables, categories, encoder_widths, decoder_widths, kl, bound_samples, *model)
         self.data = data
+        if convolutional:
+            self.encoder = nn.Sequential(to_features(data.shape, activation, initial_weights), self.encoder)
+            self.decoder = nn.Sequential(self.decoder, to_pixels(data.shape, activation, initial_weights))
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index, generator)
@@ -70,7 +76,7 @@ class DiscreteVAE(CategoricalVAE):
         z = sampling.draw(self.logits(self.features(x)), 1)[0]
         found = {"reconstructions": torch.stack([x, self.decoder(z.flatten(-2)).sigmoid()])}
         found["prior_samples"] = self.decoder(self.generated(GRID).flatten(-2)).sigmoid().unsqueeze(0)
-        return {name: grid(images) for name, images in found.items() if is_square(x.shape[-1])}
+        return {name: grid(images, self.data.shape) for name, images in found.items()}
 
 
 def bernoulli_nats(logits: Tensor, x: Tensor) -> Tensor:
@@ -78,13 +84,17 @@ def bernoulli_nats(logits: Tensor, x: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
 
 
-def is_square(pixels: int) -> bool:
-    return math.isqrt(pixels) ** 2 == pixels
+def grid(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    r"""One picture of images ``[P, N, D]``, in which each example's P images lie below each other.
 
+    Arguments:
+        images: In [0, 1].
+        shape: Height, width and channels of an image.
 
-def grid(images: Tensor) -> Tensor:
-    r"""One picture ``[height, width]`` of square images ``[P, N, D]``: each example's P images lie below each other."""
-    side, columns = math.isqrt(images.shape[-1]), 10
-    lines = images.unflatten(-1, (side, side)).split(columns, 1)  # each [P, 10, side, side]
-    full = [nn.functional.pad(line, (1, 1, 1, 1, 0, columns - line.shape[1]), value=0.5) for line in lines]
-    return torch.cat([line.permute(0, 2, 1, 3).flatten(0, 1).flatten(1) for line in full])
+    Returns:
+        Grey levels ``[height, width]``, or of three channels ``[height, width, 3]``.
+    """
+    columns = 10
+    lines = images.unflatten(-1, shape).split(columns, 1)  # each [P, 10, height, width, channels]
+    full = [nn.functional.pad(line, (0, 0, 1, 1, 1, 1, 0, columns - line.shape[1]), value=0.5) for line in lines]
+    return torch.cat([line.transpose(1, 2).flatten(0, 1).flatten(1, 2) for line in full]).squeeze(-1)

@@ -8,8 +8,9 @@ from hardmax.checks import all_at_least, at_least
 from hardmax.estimators import sampling
 
 from .base import Figure, Problem, Task
+from .convolutions import features_of, is_convolutional, to_features, to_pixels
 from .data import Images, images_only
-from .dvae import bernoulli_nats, grid, is_square
+from .dvae import bernoulli_nats, grid
 from .vae import draws_of, perceptron
 
 
@@ -36,6 +37,8 @@ class Structured(Task):
         data: The images; None for the embedded digits.
         initial_weights: Of the networks: see :func:`hardmax.tasks.vae.perceptron`.
         test_samples: Draws per image of the figures on the test split; None: ``bound_samples``.
+        network: ``perceptron``, or ``convolutional``: two convolutions before the first layer and two transposed ones
+            at the end, which halve and double height and width; of an odd number of rows the lower half has one more.
     """
 
     figures = {
@@ -57,6 +60,7 @@ class Structured(Task):
         data: Images | None = None,
         initial_weights: str = "fan_in",
         test_samples: int | None = None,
+        network: str = "perceptron",
     ):
         super().__init__()
         all_at_least(1, widths=widths)
@@ -66,10 +70,22 @@ class Structured(Task):
         self.draws = draws_of(bound_samples, test_samples)
         self.examples, pixels = self.data.train_images.shape
         self.upper_pixels, size = pixels // 2, self.K * self.C
-        inputs = [self.upper_pixels, *[size] * self.nested]
-        network = lambda *widths: perceptron(widths, activation, initial_weights)
-        self.networks = nn.ModuleList(network(n, *widths, size) for n in inputs)
-        self.decoder = network(size, *widths, pixels - self.upper_pixels)
+        made = lambda *widths: perceptron(widths, activation, initial_weights)
+        if not is_convolutional(network):
+            inputs = [self.upper_pixels, *[size] * self.nested]
+            self.networks = nn.ModuleList(made(n, *widths, size) for n in inputs)
+            self.decoder = made(size, *widths, pixels - self.upper_pixels)
+            return
+        height, width, channels = self.data.shape
+        if height < 2:
+            raise ValueError(f"network=convolutional needs images of at least 2 rows, got {height}")
+        upper, lower = (height // 2, width, channels), (height - height // 2, width, channels)
+        self.upper_pixels = math.prod(upper)
+        first = made(features_of(upper), *widths, size)
+        first = nn.Sequential(to_features(upper, activation, initial_weights), first)
+        self.networks = nn.ModuleList([first, *(made(size, *widths, size) for _ in range(self.nested))])
+        last = to_pixels(lower, activation, initial_weights)
+        self.decoder = nn.Sequential(made(size, *widths, features_of(lower)), last)
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         return self.data.batch(index, generator)
@@ -114,4 +130,4 @@ class Structured(Task):
         x = self.data.held_out("test")[:50]
         upper = x[:, : self.upper_pixels]
         completed = torch.cat([upper, self.predicted(upper).sigmoid()], -1)
-        return {"completions": grid(torch.stack([x, completed]))} if is_square(x.shape[-1]) else {}
+        return {"completions": grid(torch.stack([x, completed]), self.data.shape)}

@@ -238,20 +238,28 @@ def perceptron(
     Raises:
         ValueError: If a width is no positive integer, or another argument none of these.
     """
-    between: Callable[[], nn.Module]
-    if is_number(activation):
-        slope = fraction(activation=activation)
-        between = lambda: nn.LeakyReLU(slope)
-    else:
-        between = ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]
-    glorot = one_of(("fan_in", "glorot"), initial_weights=initial_weights) == "glorot"
+    between = activation_layer(activation)
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         linear = nn.Linear(at_least(1, width=before), at_least(1, width=after))
-        if glorot:
-            nn.init.xavier_uniform_(linear.weight), nn.init.zeros_(linear.bias)
-        layers += [linear, between()]
+        layers += [initialised(linear, initial_weights), between()]
     return nn.Sequential(*layers[:-1])
+
+
+def activation_layer(activation: str | float) -> Callable[[], nn.Module]:
+    r"""What makes the layer that :func:`perceptron` knows by this name or slope; ValueError if there is none."""
+    if is_number(activation):
+        slope = fraction(activation=activation)
+        return lambda: nn.LeakyReLU(slope)
+    return ACTIVATIONS[one_of(ACTIVATIONS, activation=activation)]
+
+
+def initialised(layer: nn.Linear | nn.modules.conv._ConvNd, initial_weights: str) -> nn.Module:
+    r"""A layer as PyTorch makes it, with the weights and biases that :func:`perceptron` knows by this name."""
+    if one_of(("fan_in", "glorot"), initial_weights=initial_weights) == "glorot":
+        assert layer.bias is not None
+        nn.init.xavier_uniform_(layer.weight), nn.init.zeros_(layer.bias)
+    return layer
 
 
 def draws_of(bound_samples: int, test_samples: int | None) -> dict[str, int]:

@@ -22,6 +22,7 @@ TASKS = {
     "structured": [*TWO_OF_THREE, "task.layers=3", "task.bound_samples=1"],
     "text": [*AUTOENCODER, *TWO_OF_THREE],
     "toy": ["task.categories=4"],
+    "vq": ["task.encoder_widths=[8]", "task.decoder_widths=[8]", "task.dimensions=3", *TWO_OF_THREE],
 }
 
 

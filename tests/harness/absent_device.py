@@ -24,6 +24,7 @@ TASKS = {
     "routing": ["task.experts=2"],
     "semi_supervised": ["task.style=2", "task.bound_samples=2"],
     "structured": [*SMALL, "task.bound_samples=2"],
+    "vq": [*SMALL, "task.network=convolutional", "task.codebook_decay=0.9"],
 }
 CASES = [
     (e, "dvae", (*SMALL, "task.bound_samples=2", *sampled_kl(e, "dvae")))

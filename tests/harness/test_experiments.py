@@ -82,7 +82,7 @@ def test_small_is_a_smaller_part(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_small_budget_runs(experiment, command, tmp_path):
-    few = ["task.bound_samples=1"] if composed(f"experiment={experiment}").data is not None else []
+    few = ["task.bound_samples=1"] if "bound_samples" in composed(f"experiment={experiment}").task else []
     few += ["task.test_samples=1"] if experiment.startswith(("jang2017_table1", "paulus", "leaderboard_s")) else []
     few += ["hydra.sweeper.space=null", "hydra.sweeper.finals=null"] if experiment in BOARDS else []
     few += (

@@ -32,6 +32,7 @@ TASKS = {
     "routing": (["task.experts=4", "optimizer.lr=0.01"], "-accuracy"),
     "semi_supervised": (["task.widths=[16]", "task.style=4", "optimizer.lr=0.003"], "-accuracy"),
     "structured": ([*SIZES, "task.bound_samples=5"], "nll"),
+    "vq": ([*SIZES, *SMALL[:2], "data.binarisation=none"], "reconstruction"),
 }
 
 

@@ -32,7 +32,7 @@ PATIENCE = 120  # seconds for one list
 TINY = {"steps": 1, "batch_size": 3, "log_every": 1, "valid.every": 0, "measure.every": 0, "measure.draws": 2}
 TINY |= {"measure.rival_steps": 1, "wandb.mode": "disabled", "wandb.project": "p"}
 TINY_OF_TASK = {"variables": 2, "categories": 3, "bound_samples": 1, "test_samples": 1, "width": 4, "style": 2}
-TINY_OF_TASK |= {"length": 3, "vocabulary": 3, "samples": 2, "experts": 2}
+TINY_OF_TASK |= {"length": 3, "vocabulary": 3, "samples": 2, "experts": 2, "dimensions": 2}
 # What takes as long as it is large: no huge values of these.
 ENDLESS = {"steps", "threads", "measure.draws", "measure.batches", "measure.reference_draws", "measure.rival_steps"}
 ENDLESS |= {"task.bound_samples", "task.test_samples", "task.layers", "task.length", "task.experts", "task.samples"}

@@ -45,6 +45,16 @@ def test_an_absent_setting_is_a_value_of_its_own(tmp_path, seeds):
     assert problems(tmp_path)[1] == []
 
 
+def test_how_a_model_is_trained_is_no_other_problem(tmp_path):
+    for seed in (1, 2):
+        for gradient, elbo in (("copied", -20.0), ("estimator", -30.0)):
+            run(tmp_path, "straight_through", seed, elbo, settings={"task.gradient": gradient}, name=gradient)
+        run(tmp_path, "reinforce", seed, -10.0, settings={"task.gradient": "estimator"})
+    through = "straight_through (gradient="
+    found = {"reinforce (gradient=estimator)": -10.0, f"{through}copied)": -20.0, f"{through}estimator)": -30.0}
+    assert means(tmp_path) == found
+
+
 def test_what_a_class_does_not_have_is_no_column(tmp_path):
     adam = {"optimizer._target_": "torch.optim.Adam", "optimizer.betas": [0.9, 0.999], "optimizer.eps": 1e-8}
     sgd = {"optimizer._target_": "torch.optim.SGD", "optimizer.lr": 1.0}
