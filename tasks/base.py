@@ -129,7 +129,8 @@ class Task(nn.Module):
     def show(self) -> dict[str, list[dict[str, str]] | Tensor]:
         r"""Examples of what the model does now, for people to look at, by name.
 
-        Each is a table, as a list of rows, or a picture, as grey levels in [0, 1] ``[height, width]``.
+        Each is a table, as a list of rows, or a picture: grey levels in [0, 1] ``[height, width]``, or those of red,
+        green and blue ``[height, width, 3]``.
         """
         return {}
 

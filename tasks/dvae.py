@@ -1,4 +1,3 @@
-import math
 from collections.abc import Sequence
 
 import torch
@@ -70,7 +69,7 @@ class DiscreteVAE(CategoricalVAE):
         z = sampling.draw(self.logits(self.features(x)), 1)[0]
         found = {"reconstructions": torch.stack([x, self.decoder(z.flatten(-2)).sigmoid()])}
         found["prior_samples"] = self.decoder(self.generated(GRID).flatten(-2)).sigmoid().unsqueeze(0)
-        return {name: grid(images) for name, images in found.items() if is_square(x.shape[-1])}
+        return {name: grid(images, self.data.shape) for name, images in found.items()}
 
 
 def bernoulli_nats(logits: Tensor, x: Tensor) -> Tensor:
@@ -78,13 +77,17 @@ def bernoulli_nats(logits: Tensor, x: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
 
 
-def is_square(pixels: int) -> bool:
-    return math.isqrt(pixels) ** 2 == pixels
+def grid(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    r"""One picture of images ``[P, N, D]``, in which each example's P images lie below each other.
 
+    Arguments:
+        images: In [0, 1].
+        shape: Height, width and channels of an image.
 
-def grid(images: Tensor) -> Tensor:
-    r"""One picture ``[height, width]`` of square images ``[P, N, D]``: each example's P images lie below each other."""
-    side, columns = math.isqrt(images.shape[-1]), 10
-    lines = images.unflatten(-1, (side, side)).split(columns, 1)  # each [P, 10, side, side]
-    full = [nn.functional.pad(line, (1, 1, 1, 1, 0, columns - line.shape[1]), value=0.5) for line in lines]
-    return torch.cat([line.permute(0, 2, 1, 3).flatten(0, 1).flatten(1) for line in full])
+    Returns:
+        Grey levels ``[height, width]``, or of three channels ``[height, width, 3]``.
+    """
+    columns = 10
+    lines = images.unflatten(-1, shape).split(columns, 1)  # each [P, 10, height, width, channels]
+    full = [nn.functional.pad(line, (0, 0, 1, 1, 1, 1, 0, columns - line.shape[1]), value=0.5) for line in lines]
+    return torch.cat([line.transpose(1, 2).flatten(0, 1).flatten(1, 2) for line in full]).squeeze(-1)

@@ -9,7 +9,7 @@ from hardmax.estimators import sampling
 
 from .base import Figure, Problem, Task
 from .data import Images, images_only
-from .dvae import bernoulli_nats, grid, is_square
+from .dvae import bernoulli_nats, grid
 from .vae import draws_of, perceptron
 
 
@@ -114,4 +114,4 @@ class Structured(Task):
         x = self.data.held_out("test")[:50]
         upper = x[:, : self.upper_pixels]
         completed = torch.cat([upper, self.predicted(upper).sigmoid()], -1)
-        return {"completions": grid(torch.stack([x, completed]))} if is_square(x.shape[-1]) else {}
+        return {"completions": grid(torch.stack([x, completed]), self.data.shape)}

@@ -1,6 +1,7 @@
 r"""Images by split, and how grey levels become binary pixels."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,11 @@ class Images(nn.Module):
             ``threshold``: 1 from a grey level of one half on; ``none``: grey levels as they are, whose
             cross-entropy is no likelihood, so that such figures compare with no others.
         labels: Reads the classes ``[N]`` by split; None if there are none.
+        shape: Height, width and channels (1: grey, 3: red, green and blue) of an image, whose D values lie row by row,
+            the channels of a pixel beside each other; None: a grey square if D is a square number, else one grey row.
+
+    Attributes:
+        shape: Height, width and channels.
 
     Raises:
         ValueError: If images or labels are of another shape, or have other values.
@@ -36,12 +42,14 @@ class Images(nn.Module):
         test: Tensor,
         binarisation: str = "dynamic",
         labels: Callable[[], dict[str, Tensor]] | None = None,
+        shape: Sequence[int] | None = None,
     ):
         super().__init__()
         self.binarisation = one_of(BINARISATIONS, binarisation=binarisation)
         self.dynamic = binarisation == "dynamic"
         images = {"train": train, "valid": valid, "test": test}
         check_grey(images)
+        self.shape = shape_of(train.shape[1], shape)
         sizes = {split: len(grey) for split, grey in images.items()}
         self.labels = labels and (lambda: checked_labels(labels(), sizes))
         for split, grey in images.items():
@@ -83,6 +91,17 @@ def check_grey(images: dict[str, Tensor]) -> None:
             kind = str(grey.dtype).removeprefix("torch.")
             more = ": divide them by 255" * (1 < high <= 255)
             raise ValueError(f"{split} images must be floats from 0 to 1, got {kind} from {low:g} to {high:g}{more}")
+
+
+def shape_of(pixels: int, shape: Sequence[int] | None) -> tuple[int, int, int]:
+    r"""Height, width and channels of images of so many values; ValueError if ``shape`` is not of these."""
+    if shape is None:
+        side = math.isqrt(pixels)
+        return (side, side, 1) if side**2 == pixels else (1, pixels, 1)
+    match tuple(shape):
+        case (int(height), int(width), 1 | 3 as channels) if height * width * channels == pixels and height > 0:
+            return height, width, channels
+    raise ValueError(f"shape must be height, width and 1 or 3 channels of {pixels} values, got {list(shape)}")
 
 
 def checked_labels(labels: dict[str, Tensor], images_of: dict[str, int]) -> dict[str, Tensor]:

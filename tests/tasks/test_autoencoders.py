@@ -276,11 +276,19 @@ def test_relaxed_layers_pass_gradients_on(estimator):
 
 def test_a_grid_has_every_image_in_its_place():
     images = torch.arange(2 * 13 * 4).reshape(2, 13, 4).float()
-    picture = grid(images)
+    picture = grid(images, (2, 2, 1))
     assert picture.shape == (2 * 2 * 4, 10 * 4)
     assert picture[1:3, 5:7].flatten().tolist() == images[0, 1].tolist()
     assert picture[5:7, 5:7].flatten().tolist() == images[1, 1].tolist()
     assert picture[13:15, 9:11].flatten().tolist() == images[1, 12].tolist()
+
+
+def test_a_grid_of_colour_images_of_any_shape():
+    images = torch.arange(13 * 2 * 3 * 3).reshape(1, 13, -1).float()
+    picture = grid(images, (2, 3, 3))
+    assert picture.shape == (2 * 4, 10 * 5, 3)
+    assert picture[1:3, 6:9].flatten().tolist() == images[0, 1].tolist()
+    assert picture[5:7, 11:14].flatten().tolist() == images[0, 12].tolist()
 
 
 def test_pictures_lie_in_the_run_s_folder(command, tmp_path):

@@ -37,6 +37,15 @@ def test_all_splits_have_the_same_pixels():
         Images(GREY, GREY, GREY[:, 1:])
 
 
+def test_the_shape_of_an_image_is_given_or_a_square_or_one_row():
+    assert Images(GREY, GREY, GREY).shape == (8, 8, 1)
+    assert Images(*[GREY[:, 1:]] * 3).shape == (1, 63, 1)
+    assert Images(*[GREY[:, :48]] * 3, shape=[2, 8, 3]).shape == (2, 8, 3)
+    for wrong in ([8, 8], [8, 4, 2], [4, 8, 1], [-8, -8, 1], [64.0, 1, 1]):
+        with pytest.raises(ValueError, match="shape must be height, width and 1 or 3 channels of 64 values, got"):
+            Images(GREY, GREY, GREY, shape=wrong)
+
+
 @pytest.mark.parametrize("labels", [torch.arange(5), torch.arange(6.0), torch.arange(6) - 1, torch.arange(6)[None]])
 def test_every_image_has_a_class(labels):
     splits = ("train", "valid", "test")
