@@ -58,7 +58,8 @@ def own_images(file: str | None, binarisation: str = "dynamic") -> Images:
         print(
             f"{file}: {train} images to train on, {valid} for validation, {test} for the test, chosen once and for all"
         )
-    return Images(*images.values(), binarisation, (lambda: labels) if labels else None, shape)
+    classes = (lambda: labels) if labels else None
+    return Images(images["train"], images["valid"], images["test"], binarisation, classes, shape)
 
 
 def npz(path: Path) -> dict[str, np.ndarray]:

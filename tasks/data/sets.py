@@ -22,7 +22,7 @@ def images_only(data: Images | None) -> Images:
 
 def embedded_digits(binarisation: str = "dynamic") -> Images:
     r"""The digits that come with scikit-learn: see :func:`hardmax.tasks.digits.digits`."""
-    return Images(**digits(), binarisation=binarisation, labels=lambda: digits(labels=True))
+    return Images(**digits(), binarisation=binarisation, labels=lambda: digits(labels=True), shape=(8, 8, 1))
 
 
 def like_mnist(name: str, folder: str | None, valid: int, binarisation: str) -> Images:
