@@ -176,9 +176,16 @@ def hashed(text: str) -> str:
 
 
 def hash_of_file(path: str | Path) -> str:
-    r"""Of the file's content; read again only if its size or time has changed."""
+    r"""Of the file's content; read again only if its size or time has changed. Of a folder: of its files' names."""
+    if os.path.isdir(path):
+        return hashed("\n".join(names_in(path)))
     stat = os.stat(path)
     return hash_of_content(os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def names_in(folder: str | Path) -> list[str]:
+    r"""Names of a folder's files, without hidden ones."""
+    return sorted(p.name for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith("."))
 
 
 @cache
@@ -224,7 +231,8 @@ class Opened:
 def hash_data(opened: set[str], cfg: DictConfig) -> dict[str, str]:
     r"""Hashes of the data files behind a run, by path: of those that options name and of those that were ``opened``.
 
-    Files of the system, of installed packages and of the project, and hidden ones (credentials, say), are left out.
+    Files of the system, of installed packages and of the project, and hidden ones (credentials, say), are left out. A
+    folder that options name is data if all its files were read, as one more would have been.
     """
     nodes = [OmegaConf.to_container(cfg[group], resolve=True) for group in CODE_GROUPS if cfg.get(group) is not None]
     found = {}
@@ -233,7 +241,9 @@ def hash_data(opened: set[str], cfg: DictConfig) -> dict[str, str]:
             path = Path(name).resolve()
             left_out = (*INSTALLED, *SYSTEM, *(HOME / room for room in ROOMS))
             hidden = path.name.startswith(".") or path.parent.name == "__pycache__"
-            if path.is_file() and not hidden and not any(path.is_relative_to(place) for place in left_out):
+            inside = [str(Path(name, one)) for one in names_in(path)] if path.is_dir() else []
+            is_data = path.is_file() or (inside and opened.issuperset(inside))
+            if is_data and not hidden and not any(path.is_relative_to(place) for place in left_out):
                 found[name] = hash_of_file(path)
     return found
 
@@ -268,7 +278,7 @@ def changed_since(folder: Path, code: dict[str, str]) -> str:
     try:
         kept = json.loads(path.read_text("utf-8"))
         before, data = dict(kept["code"]), dict(kept.get("data", {}))
-        other = [name for name, hash in data.items() if os.path.isfile(name) and hash_of_file(name) != hash]
+        other = [name for name, hash in data.items() if os.path.exists(name) and hash_of_file(name) != hash]
     except (OSError, ValueError, KeyError, TypeError):
         raise Refused(f"{path} cannot be read, so the code of the run is unknown: fresh=true begins anew") from None
     changed = sorted(name for name in before.keys() | code.keys() if before.get(name) != code.get(name))

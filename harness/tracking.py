@@ -26,6 +26,8 @@ from .online import OWN_ID, start_wandb
 from .shared import FIGURES, FINISHED, NotWritten, Refused, one_line, write_json, write_whole, writing
 from .sources import changed_since, located, versions
 
+MAGNIFIED = 1_000  # pixels of a picture's longer side up to which it is shown larger
+
 
 def same_code(folder: Path, code: dict[str, str]) -> bool:
     r"""Whether the run of ``folder`` is known to have begun by this very code."""
@@ -185,11 +187,11 @@ class Tracker:
                 write_whole(self.folder / f"{name}.csv", table.getvalue())
         self.to_loggers(lambda logger: logger.send_examples(self.folder))
 
-    def keep_picture(self, name: str, grey: torch.Tensor) -> None:
-        r"""Keeps grey levels in [0, 1] ``[height, width]``, each as three by three pixels."""
-        levels = (grey.cpu().float().clamp(0, 1) * 255).round().byte()
-        picture = io.BytesIO()
-        Image.fromarray(levels.repeat_interleave(3, 0).repeat_interleave(3, 1).numpy()).save(picture, "PNG")
+    def keep_picture(self, name: str, pixels: torch.Tensor) -> None:
+        r"""Keeps pixels in [0, 1], ``[height, width]`` or ``[height, width, 3]``; small ones three times as large."""
+        levels = (pixels.cpu().float().clamp(0, 1) * 255).round().byte()
+        size, picture = 3 if max(levels.shape) <= MAGNIFIED else 1, io.BytesIO()
+        Image.fromarray(levels.repeat_interleave(size, 0).repeat_interleave(size, 1).numpy()).save(picture, "PNG")
         with writing(self.folder):
             write_whole(self.folder / f"{name}.png", picture.getvalue())
 

@@ -1,13 +1,17 @@
 r"""Texts as sequences of tokens of one length, by split."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hardmax.checks import at_least
 
 from .data.files import load
+from .data.formats import Malformed, unpacked
 from .language import NOTHING, corpus, language
 
 HELD_OUT = 20  # one in so many characters is for validation, as many are for the test, at the end of a text
@@ -95,9 +99,35 @@ def tiny_shakespeare(folder: str | None = None, length: int = 32) -> Sentences:
         folder: Where to look first for the file.
         length: Characters of a window.
     """
-    content = torch.tensor(load("tiny_shakespeare", folder))
-    known, tokens = content.unique(return_inverse=True)
-    words = [chr(byte) for byte in known.tolist()]
+    return windows(torch.tensor(load("tiny_shakespeare", folder)), length)
+
+
+def own_text(file: str | None, length: int = 32) -> Sentences:
+    r"""Windows of a text of the user's own, in UTF-8; kinds of characters are the words, the last tenth is held out.
+
+    Arguments:
+        file: Path of the text, gzipped or not.
+        length: Characters of a window.
+
+    Raises:
+        ValueError: If there is no such file, it is no such text, or held-out splits are shorter than a window.
+    """
+    at_least(1, length=length)
+    if not isinstance(file, str) or not os.path.isfile(file):
+        raise ValueError(f"data.file={file}: there is no such file; accepted is a text in UTF-8, gzipped or not")
+    try:
+        content = unpacked(Path(file)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.file={file}: {error}; accepted is a text in UTF-8, gzipped or not") from None
+    except (Malformed, OSError) as error:
+        raise ValueError(f"data.file={file}: {error}") from None
+    return windows(torch.from_numpy(np.frombuffer(content.encode("utf-32-le"), "<i4").copy()), length)
+
+
+def windows(characters: Tensor, length: int) -> Sentences:
+    r"""Windows of ``length`` characters of a text, given as their code points ``[N]``."""
+    known, tokens = characters.unique(return_inverse=True)
+    words = [chr(point) for point in known.tolist()]
     held = len(tokens) // HELD_OUT
     if at_least(1, length=length) > held:
         raise ValueError(f"length must be at most the {held} characters of a held-out split, got {length}")

@@ -14,6 +14,7 @@ TWO_OF_THREE = ["task.variables=2", "task.categories=3"]
 TASKS = {
     "dvae": [*AUTOENCODER, *TWO_OF_THREE, "task.layers=2", "task.prior=learned"],
     "generation": ["task.length=4", "task.vocabulary=3", "task.width=4"],
+    "listops": ["task.tokens=5", "task.width=8"],
     "polynomial": TWO_OF_THREE,
     "quadratic": ["task.toy=kool"],
     "quadratic_form": TWO_OF_THREE,

@@ -20,6 +20,7 @@ TASKS = {
     "quadratic_form": SMALL,
     "dvae": [*SMALL, "task.layers=2", "task.prior=learned", "task.kl=sampled", "task.bound_samples=2"],
     "generation": ["task.length=3", "task.vocabulary=3", "task.width=4"],
+    "listops": ["task.tokens=4", "task.width=4"],
     "text": [*SMALL, "task.bound_samples=2"],
     "routing": ["task.experts=2"],
     "semi_supervised": ["task.style=2", "task.bound_samples=2"],

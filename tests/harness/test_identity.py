@@ -26,7 +26,7 @@ def key(*overrides):
 
 TASKS = {p.stem: OmegaConf.load(p) for p in sorted((ROOT / "configs/task").glob("*.yaml"))}
 DATA = sorted(p.stem for p in (ROOT / "configs/data").glob("*.yaml"))
-TEXTS = ("language", "tiny_shakespeare")
+TEXTS = ("language", "text", "tiny_shakespeare")
 TAKEN = [
     [f"task={task}", *([f"data={data}"] if data else [])]
     for task, config in TASKS.items()

@@ -28,6 +28,7 @@ TASKS = {
     "quadratic_form": ([*SIZES, "optimizer.lr=0.03"], "cost"),
     "dvae": ([*SIZES, *SMALL, "task.layers=2", "task.prior=learned", "task.pinned=true", "task.kl=sampled"], "-elbo"),
     "generation": (["task.length=4", "task.vocabulary=4", "task.width=16", "optimizer.lr=0.01"], "kl"),
+    "listops": (["task.tokens=4", "task.width=16", "optimizer.lr=0.01"], "cost"),
     "text": ([*SIZES, *SMALL], "-elbo"),
     "routing": (["task.experts=4", "optimizer.lr=0.01"], "-accuracy"),
     "semi_supervised": (["task.widths=[16]", "task.style=4", "optimizer.lr=0.003"], "-accuracy"),
