@@ -22,6 +22,7 @@ TASKS = {
     "generation": ["task.length=3", "task.vocabulary=3", "task.width=4"],
     "text": [*SMALL, "task.bound_samples=2"],
     "routing": ["task.experts=2"],
+    "addition": [],
     "semi_supervised": ["task.style=2", "task.bound_samples=2"],
     "structured": [*SMALL, "task.bound_samples=2"],
 }
