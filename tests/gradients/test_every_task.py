@@ -15,6 +15,7 @@ TASKS = {
     "addition": ["task.widths=[8]"],
     "dvae": [*AUTOENCODER, *TWO_OF_THREE, "task.layers=2", "task.prior=learned"],
     "generation": ["task.length=4", "task.vocabulary=3", "task.width=4"],
+    "mixture": ["task.components=4", "task.points=20", "task.widths=[8]"],
     "polynomial": TWO_OF_THREE,
     "quadratic": ["task.toy=kool"],
     "quadratic_form": TWO_OF_THREE,
