@@ -40,7 +40,8 @@ def truth_of(
         )
         return {"encoder": TrueGradient("exact", torch.cat([x.flatten() for x in found]).unsqueeze(0))}
     leaf = problem.logits.detach().requires_grad_()
-    cost = None if task.parameters_only else task.expected_cost(leaf)
+    known = problem.expected_cost or task.expected_cost
+    cost = None if task.parameters_only else known(leaf)
     if cost is None and not task.parameters_only:
         cost = enumerated_cost(task, problem, leaf)
     if cost is not None:

@@ -25,6 +25,8 @@ class Problem:
         context: Features for learned baselines, ``[*batch, D]``.
         log_q: Whether the estimator is to add log q(z) to the objective (a sampled KL divergence).
         pinned: Number of leading categories whose logits are fixed, and therefore left out of gradient statistics.
+        expected_cost: Exact expectation ``[*batch]`` of the objective under any logits ``[*batch, K, C]``, where it is
+            known and depends on the batch; None: it is what :meth:`Task.expected_cost` says.
     """
 
     logits: Tensor
@@ -33,6 +35,7 @@ class Problem:
     context: Tensor | None = None
     log_q: bool = False
     pinned: int = 0
+    expected_cost: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,5 +144,8 @@ class Task(nn.Module):
         return {}
 
     def expected_cost(self, logits: Tensor) -> Tensor | None:
-        r"""Exact expectation ``[*batch]`` of the objective under the logits, or None where it is not known."""
+        r"""Exact expectation ``[*batch]`` of the objective under the logits, or None where it is not known.
+
+        Where it depends on the batch, the batch's :class:`Problem` says it instead.
+        """
         return None

@@ -149,7 +149,7 @@ def of_tasks():
                 "## Figures\n",
                 *figures,
                 "\n## In a run\n",
-                f"```sh\npython run.py task={name}\n```\n",
+                f"```sh\npython run.py task={name} estimator=reinforce\n```\n",
                 options(config),
             ]
         )

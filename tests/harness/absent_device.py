@@ -23,6 +23,8 @@ TASKS = {
     "listops": ["task.tokens=4", "task.width=4"],
     "text": [*SMALL, "task.bound_samples=2"],
     "routing": ["task.experts=2"],
+    "addition": [],
+    "mixture": ["task.points=20"],
     "semi_supervised": ["task.style=2", "task.bound_samples=2"],
     "structured": [*SMALL, "task.bound_samples=2"],
     "vq": [*SMALL, "task.network=convolutional", "task.codebook_decay=0.9"],
