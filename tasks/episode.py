@@ -45,10 +45,11 @@ class Episode(Task):
     Black-box estimators of the expected cost can be trained. Those that differentiate the objective, and multi-sample
     bounds, are refused. So is, at one episode a step, REINFORCE with ``baseline=batch``, the mean of other episodes.
 
-    Figures: ``return``, the mean over 100 fresh episodes, not discounted; ``steps_to_solve``, simulated steps of
-    training, branches included, until 100 successive training episodes had the mean return at which the environment
-    counts as solved, and ``episodes_to_solve``, neither before that; ``steps``, ``episodes`` and ``branches`` that were
-    simulated in training so far; ``recent``, the mean return of the last 100 training episodes.
+    Figures: ``return``, the mean over 100 fresh episodes, not discounted; ``solved``, 1 once 100 successive training
+    episodes had the mean return at which the environment counts as solved, else 0; ``steps_to_solve``, the steps that
+    were simulated in training until then, branches included, and ``episodes_to_solve``: of a run that has not got there
+    both are what it took so far, and so too low; ``steps``, ``episodes`` and ``branches`` that were simulated in
+    training so far.
 
     References:
         | ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through categorical variables (Yin,
@@ -67,12 +68,12 @@ class Episode(Task):
 
     figures = {
         "return": Figure("mean return", "reward per episode", "higher"),
-        "steps_to_solve": Figure("simulated steps until solved", "steps", "lower"),
-        "episodes_to_solve": Figure("training episodes until solved", "episodes", "lower"),
+        "solved": Figure("solved", "share of runs", "higher"),
+        "steps_to_solve": Figure("simulated steps until solved, or so far", "steps", "lower"),
+        "episodes_to_solve": Figure("training episodes until solved, or so far", "episodes", "lower"),
         "steps": Figure("simulated steps", "steps"),
         "episodes": Figure("training episodes", "episodes"),
         "branches": Figure("simulated branches", "branches"),
-        "recent": Figure("mean return of the last 100 training episodes", "reward per episode"),
     }
 
     last: Tensor
@@ -156,11 +157,9 @@ class Episode(Task):
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float]:
         fresh = self.simulation(Start(int(torch.randint(WORD, ())), SUCCESSIVE, None))
-        found = {"return": float(fresh.returns().mean())}
         steps, episodes, branches = map(float, self.counts)
-        found |= {"steps": steps, "episodes": episodes, "branches": branches}
-        if episodes:
-            found["recent"] = float(self.last[-int(min(episodes, SUCCESSIVE)) :].mean())
-        if int(self.solved_at[0]) >= 0:
-            found |= dict(zip(("steps_to_solve", "episodes_to_solve"), map(float, self.solved_at), strict=True))
-        return found
+        solved = int(self.solved_at[0]) >= 0
+        to_solve = map(float, self.solved_at) if solved else (steps, episodes)
+        found = {"return": float(fresh.returns().mean()), "solved": float(solved)}
+        found |= dict(zip(("steps_to_solve", "episodes_to_solve"), to_solve, strict=True))
+        return found | {"steps": steps, "episodes": episodes, "branches": branches}
