@@ -1,5 +1,7 @@
 r"""Environments in which episodes take place, many at once."""
 
+from typing import Any
+
 import numpy as np
 
 from hardmax.checks import at_least
@@ -63,10 +65,10 @@ class CartPole(Environment):
         self.limit = at_least(1, limit=limit)
         try:
             from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-        except ImportError as error:
-            raise ValueError("CartPole needs an extra: pip install -e '.[episodes]'") from error
+        except ImportError:
+            raise ValueError("CartPole needs an extra: pip install -e '.[episodes]'") from None
         self.make = CartPoleVectorEnv
-        self.carts = self.make(1)
+        self.carts: Any = self.make(1)
 
     def of_size(self, count: int) -> None:
         r"""Makes ``carts`` so many carts, none of which is to begin anew at its next step."""

@@ -1,18 +1,18 @@
 r"""Reinforcement learning: the actions of an episode are the choices, and returns are what they cost."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from hardmax.checks import all_at_least, at_least, fraction
+from hardmax.checks import all_at_least, at_least, positive
 from hardmax.estimators.base import Estimator
 
 from .base import Figure, Problem, Task
 from .environments import Environment
 from .simulation import Simulation, Start
+from .vae import perceptron
 
 SUCCESSIVE = 100  # episodes over which the mean return is taken
 WORD = 2**63 - 1  # seeds are below it
@@ -90,20 +90,22 @@ class Episode(Task):
     ):
         super().__init__()
         self.environment = environment
-        self.discount = 1.0 if discount == 1 else fraction(discount=discount)
+        self.discount = positive(discount=discount)
+        if discount > 1:
+            raise ValueError(f"discount must be above 0 and at most 1, got {discount}")
         self.branches = branches if branches is None else at_least(1, branches=branches)
         sizes = [environment.features, *all_at_least(1, widths=widths), environment.actions]
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-            nn.init.normal_(layers[-2].weight, std=scale), nn.init.constant_(layers[-2].bias, 0.1)
-        self.policy = nn.Sequential(*layers[:-1])
+        self.policy = perceptron(sizes)
+        deviation = positive(scale=scale)
+        for parameter in self.policy.parameters():
+            nn.init.normal_(parameter, std=deviation) if parameter.ndim == 2 else nn.init.constant_(parameter, 0.1)
         self.asked: tuple[Estimator, ...] = ()  # the estimator that takes the true actions; no part of the task
         self.latest: Simulation | None = None
         self.register_buffer("last", torch.zeros(SUCCESSIVE, dtype=torch.float64))  # returns, the oldest first
         self.register_buffer("counts", torch.zeros(3, dtype=torch.long))  # of steps, episodes, branches
         self.register_buffer("solved_at", torch.full((2,), -1, dtype=torch.long))  # steps, episodes
-        self.policy[-1].bias.register_post_accumulate_grad_hook(lambda _: self.count())  # once in a step of training
+        weight = next(self.policy.parameters())
+        weight.register_post_accumulate_grad_hook(lambda _: self.count())  # once in a step of training
 
     def nest(self, estimator: Estimator) -> None:
         name = type(estimator).__name__

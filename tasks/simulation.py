@@ -101,8 +101,8 @@ class Simulation:
 
     def context(self) -> Tensor:
         r"""The states ``[L, B, D]``, 0 where there are none."""
-        bias = self.policy[-1].bias
-        return torch.as_tensor(self.states, dtype=bias.dtype, device=bias.device)
+        weight = next(self.policy.parameters())
+        return torch.as_tensor(self.states, dtype=weight.dtype, device=weight.device)
 
     def problem(self) -> Problem:
         context = self.context()
