@@ -13,7 +13,8 @@ from helpers.commands import composed, sampled_kl
 from helpers.devices import NAME, absent_device
 
 SMALL = ["task.variables=2", "task.categories=3"]
-TASKS = {
+TASKS = {  # but for episodes, whose environment is on the processor
+    "bandit": ["task.arms=3"],
     "toy": SMALL,
     "polynomial": SMALL,
     "quadratic": [],

@@ -441,7 +441,7 @@ def test_measuring_refuses_in_one_line(measured, arguments, line):
 # What the composition of a config shows, before any job of a sweep starts.
 WRONG_OPTIONS = [
     (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?); there are: adaptive_imle, "),
-    (["task=nothing"], "task=nothing does not exist (did you mean routing?); there are: dvae, generation, "),
+    (["task=nothing"], "task=nothing does not exist (did you mean routing?); there are: bandit, dvae, "),
     (["hydra/launcher=joblb"], "hydra/launcher=joblb does not exist (did you mean joblib?)"),
     (["debug=slow"], "debug=slow does not exist; there are: fast"),
     (["stepz=3"], "stepz is no option (did you mean steps?)"),

@@ -23,6 +23,7 @@ SIZES = ["task.variables=2", "task.categories=4"]
 SMALL = ["task.encoder_widths=[16]", "task.decoder_widths=[16]", "task.bound_samples=5"]
 # Options of each task, and the figure that is to fall, or with a minus sign to rise.
 TASKS = {
+    "bandit": (["task.arms=4", "optimizer.lr=0.01"], "gap"),
     "polynomial": ([*SIZES, "task.power=1.5", "optimizer.lr=0.03"], "cost"),
     "quadratic": (["task.toy=kool", "optimizer.lr=0.03", "steps=200"], "cost"),
     "quadratic_form": ([*SIZES, "optimizer.lr=0.03"], "cost"),
