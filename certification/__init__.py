@@ -6,6 +6,8 @@ r"""The conformance suite: whether any estimator, anybody's, is what it claims t
 >>> from hardmax.estimators import Exact
 >>> assert failures(Exact()) == []
 
+Of a task :func:`task_failures` does the same, and ``hardmax certify --task`` prints it.
+
 Exact enumeration where the randomness is finite, seeded z-tests elsewhere. torch and numpy are all that it needs.
 """
 
@@ -40,8 +42,28 @@ from .samplers import (
     check_many_draws_are_finite,
     check_simplex,
 )
+from .task_certificate import CHECKS_OF_TASKS, TaskCertificate, certify_task, task_failures
+from .task_checks import (
+    check_closing_over_logits,
+    check_context,
+    check_costs,
+    check_examples_apart,
+    check_expected_cost,
+    check_penalty,
+    check_repeated_costs,
+)
+from .task_parameters import check_encoder_parameters, check_pinned
+from .task_promises import (
+    check_batches,
+    check_declarations,
+    check_evaluation,
+    check_measurement_examples,
+    check_nothing_changes,
+    check_shown,
+)
 
 __all__ = [
+    "CHECKS_OF_TASKS",
     "DRAWS",
     "EXTREME",
     "FALSE_ALARM",
@@ -59,15 +81,26 @@ __all__ = [
     "Outcome",
     "Sampler",
     "SmallProblem",
+    "TaskCertificate",
     "all_outcomes",
     "assert_close",
     "assert_mean",
     "certify",
+    "certify_task",
+    "check_batches",
     "check_claims",
+    "check_closing_over_logits",
     "check_compiles",
     "check_constants",
+    "check_context",
+    "check_costs",
+    "check_declarations",
+    "check_encoder_parameters",
+    "check_evaluation",
     "check_evaluations",
+    "check_examples_apart",
     "check_expectation",
+    "check_expected_cost",
     "check_extreme_logits",
     "check_gradient_reaches_logits",
     "check_independent_draws",
@@ -75,11 +108,17 @@ __all__ = [
     "check_law",
     "check_leading_dimensions",
     "check_many_draws_are_finite",
+    "check_measurement_examples",
     "check_nested",
+    "check_nothing_changes",
     "check_on_device",
+    "check_penalty",
+    "check_pinned",
     "check_precision",
+    "check_repeated_costs",
     "check_rsample",
     "check_shapes",
+    "check_shown",
     "check_simplex",
     "check_smallest_problem",
     "check_state",
@@ -93,6 +132,7 @@ __all__ = [
     "measure_on",
     "patched",
     "runner",
+    "task_failures",
     "truths_of",
     "z_scores",
 ]

@@ -43,12 +43,16 @@ class Call:
 
 @dataclass
 class Outcome:
-    r"""Whether a claim holds; if not what is wrong on the first problem that shows it, and code that shows it again."""
+    r"""Whether a claim holds; if not what is wrong on the first problem that shows it, and code that shows it again.
+
+    A ``remark`` says what is special about one that holds, or what could not be told.
+    """
 
     claim: str
     holds: bool
     message: str = ""
     code: str = ""
+    remark: str = ""
 
 
 @dataclass

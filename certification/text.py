@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .certificate import Certificate, Outcome
+    from .task_certificate import TaskCertificate
 
 LABEL_WIDTH = 58  # of the column that says what is meant
 
@@ -76,6 +77,8 @@ def percentage(value: float, error: float) -> str:
 def verdict(outcome: "Outcome") -> Iterator[str]:
     r"""Whether a claim holds; if not, what is wrong and how to see it again."""
     yield f"{outcome.claim:<{LABEL_WIDTH}}{'holds' if outcome.holds else 'FAILS'}"
+    if outcome.remark:
+        yield f"  {outcome.remark}"
     if not outcome.holds:
         yield f"  {outcome.message}"
         yield from (f"    {line}" for line in outcome.code.splitlines())
@@ -106,3 +109,15 @@ def verdict_on_bias(certificate: "Certificate") -> str:
     return (
         f"gradient: unbiased, as claimed ({size})" if holds else f"gradient: claimed unbiased, biased by up to {size}"
     )
+
+
+def ending_of_task(certificate: "TaskCertificate") -> Iterator[str]:
+    r"""The verdict on a task as a whole."""
+    failed = [o for o in certificate.outcomes if not o.holds]
+    said = (
+        f"NOT certified: {len(failed)} of {len(certificate.outcomes)} fail"
+        if failed
+        else "certified: all that every task must do holds"
+    )
+    yield ""
+    yield f"{said} ({certificate.seconds:.0f} s)"

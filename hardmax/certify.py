@@ -1,4 +1,4 @@
-r"""``hardmax certify``: prints the certificate of an estimator or a sampler, anybody's."""
+r"""``hardmax certify``: prints the certificate of an estimator, a sampler or a task, anybody's."""
 
 import argparse
 import ast
@@ -6,19 +6,23 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 
-from hardmax.certification.certificate import certify, first_line
+from hardmax.certification.certificate import Certificate, certify, first_line
 from hardmax.certification.samplers import Sampler
+from hardmax.certification.task_certificate import TaskCertificate, certify_task
 from hardmax.estimators import Estimator
+from hardmax.tasks.base import Task
 
 USAGE = """\
   hardmax certify estimator=arsm estimator.limit=64          of the configs; --config-dir conf adds one's own
   hardmax certify mine.Mine samples=4                        a class that can be imported, also from this folder
   hardmax certify --sampler torch.nn.functional:gumbel_softmax tau=0.5 hard=true      any z = f(logits)
+  hardmax certify --task mine.Task width=8                   a task's class, or its config's name, as in --task dvae
 """
+SUBJECTS: dict[str, type] = {"estimator": Estimator, "task": Task}  # what is certified, by the group of its configs
 HOLDS, FAILS, WRONG = 0, 1, 2  # exit codes
 
 
@@ -39,39 +43,69 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 if everything that is claimed holds, 1 if not, 2 if the request is wrong, said in one line.
     """
-    parser = Parser("hardmax certify", description="Certifies a gradient estimator or a sampler.", epilog=USAGE)
+    parser = Parser("hardmax certify", description="Certifies a gradient estimator, a sampler or a task.", epilog=USAGE)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", nargs="*", help="estimator=NAME or a class, and its options as key=value")
     parser.add_argument("--sampler", metavar="MODULE:FUNCTION", help="a function from logits [..., C] to z [..., C]")
-    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with estimator/NAME.yaml of one's own")
+    parser.add_argument("--task", metavar="NAME", help="a task: module.Class, or the name of its config")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with estimator/NAME.yaml or task/NAME.yaml")
     parser.add_argument("--json", metavar="FILE", help="where to write the certificate as JSON")
     try:
         given = parser.parse_intermixed_args(arguments)
-        estimator, name, code = find_subject(given.what, given.sampler, given.config_dir)
+        subject: Estimator | Task
+        if given.task is not None and given.sampler is not None:
+            raise WrongRequest("--task and --sampler: one of them at a time")
+        if given.task is not None:
+            subject, name, code = find_task(given.task, given.what, given.config_dir)
+        else:
+            subject, name, code = find_subject(given.what, given.sampler, given.config_dir)
         if given.json and not Path(given.json).resolve().parent.is_dir():
             raise WrongRequest(f"--json {given.json}: there is no such folder")
     except WrongRequest as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG
-    certificate = certify(estimator, name, code, say=lambda line: print(line, flush=True))
+    say = lambda line: print(line, flush=True)
+    certificate: Certificate | TaskCertificate
+    if isinstance(subject, Task):
+        certificate = certify_task(subject, name, code, say)
+    else:
+        certificate = certify(subject, name, code, say)
     if given.json:
         Path(given.json).write_text(json.dumps(certificate.to_dict(), indent=2) + "\n", encoding="utf-8")
     return HOLDS if certificate.holds else FAILS
 
 
 def find_subject(what: list[str], sampler: str | None, config_dir: str | None) -> tuple[Estimator, str, str]:
-    r"""What is to be certified, its name, and Python that makes it; raises WrongRequest."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    r"""The estimator that is to be certified, its name, and Python that makes it; raises WrongRequest."""
+    look_in_this_folder()
     if sampler:
         return of_sampler(sampler, options(what), config_dir)
     if not what:
         raise WrongRequest("nothing to certify: name estimator=NAME, a class such as mine.Mine, or --sampler")
     if "=" not in what[0]:
         if config_dir is None:
-            return of_class(what[0], options(what[1:]))
-        what = [f"estimator={config_of_class(what[0], config_dir)}", *(f"estimator.{pair}" for pair in what[1:])]
-    return of_config(what, config_dir)
+            return of_class("estimator", what[0], options(what[1:]))
+        name = config_of_class("estimator", what[0], config_dir)
+        what = [f"estimator={name}", *(f"estimator.{pair}" for pair in what[1:])]
+    return of_config("estimator", what, config_dir)
+
+
+def find_task(name: str, pairs: list[str], config_dir: str | None) -> tuple[Task, str, str]:
+    r"""The task that is to be certified, its name, and Python that makes it; raises WrongRequest."""
+    look_in_this_folder()
+    torch.manual_seed(0)
+    if "." in name or ":" in name:
+        if config_dir is None:
+            return of_class("task", name, options(pairs))
+        name = config_of_class("task", name, config_dir)
+    own = ("data=", "data.", "task.")
+    return of_config("task", [f"task={name}", *(p if p.startswith(own) else f"task.{p}" for p in pairs)], config_dir)
+
+
+def look_in_this_folder() -> None:
+    r"""Lets classes be found that lie in the folder from which the command is called, as ``python -m`` does."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def options(pairs: list[str]) -> dict[str, Any]:
@@ -107,17 +141,28 @@ def call_of(made: Any, arguments: dict[str, Any]) -> tuple[str, str]:
     return f"from {made.__module__} import {made.__qualname__}", f"{made.__qualname__}({told})"
 
 
-def of_class(path: str, arguments: dict[str, Any]) -> tuple[Estimator, str, str]:
-    r"""An estimator of a class by its name."""
-    made = imported(path)
-    if not (isinstance(made, type) and issubclass(made, Estimator)):
-        raise WrongRequest(f"{path} is no subclass of hardmax.estimators.Estimator; of a function use --sampler {path}")
+def of_class(group: str, path: str, arguments: dict[str, Any]) -> tuple[Any, str, str]:
+    r"""An estimator or a task of a class by its name."""
+    made, kind = imported(path), SUBJECTS[group]
+    if not (isinstance(made, type) and issubclass(made, kind)):
+        hint = of_another_kind(group, path, made)
+        raise WrongRequest(f"{path} is no subclass of {kind.__module__.removesuffix('.base')}.{kind.__name__}{hint}")
     try:
-        estimator = made(**arguments)
+        subject = made(**arguments)
     except Exception as error:
         raise WrongRequest(f"{path}: {type(error).__name__}: {first_line(error)}") from error
     importing, call = call_of(made, arguments)
-    return estimator, call, f"{importing}\nestimator = {call}"
+    return subject, call, f"{importing}\n{group} = {call}"
+
+
+def of_another_kind(group: str, path: str, made: object) -> str:
+    r"""What to say instead of what is no estimator, or no task."""
+    if group == "task":
+        return ""
+    flag = (
+        "of a task use --task" if isinstance(made, type) and issubclass(made, Task) else "of a function use --sampler"
+    )
+    return f"; {flag} {path}"
 
 
 def of_sampler(path: str, arguments: dict[str, Any], config_dir: str | None) -> tuple[Sampler, str, str]:
@@ -139,23 +184,26 @@ def of_sampler(path: str, arguments: dict[str, Any], config_dir: str | None) -> 
     return Sampler(function, **arguments), f"{path}({', '.join(told.split(', ')[1:])})", code
 
 
-def config_of_class(path: str, config_dir: str) -> str:
+def config_of_class(group: str, path: str, config_dir: str) -> str:
     r"""The name of the one config below the folder that is of a class."""
     target = path.replace(":", ".")
-    folder = Path(config_dir) / "estimator"
+    folder = Path(config_dir) / group
     found = [p.stem for p in sorted(folder.glob("*.yaml")) if f"_target_: {target}" in p.read_text(encoding="utf-8")]
     if len(found) != 1:
         raise WrongRequest(f"{path}: {len(found)} files below {folder} have it as their _target_, one is expected")
     return found[0]
 
 
-def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, str, str]:
-    r"""An estimator of the configs, which need what the harness needs."""
+def of_config(
+    group: Literal["estimator", "task"], overrides: list[str], config_dir: str | None
+) -> tuple[Any, str, str]:
+    r"""An estimator or a task of the configs, which need what the harness needs."""
+    accepted = (f"{group}=", f"{group}.", *(("data=", "data.") if group == "task" else ()))
     for override in overrides:
-        if not override.lstrip("+").startswith(("estimator=", "estimator.")):
-            raise WrongRequest(f"{override}: only estimator=NAME and estimator.option=value are accepted here")
-    if not any(o.startswith("estimator=") for o in overrides):
-        raise WrongRequest("estimator=NAME is missing")
+        if not override.lstrip("+").startswith(accepted):
+            raise WrongRequest(f"{override}: only {group}=NAME and {group}.option=value are accepted here")
+    if not any(o.startswith(f"{group}=") for o in overrides):
+        raise WrongRequest(f"{group}=NAME is missing")
     if config_dir is not None and not Path(config_dir).is_dir():
         raise WrongRequest(f"--config-dir {config_dir}: there is no such folder")
     try:
@@ -165,27 +213,29 @@ def of_config(overrides: list[str], config_dir: str | None) -> tuple[Estimator, 
         from hydra.utils import get_class
         from omegaconf import OmegaConf
     except ImportError as error:
-        raise WrongRequest(f"estimator=NAME needs hardmax[harness]; without it, name a class ({error})") from error
+        raise WrongRequest(f"{group}=NAME needs hardmax[harness]; without it, name a class ({error})") from error
     from hardmax.harness import options as harness_options
     from hardmax.harness.config import build
     from hardmax.harness.names import meant
+    from hardmax.harness.shared import nearest
     from hardmax.paths import CONFIGS
 
     harness_options.register()
     GlobalHydra.instance().clear()
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    choice = next(o.partition("=")[2] for o in overrides if o.startswith("estimator="))
+    choice = next(o.partition("=")[2] for o in overrides if o.startswith(f"{group}="))
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = hydra.compose("config", overrides)
-        estimator = build(cfg, "estimator", choice)
-        arguments = OmegaConf.to_container(cfg.estimator, resolve=True)
+        subject: object = build(cfg, "task", choice) if group == "task" else build(cfg, "estimator", choice)
+        arguments = OmegaConf.to_container(cfg[group], resolve=True)
         assert isinstance(arguments, dict)
         importing, call = call_of(get_class(arguments.pop("_target_")), {str(k): v for k, v in arguments.items()})
     except MissingConfigException as error:
-        hint = meant(choice, list(error.options or []))
-        raise WrongRequest(f"Could not find 'estimator/{choice}'{hint}") from error
+        known = list(error.options or [])
+        hint = meant(choice, known) if group == "estimator" else nearest(choice, known)
+        raise WrongRequest(f"Could not find '{group}/{choice}'{hint}") from error
     except Exception as error:
         raise WrongRequest(first_line(error)) from error
-    return estimator, f"estimator={choice}: {call}", f"{importing}\nestimator = {call}"
+    return subject, f"{group}={choice}: {call}", f"{importing}\n{group} = {call}"

@@ -53,6 +53,8 @@ class QuadraticForm(KnownCost):
         self.register_buffer("A", A, persistent=False)
         self.register_buffer("b", b, persistent=False)
         self.logits = nn.Parameter(logits.reshape(K, C))
+        if K * math.log(C) > math.log(FEW_DRAWS):
+            self.figures = {"cost": self.figures["cost"]}
 
     def problem(self, batch: Tensor) -> Problem:
         return Problem(self.logits.expand(len(batch), *self.logits.shape), self.objective)

@@ -64,6 +64,8 @@ class Text(CategoricalVAE):
         size = self.places * self.vocabulary
         super().__init__(size, size, variables, categories, encoder_widths, decoder_widths, kl, bound_samples)
         self.nats_divisor, self.data = data.nats_divisor, data
+        if data.surprisal is None:
+            self.figures = {name: figure for name, figure in self.figures.items() if name != "distance"}
         self.register_buffer("one_hot", torch.eye(self.vocabulary + 1, self.vocabulary), persistent=False)  # last: 0
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:

@@ -38,15 +38,29 @@ def soft(logits, temperature=1.0):
 def odd(logits):
     return logits * 0 + 1
 """
+MY_TASK = """
+from hardmax.tasks.toy import Toy
+
+
+class Mine(Toy):
+    def __init__(self, categories=4, shift=0.0):
+        super().__init__(1, categories)
+        self.shift = shift
+
+    def expected_cost(self, logits):
+        return super().expected_cost(logits) + self.shift
+"""
 
 
 @pytest.fixture
 def certified(tmp_path, monkeypatch, capsys):
     """Runs the command in a folder that has a module mine.py; gives exit code, output and errors."""
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "my_task.py").write_text(MY_TASK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    for module in ("mine", "my_task"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(samplers, "DRAWS_WITHOUT_NAN", 20_000)
     monkeypatch.setattr(limits, "EXTREME", limits.EXTREME[-2:])
 
@@ -120,9 +134,51 @@ def test_a_sampler_that_is_none_is_said_to_be(certified):
     assert "estimator = Sampler(odd)" in out
 
 
+def test_a_task_of_ones_own(certified, tmp_path):
+    code, out, err = certified("--task", "my_task.Mine", "categories=3", "--json", "found.json")
+    assert code == 0, out + err
+    assert out.startswith("Mine(categories=3) (torch")
+    assert "certified: all that every task must do holds" in out
+    assert json.loads((tmp_path / "found.json").read_text())["holds"]
+    code, out, _ = certified("--task", "my_task:Mine", "shift=1.0")
+    assert code == 1
+    lines = out.splitlines()
+    at = lines.index(next(line for line in lines if line.endswith("FAILS")))
+    assert lines[at].startswith("the expected cost is the sum over all outcomes")
+    assert "where the sum over all outcomes is" in lines[at + 1]
+    code = "\n".join(line.strip() for line in lines[at + 2 : at + 6])
+    assert code.endswith("check_expected_cost(task)")
+    with pytest.raises(c.Failed, match="where the sum over all outcomes is"):
+        exec(code, {})
+    assert "NOT certified: 1 of" in out
+
+
+def test_a_task_of_the_configs(certified, tmp_path):
+    code, out, err = certified("--task", "routing", "experts=2", "data.binarisation=none", "router_widths=[4]")
+    assert code == 0, out + err
+    assert out.startswith("task=routing: Routing(experts=2, router_widths=[4]")
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "mine.yaml").write_text("_target_: my_task.Mine\nshift: 0.0\n")
+    for name in ("mine", "my_task.Mine"):
+        code, out, err = certified("--task", name, "shift=1.0", "--config-dir", "conf")
+        assert code == 1, err
+        assert out.startswith("task=mine: Mine(shift=1.0)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--task", "nowhere.Mine"], "nowhere.Mine: ModuleNotFoundError: No module named 'nowhere'"),
+        (["--task", "mine.Mine"], "mine.Mine is no subclass of hardmax.tasks.Task"),
+        (["--task", "mine.soft"], "mine.soft is no subclass of hardmax.tasks.Task"),
+        (["my_task.Mine"], "my_task.Mine is no subclass of hardmax.estimators.Estimator; of a task use --task my_task"),
+        (["--task", "my_task.Mine", "categories=0"], "ValueError: categories must be an integer of at least 1, got 0"),
+        (["--task", "my_task.Mine", "categories"], "'categories' is no option: key=value is expected"),
+        (["--task", "tory"], "Could not find 'task/tory' (did you mean toy?)"),
+        (["--task", "toy", "categories=0"], "categories must be an integer of at least 1, got 0"),
+        (["--task", "toy", "nonsense=1"], "nonsense"),
+        (["--task", "my_task.Mine", "--config-dir", "nowhere"], "0 files below nowhere/task have it as their _target_"),
+        (["--task", "toy", "--sampler", "mine:soft"], "--task and --sampler: one of them at a time"),
         ([], "nothing to certify"),
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["nowhere.Mine"], "nowhere.Mine: ModuleNotFoundError: No module named 'nowhere'"),
