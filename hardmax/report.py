@@ -49,6 +49,9 @@ def main() -> None:
         "--upload", action="store_true", help="send W&B what it does not have of the runs instead, from their files"
     )
     parser.add_argument(
+        "--wandb", action="store_true", help="make a W&B report of the runs that are there instead, or its file"
+    )
+    parser.add_argument(
         "--archive", type=Path, metavar="FOLDER", help="add the finished runs to this folder's archives instead"
     )
     options = parser.parse_args()
@@ -75,6 +78,10 @@ def main() -> None:
         for alone in ("upload", "archive"):
             if getattr(options, alone) and (any(pages) or (options.upload and options.archive)):
                 raise Refused(f"--{alone} goes with no other option")
+        if options.wandb and (any(pages[:4]) or options.at or options.upload or options.archive):
+            raise Refused("--wandb goes with --only, --by and --to alone")
+        first = options.folders[0]
+        to = options.to or (first if first.is_dir() else first.parent) / "report"
         if options.upload:
             if archives := [str(path) for path in options.folders if is_archive(path)]:
                 raise Refused(f"--upload takes folders of runs, got the archive {archives[0]}")
@@ -98,9 +105,11 @@ def main() -> None:
             from hardmax.reporting.leaderboard import write_leaderboard
 
             text, (written, notes) = "", write_leaderboard(options.folders, options.leaderboard)
+        elif options.wandb:
+            from hardmax.reporting.online_report import write_online_report
+
+            text, written, notes = write_online_report(options.folders, to, options.only, options.by)
         else:
-            first = options.folders[0]
-            to = options.to or (first if first.is_dir() else first.parent) / "report"
             text, written, notes = write(options.folders, to, options.only, options.by, options.published, tune, at)
     except Refused as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)

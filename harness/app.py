@@ -1,6 +1,7 @@
 r"""The command line: composes the config, refuses what is wrong in one line, and starts a run or a sweep."""
 
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -22,7 +23,8 @@ from .refusals import FULL_ERROR, check_arguments, debugging, exit_with, flags_p
 from .run import command_line_overrides, run_from_config
 from .shared import Refused, one_line
 
-DRY_RUN = "--dry-run"
+DRY_RUN, WANDB_SWEEP = "--dry-run", "--wandb-sweep"
+SHOWS = {DRY_RUN: "jobs", WANDB_SWEEP: "file"}  # flags in place of a sweep
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
@@ -35,7 +37,9 @@ def job(cfg: DictConfig) -> float | None:
         return one_of_many(cfg, sweep)
     try:
         refuse_options_of_sweeps()
-        if CheckSweep.dry_run:
+        if CheckSweep.only_shows == "file":
+            raise Refused(f"{WANDB_SWEEP} prints the file of a sweep: with -m")
+        if CheckSweep.only_shows:
             check(cfg)
             show_jobs([command_line_overrides(HydraConfig.get())], [cfg], HydraConfig.get().runtime.choices)
         else:
@@ -61,15 +65,35 @@ def refuse_options_of_sweeps() -> None:
         raise Refused(f"{stray[0]} is about the jobs of a sweep: with -m")
 
 
-def of_experiment(arguments: list[str], dry_run: bool) -> list[str]:
-    r"""The arguments with ``-m`` for a dry run of an experiment, and for ``--cfg`` of one with its first job's options.
+def one_by_one(arguments: list[str]) -> list[str]:
+    r"""The arguments with those in ``settings='NAME=VALUE NAME=VALUE'``, which are one to a shell, each by itself.
 
     Raises:
-        Refused: If a dry run is asked for together with what shows something else.
+        Refused: If a quote in such a text is not closed.
+    """
+    found = []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        try:
+            found += shlex.split(value) if name == "settings" else [argument]
+        except ValueError as error:
+            raise Refused(f"{argument} cannot be read: {error}") from error
+    return found
+
+
+def of_experiment(arguments: list[str], flags: list[str]) -> list[str]:
+    r"""The arguments with ``-m`` where its jobs are only shown, and for ``--cfg`` of one with its first job's options.
+
+    Arguments:
+        arguments: Of the command line, without ``flags``.
+        flags: That ask for jobs to be shown only.
+
+    Raises:
+        Refused: If several things are to be shown.
     """
     given = flags_parser().parse_args(arguments)
-    if dry_run and (given.cfg or given.info or given.shell_completion):
-        raise Refused(f"{DRY_RUN} and --cfg, --info or --shell-completion: one of them at a time")
+    if len({*flags}) > 1 or (flags and (given.cfg or given.info or given.shell_completion)):
+        raise Refused(f"{', '.join(SHOWS)} and --cfg, --info or --shell-completion: one of them at a time")
     if not any(override.startswith("experiment=") for override in given.overrides):
         return arguments
     if given.cfg and not given.multirun:
@@ -77,7 +101,7 @@ def of_experiment(arguments: list[str], dry_run: bool) -> list[str]:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             first, replaced = first_job([*given.overrides, *place])
         return [argument for argument in arguments if argument not in replaced] + first
-    return ["-m", *arguments] if dry_run and not given.multirun else arguments
+    return ["-m", *arguments] if flags and not given.multirun else arguments
 
 
 def ends_sweep(error: BaseException) -> bool:
@@ -101,13 +125,15 @@ def main() -> None:
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))  # so that a launcher's jobs run this very code
     options.register()
-    CheckSweep.sweep, CheckSweep.dry_run = None, DRY_RUN in sys.argv[1:]
-    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != DRY_RUN]
+    flags = [argument for argument in sys.argv[1:] if argument in SHOWS]
+    CheckSweep.sweep, CheckSweep.only_shows = None, SHOWS[flags[0]] if flags else ""
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in SHOWS]
     try:
         try:
+            sys.argv[1:] = one_by_one(sys.argv[1:])
             sys.argv[1:] = with_flags_first(sys.argv[1:])
             check_arguments(sys.argv[1:])
-            sys.argv[1:] = of_experiment(sys.argv[1:], CheckSweep.dry_run)
+            sys.argv[1:] = of_experiment(sys.argv[1:], flags)
             hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(job)()
         except BaseException as error:
             if not ends_sweep(error):

@@ -33,6 +33,7 @@ from .refusals import exit_with, user_error_line
 from .run import command_line_overrides, run_from_config
 from .shared import FIGURES, FINISHED, NotWritten, Refused, one_line
 from .sweep import THIS_PROCESS, Sweep
+from .wandb_sweep import sweep_file
 
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
 SEARCH = "hydra_plugins.hardmax_search.Search"
@@ -45,7 +46,7 @@ class CheckSweep(Callback):
     """
 
     sweep: Sweep | None = None  # that this process runs, if any
-    dry_run = False  # whether jobs are only shown
+    only_shows = ""  # jobs, or the file of a sweep run by W&B; empty where jobs run
     report = ""  # the command that reports on the sweep
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
@@ -72,8 +73,13 @@ class CheckSweep(Callback):
             for arguments in tqdm(batch, "checking", unit="job", leave=False, disable=None):
                 cfg = composed.config(arguments)
                 check(cfg)
-                configs += [cfg] * CheckSweep.dry_run
-            if CheckSweep.dry_run:
+                configs += [cfg] * bool(CheckSweep.only_shows)
+            if CheckSweep.only_shows == "file":
+                if trials or after:
+                    raise Refused("--wandb-sweep takes a grid: without hydra/sweeper=search and hydra.sweeper.finals")
+                print(sweep_file(batch, configs[0]), end="")
+                sys.exit(0)
+            if CheckSweep.only_shows:
                 at_once, count = jobs_at_once(config.hydra.launcher), trials and trials * searches + len(after)
                 if trials:
                     over = " ".join(command_line_overrides(config.hydra))

@@ -162,14 +162,19 @@ def telling_part(row: dict, figures: dict[str, str]) -> dict:
 
 def id_of(folder: Path) -> str:
     r"""What W&B knows the run of a folder by: made once, and kept there."""
-    try:
-        found = read_text(folder / OWN_ID).strip()
-    except OSError:
-        found = ""
-    if not re.fullmatch(r"[\w-]{1,64}", found, re.ASCII):
+    if not (found := known_id(folder)):
         found = secrets.token_hex(4)
         write_whole(folder / OWN_ID, found)
     return found
+
+
+def known_id(folder: Path) -> str:
+    r"""What W&B knows the run of a folder by, as far as its folder says; empty if it does not."""
+    try:
+        found = read_text(folder / OWN_ID).strip()
+    except OSError:
+        return ""
+    return found if re.fullmatch(r"[\w-]{1,64}", found, re.ASCII) else ""
 
 
 def downloaded_model(name: str) -> Path:

@@ -128,6 +128,7 @@ hardmax: gradients through categorical choices. One run, or with -m a sweep:
   python run.py -m estimator=reinforce,arsm seed=1,2,3 hydra/launcher=joblib
   python run.py -m experiment=yin2019_figure1      (a published experiment; budget=small for a part of its steps)
   python run.py -m experiment=yin2019_figure1 --dry-run      (its jobs, and how long they will take)
+  python run.py -m estimator=arsm,reinforce hydra.sweeper.space=default --wandb-sweep      (the file of a W&B sweep)
   python run.py --cfg job --resolve      (every option, without running; of an experiment, of its first job)
 
 Groups (write group=choice, and group.option=value for what a choice takes):
@@ -146,6 +147,7 @@ Options:
   logger=NAME or 'logger=[NAME,NAME]'    where rows go beside the run's files: wandb, tensorboard, mlflow, csv
   schedule.*                             how the model's learning rate changes in the course of a run
   data.*                                 binarisation, folder of the files, number of validation images (valid)
+  settings='NAME=VALUE NAME=VALUE'       several options in one word, as a W&B sweep has them in one parameter
   task.variables, task.categories        latent size: K variables of C categories
 """
 

@@ -17,6 +17,7 @@ from hardmax.reporting.runs import Run, read
 from helpers.commands import folders
 from helpers.damage import DIES_AFTER, LAST_SAVED, TINY
 from helpers.uploads import KEY, OTHER
+from helpers.wandb_server import Server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)  # more of them, beside a second process of tests, take a hundred times as long
@@ -123,6 +124,21 @@ def surroundings(tmp_path):
         return found | {"HOME": str(home), "WANDB_BASE_URL": address, "WANDB_API_KEY": KEY}
 
     return to
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A healthy server that this process is logged in to."""
+    import wandb
+
+    wandb.teardown()  # what it knows of the environment
+    with Server() as found:
+        (tmp_path / "home").mkdir()
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("WANDB_BASE_URL", found.address)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield found
+        wandb.teardown()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,9 @@ from hardmax import report
 from hardmax.estimators import GumbelSoftmax, Reinforce
 from hardmax.harness import run as run_module
 from hardmax.harness.sources import Opened
+from hardmax.reporting.groups import grouped
+from hardmax.reporting.runs import find_runs
+from hardmax.reporting.tuning import tuned
 from helpers.commands import ROOT, SHORT, folders, installed, rows_of
 from hydra_plugins.hardmax_rows import best_of_each, crossed, final_jobs
 
@@ -134,6 +137,7 @@ def test_the_best_of_each_problem_by_the_mean_over_seeds():
 
 @searching
 def test_several_estimators_have_a_search_each(command, tmp_path):
+    """With as many trials, as the report says at which it ends."""
     rates = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
     search = ["hydra/sweeper=search", "hydra.sweeper.n_trials=3", "estimator=gumbel_softmax,arsm,reinforce"]
     code, out, err = command(*SPACE[:-1], *search, rates)
@@ -147,6 +151,10 @@ def test_several_estimators_have_a_search_each(command, tmp_path):
     code, out, err = command(*SPACE[:-1], *search, rates)
     assert code == 0, err
     assert "(18 finished before)" in out
+    assert out.splitlines()[-1].endswith("report.py output --tune")
+    known, runs = ["arsm", "gumbel_softmax", "reinforce"], find_runs([tmp_path / "output"]).runs
+    compared = tuned("dvae", grouped(runs, [], known, [])["dvae"], [], known, None)
+    assert {entry.label: len(entry.settings) for entry in compared.entries} == dict.fromkeys(known, 3)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/experiment").glob("leaderboard_*.yaml")), ids=lambda p: p.stem)

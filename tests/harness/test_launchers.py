@@ -4,12 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from hardmax.harness import pause
 from hardmax.harness import run as run_module
@@ -224,26 +222,3 @@ def test_a_search_that_is_wrong_is_refused_in_one_line(command, tmp_path, argume
     assert line in err
     assert len(err.strip().splitlines()) == 1, err
     assert not folders(tmp_path)
-
-
-def test_the_command_of_the_wandb_sweep_runs(tmp_path):
-    """Expanded as W&B's agent does it, with values of the distributions that are asked for."""
-    sweep = yaml.safe_load((ROOT / "configs/wandb_sweep.yaml").read_text())
-    assert {"program", "method", "metric", "parameters", "command"} == set(sweep)
-    chosen = {name: {"value": about["max"]} for name, about in sweep["parameters"].items()}
-    values = create_sweep_command_args({"args": chosen})
-    values |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [str(ROOT / sweep["program"])]}
-    words = [values.get(word.strip("${}"), [word]) for word in create_sweep_command(sweep["command"])]
-    line = [word for some in words for word in some]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    agent = {"PATH": path, "WANDB_MODE": "offline", "WANDB_SWEEP_ID": "a1b2c3d4", "WANDB_RUN_ID": "e5f6g7h8"}
-    done = subprocess.run(
-        [*line, *SHORT], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **agent}, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    (folder,) = folders(tmp_path)
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert (config["estimator"]["temperature"], config["optimizer"]["lr"]) == (2, 0.01)
-    assert sweep["metric"]["name"] in rows_of(folder)[0]
-    (stored,) = folder.glob("wandb/offline-run-*-e5f6g7h8/*.wandb")
-    assert b"valid/elbo" in stored.read_bytes()

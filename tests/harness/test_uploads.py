@@ -6,27 +6,12 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-import wandb
 
 from hardmax.harness.online import id_of
 from helpers.commands import SHORT, folders, rows_of
-from helpers.uploads import KEY, end_at, figures, logged, without_clock
-from helpers.wandb_server import Server
+from helpers.uploads import end_at, figures, logged, without_clock
 
 QUICK = [*SHORT, "task=dvae", "measure.every=0", "log_every=1", "checkpoint_every=0", "wandb.detail=full"]
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A healthy server that this process is logged in to."""
-    wandb.teardown()  # what it knows of the environment
-    with Server() as found:
-        (tmp_path / "home").mkdir()
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("WANDB_BASE_URL", found.address)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        yield found
-        wandb.teardown()
 
 
 @pytest.fixture

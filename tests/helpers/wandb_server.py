@@ -1,5 +1,6 @@
 """A small server that answers as W&B's does, as long as a test wants it to."""
 
+import base64
 import http.server
 import json
 import threading
@@ -20,7 +21,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, behaviour=lambda path: None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behaviour, self.asked, self.runs, self.stream, self.files = behaviour, [], {}, {}, []
-        self.models = {}
+        self.models, self.reports = {}, {}
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self):
@@ -60,6 +61,8 @@ class Server(http.server.ThreadingHTTPServer):
         viewer = {"id": "v", "entity": "tester", "username": "tester", "flags": "{}", "teams": {"edges": []}}
         if "Artifact" in query:
             return self.answer_of_models(query, variables)
+        if "upsertView" in query or "SpecificReport" in query or "GetProjects" in query or "InternalId" in query:
+            return self.answer_of_reports(query, variables)
         known = name in self.runs
         if "upsertBucket" in query:
             self.runs.setdefault(name, {"group": variables.get("groupName"), "name": variables.get("displayName")})
@@ -115,6 +118,22 @@ class Server(http.server.ThreadingHTTPServer):
             url = f"{self.address}/upload/{asked['id']}/wandb_manifest.json"
             return {"artifact": {"currentManifest": {"file": {"directUrl": url}}}}
         return {"project": None, "entity": None}
+
+    def answer_of_reports(self, query, asked):
+        """Of GraphQL about reports and the project that they are of, which is there once it has a run."""
+        if "upsertView" in query:
+            number = base64.b64encode(f"View:v1:{len(self.reports)}".encode()).decode()
+            place = {"id": "p", "name": asked["projectName"], "entityName": asked["entityName"]}
+            self.reports[number] = {key: asked[key] for key in ("name", "displayName", "description", "spec")}
+            self.reports[number] |= {"id": number, "project": place, "createdAt": DAY, "updatedAt": DAY}
+            return {"upsertView": {"inserted": True, "view": self.reports[number]}}
+        if "SpecificReport" in query:
+            return {"view": self.reports[asked["reportId"]]}
+        if "InternalId" in query:
+            return {"project": {"id": "p", "internalId": "1"} if self.runs else None}
+        project = {"__typename": "Project", "id": "p", "name": "hardmax", "entityName": "tester", "createdAt": DAY}
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"models": {"pageInfo": page, "edges": [{"node": {**project, "isBenchmark": False, "user": None}}]}}
 
     def membership(self, asked):
         """What is known of the newest artifact of a name, as W&B describes it; None if there is none."""
