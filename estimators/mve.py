@@ -88,8 +88,9 @@ def solve(p: Tensor, tau: Tensor | float, right: Tensor) -> Tensor:
     columns = right.reshape(len(right), -1, C).movedim(0, -1)  # [N, C, S]
     found = []
     for q, b in zip(rows.split(at_once), columns.split(at_once), strict=True):
-        apart = q.unsqueeze(-2) / (1 + tau * (q.unsqueeze(-1) + q.unsqueeze(-2)))  # [n, C, C]
-        diagonal = torch.diag_embed((1 + tau * q) * apart.sum(-1))
-        A = diagonal + (1 / C - tau * q.unsqueeze(-1) * apart)
+        scaled = tau * q
+        A = ((1 + scaled).unsqueeze(-1) + scaled.unsqueeze(-2)).reciprocal_()  # [n, C, C]
+        diagonal = (1 + scaled) * (A @ q.unsqueeze(-1)).squeeze(-1)
+        A.mul_(scaled.unsqueeze(-1) * -q.unsqueeze(-2)).add_(1 / C).diagonal(dim1=-2, dim2=-1).add_(diagonal)
         found.append(torch.cholesky_solve(b, torch.linalg.cholesky_ex(A)[0]))  # unlike cholesky, reads nothing back
     return torch.cat(found).movedim(-1, 0).reshape(right.shape)
