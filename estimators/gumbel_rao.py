@@ -30,16 +30,24 @@ class GumbelRao(PulledBack):
         rate: Decay of the temperature per optimiser step; 0 keeps it fixed.
         floor: Lowest temperature of the schedule.
         every: Optimiser steps between updates of the schedule.
+        annealing, over: A number of steps in place of the rate; see :class:`Temperature`.
     """
 
     worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})  # Paulus et al. tune it, below 1
 
     def __init__(
-        self, noises: int = 10, temperature: float = 1.0, rate: float = 0.0, floor: float = 0.5, every: int = 500
+        self,
+        noises: int = 10,
+        temperature: float = 1.0,
+        rate: float = 0.0,
+        floor: float = 0.5,
+        every: int = 500,
+        annealing: str = "exponential",
+        over: int | None = None,
     ):
         super().__init__()
         self.noises = at_least(1, noises=noises)
-        self.temperature = Temperature(temperature, rate, floor, every, learned=False)
+        self.temperature = Temperature(temperature, rate, floor, every, False, annealing, over)
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         return mean_jacobian(logits.log_softmax(-1), hard, self.noises, self.temperature())
