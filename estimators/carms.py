@@ -5,7 +5,7 @@ from hardmax.checks import at_least, one_of
 
 from . import sampling
 from .base import Estimator, graft
-from .disarm import first_stop
+from .disarm import first_stop, inverse
 from .objectives import Objective
 
 MOST_CATEGORIES = 32  # with inverse_cdf, whose ratios average over C (C - 1) / 2 orders
@@ -47,7 +47,8 @@ class CARMS(Estimator):
         z = self.draws(log_p)  # [S, *batch, K]
         cost = objective(sampling.one_hot(z, logits))  # [S, *batch]
         first, second = torch.triu_indices(self.samples, self.samples, 1, device=z.device)
-        ratio = self.coupling.ratio(log_p, z[first], z[second]).masked_fill_(z[first] == z[second], 0.0)
+        one, other = z[first], z[second]  # [pairs, *batch, K]
+        ratio = self.coupling.ratio(log_p, one, other).masked_fill_(one == other, 0.0)
         difference = (cost[first] - cost[second]).detach()
         pairs = ratio * difference.unsqueeze(-1) / (self.samples * (self.samples - 1))  # [pairs, *batch, K]
         of_draw = torch.zeros_like(z, dtype=pairs.dtype).index_add_(0, first, pairs).index_add_(0, second, -pairs)
@@ -79,7 +80,8 @@ class Sticks:
     def sticks(self, log_p: Tensor) -> tuple[Tensor, Tensor]:
         r"""Categories in ascending order ``[*batch, K, C]``, and probabilities of stopping ``[*batch, K, C - 1]``."""
         ascending, order = log_p.sort(-1)
-        return order, (ascending - ascending.flip(-1).logcumsumexp(-1).flip(-1)).exp()[..., :-1]
+        p = ascending.exp_()  # a sum from the largest on is never far from all
+        return order, (p / p.flip(-1).cumsum(-1).flip(-1))[..., :-1]
 
     def draws(self, log_p: Tensor) -> Tensor:
         order, s = self.sticks(log_p)
@@ -91,9 +93,9 @@ class Sticks:
         order, s = self.sticks(log_p)
         if not s.shape[-1]:
             return torch.zeros_like(first, dtype=s.dtype)
-        rank = order.argsort(-1).expand(*first.shape, order.shape[-1])
+        rank = inverse(order).expand(*first.shape, order.shape[-1])
         shorter = torch.minimum(rank.gather(-1, first.unsqueeze(-1)), rank.gather(-1, second.unsqueeze(-1)))
-        both = both_below(s, s, self.samples)
+        both = (2 * s ** (1 / (self.samples - 1)) - 1).clamp_(min=0) ** (self.samples - 1)
         passed = ((1 - s) ** 2 / (1 - 2 * s + both))[..., :-1]
         before = torch.nn.functional.pad(passed, (1, 0), value=1.0).cumprod(-1)
         weights = before * (1 - s) / (1 - both / s.clamp(min=torch.finfo(s.dtype).tiny))

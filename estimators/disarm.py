@@ -46,6 +46,13 @@ def first_stop(stops: Tensor) -> Tensor:
     return torch.nn.functional.pad(stops, (0, 1), value=True).to(torch.uint8).argmax(-1)
 
 
+def inverse(order: Tensor) -> Tensor:
+    r"""The rank of every category in an order of them, ``[..., C]``."""
+    return torch.empty_like(order).scatter_(
+        -1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    )
+
+
 def antithetic_sticks(log_odds: Tensor) -> Tensor:
     r"""Pairs of categories ``[2, *batch, K]`` that stop at stick i where u, or 1 - u, is below its probability."""
     u = sampling.uniform(log_odds, 1)[0]
@@ -92,20 +99,25 @@ class DisARMIW(DisARM):
 
     def pair(self, logits: Tensor) -> Tensor:
         order = self.order(logits)
-        rank = antithetic_sticks(sticks(logits.gather(-1, order)))
+        rank = antithetic_sticks(self.odds(logits, order).log())
         return order.expand(2, *order.shape).gather(-1, rank.unsqueeze(-1)).squeeze(-1)
 
     def direction(self, logits: Tensor, z: Tensor) -> Tensor:
         order = self.order(logits)
-        rank = order.argsort(-1).expand(2, *order.shape).gather(-1, z.unsqueeze(-1)).squeeze(-1)
-        log_odds = sticks(logits.gather(-1, order))
+        first, second = inverse(order).expand(2, *order.shape).gather(-1, z.unsqueeze(-1))  # ranks, [*batch, K, 1]
+        odds = self.odds(logits, order)
         # (1 - s)^2 / (1 - 2 s) for every stick that both passed; that of the last one only equal draws pass.
-        passed = 1 / (1 - (2 * log_odds[..., :-1]).exp())
+        passed = 1 / (1 - odds[..., :-1].square())
         before = torch.nn.functional.pad(passed, (1, 0), value=1.0).cumprod(-1)
-        weights = (before * log_odds.abs().sigmoid()) if logits.shape[-1] > 1 else torch.ones_like(logits)
-        shorter = rank.amin(0).clamp_(max=weights.shape[-1] - 1)
-        first, second = sampling.one_hot(z, logits)
-        return weights.gather(-1, shorter.unsqueeze(-1)) * (first - second)
+        weights = before / (1 + odds) if logits.shape[-1] > 1 else torch.ones_like(logits)
+        weight = weights.gather(-1, torch.minimum(first, second).clamp_(max=weights.shape[-1] - 1))
+        direction = torch.zeros_like(logits).scatter_add_(-1, z[0].unsqueeze(-1), weight)
+        return direction.scatter_add_(-1, z[1].unsqueeze(-1), -weight)
+
+    def odds(self, logits: Tensor, order: Tensor) -> Tensor:
+        r"""Odds of stopping at each category but the last rather than later, by rank, ``[*batch, K, C - 1]``."""
+        p = sampling.softmax(logits).gather(-1, order)
+        return p[..., :-1] / p.flip(-1).cumsum(-1).flip(-1)[..., 1:]
 
 
 class DisARMSB(DisARM):

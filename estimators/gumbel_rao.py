@@ -2,13 +2,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from hardmax.checks import at_least
 
 from . import sampling
 from .gumbel_softmax import Temperature
-from .straight_through import PulledBack, through_softmax
+from .straight_through import PulledBack
 
 
 class GumbelRao(PulledBack):
@@ -31,16 +30,24 @@ class GumbelRao(PulledBack):
         rate: Decay of the temperature per optimiser step; 0 keeps it fixed.
         floor: Lowest temperature of the schedule.
         every: Optimiser steps between updates of the schedule.
+        annealing, over: A number of steps in place of the rate; see :class:`Temperature`.
     """
 
     worth_trying = ({"temperature": 0.3}, {"temperature": 1.0})  # Paulus et al. tune it, below 1
 
     def __init__(
-        self, noises: int = 10, temperature: float = 1.0, rate: float = 0.0, floor: float = 0.5, every: int = 500
+        self,
+        noises: int = 10,
+        temperature: float = 1.0,
+        rate: float = 0.0,
+        floor: float = 0.5,
+        every: int = 500,
+        annealing: str = "exponential",
+        over: int | None = None,
     ):
         super().__init__()
         self.noises = at_least(1, noises=noises)
-        self.temperature = Temperature(temperature, rate, floor, every, learned=False)
+        self.temperature = Temperature(temperature, rate, floor, every, False, annealing, over)
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
         return mean_jacobian(logits.log_softmax(-1), hard, self.noises, self.temperature())
@@ -61,8 +68,9 @@ def mean_jacobian(log_p: Tensor, hard: Tensor, noises: int, temperature: Tensor 
     y = behind(log_p, hard, noises).div_(temperature).softmax(1)
 
     def pullback(g: Tensor) -> Tensor:
-        g = g.movedim(-1, 1)
-        return through_softmax(y, g, 1).mean(0, keepdim=True).movedim(1, -1) / temperature
+        g = g.movedim(-1, 1).contiguous()
+        centred = torch.sub(g, (y * g).sum(1, keepdim=True)).mul_(y)  # as through_softmax, in the same memory
+        return centred.mean(0, keepdim=True).movedim(1, -1) / temperature
 
     return pullback
 
@@ -72,15 +80,15 @@ def behind(log_p: Tensor, hard: Tensor, noises: int) -> Tensor:
 
     With Exp(1) clocks E, the maximum is :math:`-\log E_i`, i the drawn category, and the others are
     :math:`-\log(E_j / p_j + E_i)`, with one :math:`E_i` for all of them; so j lies
-    :math:`\log(1 + E_j / (p_j E_i))` behind. Categories come early, as a softmax over them is then much faster.
+    :math:`\log(p_j + E_j / E_i) - \log p_j` behind. The clocks are never 0 nor infinite, so that their ratio needs no
+    logarithm. Categories come early, as a softmax over them is then much faster.
 
     Arguments:
         log_p: Logarithms of probabilities that sum to 1, ``[*batch, K, C]`` or ``[1, *batch, K, C]``.
         hard: One-hot vectors of the maxima, ``[1, *batch, K, C]``.
         noises: Number of draws.
     """
-    log_p, drawn = log_p.expand_as(hard)[0].movedim(-1, 0), hard[0].bool().movedim(-1, 0)
-    log_clock = sampling.uniform(log_p, noises).log_().neg_().log_()
-    first = log_clock.masked_fill(~drawn, 0.0).sum(1, keepdim=True)
-    # An infinite probability puts the drawn category 0 behind.
-    return logsigmoid(log_p.masked_fill(drawn, torch.inf) - log_clock + first)
+    log_p, drawn = (x.movedim(-1, 0).contiguous() for x in (log_p.expand_as(hard)[0], hard[0].to(log_p.dtype)))
+    clock = sampling.uniform(log_p, noises).log_()  # its negative
+    first = (clock * drawn).sum(1, keepdim=True)
+    return (log_p - clock.div_(first).add_(log_p.exp()).log_()).mul_(1 - drawn)

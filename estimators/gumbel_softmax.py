@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from hardmax.checks import at_least, one_of, positive
 
 from . import sampling
+from .annealing import annealed, check_annealing
 from .base import straight_through
 from .objectives import Objective, check_logits
 from .pathwise import Pathwise
@@ -15,7 +16,8 @@ class Temperature(nn.Module):
     r"""A positive temperature: fixed, lowered on a schedule, or learned with the model.
 
     After t optimiser steps the scheduled temperature is ``max(floor, initial * exp(-rate * t))``, where t is
-    rounded down to a multiple of ``every``.
+    rounded down to a multiple of ``every``. With ``over`` instead of a rate it goes from ``initial`` to ``floor`` in so
+    many steps, as ``annealing`` says, and stays there.
 
     References:
         | Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), whose schedule this is
@@ -26,20 +28,35 @@ class Temperature(nn.Module):
         rate: Decay per optimiser step, at least 0; 0 keeps the temperature fixed.
         floor: Lowest scheduled temperature, above 0 and at most ``initial``.
         every: Number of optimiser steps between updates.
-        learned: Whether the temperature is a parameter, trained on the task's loss; excludes a ``rate``.
+        learned: Whether the temperature is a parameter, trained on the task's loss; excludes ``rate`` and ``over``.
+        annealing: ``exponential``, ``linear`` or ``cosine``; other than exponential only with ``over``.
+        over: Number of optimiser steps from ``initial`` to ``floor``; None: the rate says how fast it goes. In a config
+            ``${share:0.5}`` is half of the run's steps.
     """
 
     value: Tensor  # where it is not learned
 
-    def __init__(self, initial: float, rate: float, floor: float, every: int, learned: bool):
+    def __init__(
+        self,
+        initial: float,
+        rate: float,
+        floor: float,
+        every: int,
+        learned: bool,
+        annealing: str = "exponential",
+        over: int | None = None,
+    ):
         super().__init__()
         self.initial = positive(temperature=initial)
         self.rate = 0.0 if rate == 0 else positive(rate=rate)
         self.floor = positive(floor=floor)
         self.every = at_least(1, every=every)
-        if one_of([True, False], learned=learned) and rate:
-            raise ValueError(f"rate must be 0 when learned is true, got {rate}: a temperature is scheduled or learned")
-        if rate and floor > initial:
+        check_annealing(annealing, over, rate, "exponential")
+        self.annealing, self.over = annealing, over
+        if one_of([True, False], learned=learned) and (rate or over):
+            none, told = ("rate must be 0", rate) if rate else ("over must be None", over)
+            raise ValueError(f"{none} when learned is true, got {told}: a temperature is scheduled or learned")
+        if (rate or over) and floor > initial:
             raise ValueError(f"floor must be at most the initial temperature {initial}, got {floor}")
         self.steps = 0
         if learned:
@@ -54,7 +71,10 @@ class Temperature(nn.Module):
     def advance(self) -> None:
         r"""Counts an optimiser step, and follows the schedule."""
         self.steps += 1
-        if self.rate and self.steps % self.every == 0:
+        if self.over and self.steps % self.every == 0:
+            share = torch.tensor(self.steps / self.over, dtype=torch.float64)
+            self.value.fill_(float(annealed(self.initial, self.floor, share, self.annealing)))
+        elif self.rate and self.steps % self.every == 0:
             self.value.fill_(max(self.floor, self.initial * math.exp(-self.rate * self.steps)))
 
     def get_extra_state(self) -> dict[str, int]:
@@ -89,6 +109,7 @@ class GumbelSoftmax(Pathwise):
             density to that of a relaxed *uniform* prior, less K log C, the constant that a sampled KL from
             uniform categorical variables adds for its prior. Categories of probability 0 are left out of all three.
         prior_temperature: Of the relaxed uniform prior, above 0.
+        annealing, over: A number of steps in place of the rate; see :class:`Temperature`.
     """
 
     target, attaches_log_q = "relaxed", True
@@ -106,9 +127,11 @@ class GumbelSoftmax(Pathwise):
         learned: bool = False,
         relaxed_kl: bool = False,
         prior_temperature: float = 1.0,
+        annealing: str = "exponential",
+        over: int | None = None,
     ):
         super().__init__()
-        self.temperature = Temperature(temperature, rate, floor, every, learned)
+        self.temperature = Temperature(temperature, rate, floor, every, learned, annealing, over)
         self.relaxed_kl = one_of([True, False], relaxed_kl=relaxed_kl)
         self.prior_temperature = positive(prior_temperature=prior_temperature)
 
@@ -185,8 +208,8 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
         | https://arxiv.org/abs/1611.01144
 
     Arguments:
-        temperature: Of the backward pass, above 0; with ``rate``, ``floor``, ``every`` and ``learned`` as in
-            :class:`GumbelSoftmax`.
+        temperature: Of the backward pass, above 0; with ``rate``, ``floor``, ``every``, ``learned``, ``annealing`` and
+            ``over`` as in :class:`GumbelSoftmax`.
     """
 
     target, attaches_log_q = "expectation", False
@@ -200,8 +223,10 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
         floor: float = 0.5,
         every: int = 500,
         learned: bool = False,
+        annealing: str = "exponential",
+        over: int | None = None,
     ):
-        super().__init__(temperature, rate, floor, every, learned)
+        super().__init__(temperature, rate, floor, every, learned, annealing=annealing, over=over)
 
     def draw(self, logits: Tensor) -> Tensor:
         perturbed = logits + sampling.gumbel(logits, 1)

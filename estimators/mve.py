@@ -6,6 +6,7 @@ from torch import Tensor
 from hardmax.checks import at_least, positive
 
 from . import sampling
+from .annealing import annealed, check_annealing
 from .base import numbers_at_once
 from .straight_through import PulledBack, through_softmax
 
@@ -28,21 +29,36 @@ class MVE(PulledBack):
         rate: After t optimiser steps, tau is ``min(ceiling, tau * exp(rate * t))``; 0 keeps it fixed.
         ceiling: Highest tau of the schedule, at least ``tau``.
         every: Optimiser steps between updates of the schedule.
+        annealing: ``exponential``, ``linear`` or ``cosine``; other than exponential only with ``over``.
+        over: Optimiser steps from ``tau`` to ``ceiling``; None: the rate says how fast it goes. In a config
+            ``${share:0.5}`` is half of the run's steps.
 
     Raises:
-        ValueError: For a ceiling below tau, with a rate above 0.
+        ValueError: For a ceiling below tau, with a rate or ``over``, for both of these, and for an exponential from 0.
     """
 
     steps: Tensor
     worth_trying = ({"tau": 1.0}, {"tau": 100.0})  # at high ones exact for quadratic objectives
 
-    def __init__(self, tau: float = 1.0, rate: float = 0.0, ceiling: float = 1e6, every: int = 500):
+    def __init__(
+        self,
+        tau: float = 1.0,
+        rate: float = 0.0,
+        ceiling: float = 1e6,
+        every: int = 500,
+        annealing: str = "exponential",
+        over: int | None = None,
+    ):
         super().__init__()
         self.tau = 0.0 if tau == 0 else positive(tau=tau)
         self.rate = 0.0 if rate == 0 else positive(rate=rate)
         self.ceiling, self.every = positive(ceiling=ceiling), at_least(1, every=every)
-        if rate and ceiling < tau:
+        check_annealing(annealing, over, rate, "exponential")
+        self.annealing, self.over = annealing, over
+        if (rate or over) and ceiling < tau:
             raise ValueError(f"ceiling must be at least tau {tau}, got {ceiling}")
+        if over and annealing == "exponential":
+            positive(tau=tau)
         self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
@@ -63,9 +79,11 @@ class MVE(PulledBack):
 
     def tau_now(self) -> Tensor | float:
         r"""What the schedule has made of tau."""
-        if not self.rate:
+        if not (self.rate or self.over):
             return self.tau
         done = self.steps - self.steps % self.every
+        if self.over:
+            return annealed(self.tau, self.ceiling, done / self.over, self.annealing)
         return (self.tau * (self.rate * done).exp()).clamp(max=self.ceiling)
 
     def advance(self) -> None:
@@ -88,8 +106,9 @@ def solve(p: Tensor, tau: Tensor | float, right: Tensor) -> Tensor:
     columns = right.reshape(len(right), -1, C).movedim(0, -1)  # [N, C, S]
     found = []
     for q, b in zip(rows.split(at_once), columns.split(at_once), strict=True):
-        apart = q.unsqueeze(-2) / (1 + tau * (q.unsqueeze(-1) + q.unsqueeze(-2)))  # [n, C, C]
-        diagonal = torch.diag_embed((1 + tau * q) * apart.sum(-1))
-        A = diagonal + (1 / C - tau * q.unsqueeze(-1) * apart)
+        scaled = tau * q
+        A = ((1 + scaled).unsqueeze(-1) + scaled.unsqueeze(-2)).reciprocal_()  # [n, C, C]
+        diagonal = (1 + scaled) * (A @ q.unsqueeze(-1)).squeeze(-1)
+        A.mul_(scaled.unsqueeze(-1) * -q.unsqueeze(-2)).add_(1 / C).diagonal(dim1=-2, dim2=-1).add_(diagonal)
         found.append(torch.cholesky_solve(b, torch.linalg.cholesky_ex(A)[0]))  # unlike cholesky, reads nothing back
     return torch.cat(found).movedim(-1, 0).reshape(right.shape)

@@ -84,7 +84,8 @@ class ReinMax(PulledBack):
         self.temperature = positive(temperature=temperature)
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
-        p, tempered = sampling.softmax(logits), sampling.softmax(logits / self.temperature)
+        p = sampling.softmax(logits)
+        tempered = p if self.temperature == 1 else sampling.softmax(logits / self.temperature)
         midpoint = 0.5 * (tempered + hard)
         return lambda g: 2 * through_softmax(midpoint, g) - 0.5 * through_softmax(p, g)
 
@@ -157,4 +158,5 @@ class ReinMaxCV(ReinMax):
 
 def log_midpoint(logits: Tensor, hard: Tensor) -> Tensor:
     r"""Logarithm of the point halfway from ``softmax(logits)`` to the draws ``hard``, ``[1, *batch, K, C]``."""
-    return torch.logaddexp(logits.log_softmax(-1), hard.log()) - math.log(2)
+    log_p = logits.log_softmax(-1)
+    return torch.where(hard > 0, log_p.exp().log1p(), log_p) - math.log(2)

@@ -7,6 +7,7 @@ from torch import Tensor
 from hardmax.checks import one_of, positive
 
 from . import sampling
+from .annealing import annealed, check_annealing
 from .base import straight_through
 from .pathwise import Pathwise
 
@@ -214,20 +215,32 @@ class SlopeAnnealed(PulledBack):
         slope: At the start, above 0; it multiplies the logits in the backward pass and scales the gradient.
         rate: Rise of the slope per optimiser step, at least 0; 0 keeps it fixed.
         ceiling: Highest slope of the schedule, at least ``slope``.
+        annealing: ``linear``, ``exponential`` or ``cosine``; other than linear only with ``over``.
+        over: Optimiser steps from ``slope`` to ``ceiling``, which takes a rate of 0; None: the rate says how fast it
+            goes. In a config ``${share:0.5}`` is half of the run's steps.
 
     Raises:
-        ValueError: For a ceiling below the slope.
+        ValueError: For a ceiling below the slope, and for both a rate and ``over``.
     """
 
     steps: Tensor
     worth_trying = ({"rate": 1e-4}, {"rate": 4e-4})  # to a slope of 2 and of 5, the ceiling, in 10,000 steps
 
-    def __init__(self, slope: float = 1.0, rate: float = 0.0001, ceiling: float = 5.0):
+    def __init__(
+        self,
+        slope: float = 1.0,
+        rate: float = 0.0001,
+        ceiling: float = 5.0,
+        annealing: str = "linear",
+        over: int | None = None,
+    ):
         super().__init__()
         self.initial, self.ceiling = positive(slope=slope), positive(ceiling=ceiling)
         self.rate = 0.0 if rate == 0 else positive(rate=rate)
         if ceiling < slope:
             raise ValueError(f"ceiling must be at least the slope {slope}, got {ceiling}")
+        check_annealing(annealing, over, rate, "linear")
+        self.annealing, self.over = annealing, over
         self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
@@ -237,6 +250,8 @@ class SlopeAnnealed(PulledBack):
 
     def slope(self) -> Tensor:
         r"""The slope now, a scalar."""
+        if self.over:
+            return annealed(self.initial, self.ceiling, self.steps / self.over, self.annealing)
         return (self.initial + self.rate * self.steps).clamp(max=self.ceiling)
 
     def advance(self) -> None:

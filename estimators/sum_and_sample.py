@@ -1,5 +1,5 @@
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hardmax.checks import at_least
 
@@ -40,15 +40,16 @@ class SumAndSample(Estimator):
         log_p = logits.detach().double().log_softmax(-1)
         top = beam_search(log_p, self.samples - 1)  # [S - 1, *batch, K]
         log_prob = log_prob_of_members(log_p, top)
-        one_hot = sampling.one_hot(torch.cat([top, draw_from_rest(log_p, top)]), logits)
-        cost = objective(one_hot)  # [S, *batch]
+        z = torch.cat([top, draw_from_rest(log_p, top)])
+        cost = objective(sampling.one_hot(z, logits))  # [S, *batch]
         summed = log_prob.exp()
         rest = log1mexp(log_prob.logsumexp(0, keepdim=True)).exp()
         weight = torch.cat([summed, torch.where(rest > NEGLIGIBLE_REST, rest, 0.0)])
         values = cost.detach().double()
         baseline = (log_prob.softmax(0) * values[:-1]).sum(0)  # the same whatever is drawn from the rest
-        score = (weight * (values - baseline))[..., None, None]
-        gradient = (score * one_hot).sum(0) - score.sum(0) * log_p.exp()
+        score = (weight * (values - baseline)).movedim(0, -1).unsqueeze(-2)  # [*batch, 1, S]
+        gradient = -score.sum(-1, keepdim=True) * log_p.exp()
+        gradient.scatter_add_(-1, z.movedim(0, -1), score.expand(*log_p.shape[:-1], -1))
         return graft((weight.to(cost.dtype) * cost).sum(0), logits, gradient)
 
 
@@ -56,7 +57,8 @@ class SumAndSample(Estimator):
 def draw_from_rest(log_p: Tensor, top: Tensor) -> Tensor:
     r"""A draw from all configurations but those of ``top``, and from all where hardly any other is left.
 
-    One variable after another: a category's probability is what it leaves outside ``top``, given the ones before.
+    Such a draw agrees with some of ``top`` up to a variable, where it takes a category that none of those takes, and is
+    free from there on. All such ways out are drawn from at once.
 
     Arguments:
         log_p: Log-probabilities, ``[*batch, K, C]``.
@@ -65,16 +67,20 @@ def draw_from_rest(log_p: Tensor, top: Tensor) -> Tensor:
     Returns:
         Category indices, ``[1, *batch, K]``.
     """
-    of_top = log_p.expand(len(top), *log_p.shape).gather(-1, top.unsqueeze(-1)).squeeze(-1)  # [T, *batch, K]
-    later = (of_top.flip(-1).cumsum(-1).flip(-1) - of_top).exp()  # probability of the later variables
-    agrees = torch.ones_like(later[..., 0])  # whether the draw is that of the configuration so far
-    drawn = []
-    for k in range(log_p.shape[-2]):
-        of_category, here = log_p[..., k, :], top[..., k]
-        taken = (agrees * later[..., k]).movedim(0, -1)  # of a category's probability, by each configuration
-        taken = torch.zeros_like(of_category).scatter_add_(-1, here.movedim(0, -1), taken)
-        left = of_category + (1 - taken).clamp(min=0).log()
-        left = torch.where((left > -torch.inf).any(-1, keepdim=True), left, of_category)
-        drawn.append(sampling.categorical(left.unsqueeze(-2), 1))  # [1, *batch, 1]
-        agrees = agrees * (here == drawn[-1].squeeze(-1))
-    return torch.cat(drawn, -1)
+    T, K, C = len(top), *log_p.shape[-2:]
+    member = torch.arange(T, device=top.device).view(-1, *[1] * (top.ndim - 1))
+    same = (top == top.unsqueeze(1)).to(torch.uint8).cumprod(-1)  # [T, T, *batch, K]
+    agree = nn.functional.pad(same[..., :-1], (1, 0), value=1)  # in the variables before
+    first = T - ((T - member).unsqueeze(1) * agree).amax(0)  # of those that agree, [T, *batch, K]
+    of_top = log_p.expand(T, *log_p.shape).gather(-1, top.unsqueeze(-1)).squeeze(-1)  # [T, *batch, K]
+    agreed = (of_top.cumsum(-1) - of_top).masked_fill_(first != member, -torch.inf)  # each way once
+    out = (agreed.movedim(0, -1).unsqueeze(-1) + log_p.unsqueeze(-2)).flatten(-2)  # [*batch, K, T * C]
+    out = out.scatter_(-1, (first * C + top).movedim(0, -1), -torch.inf)
+    left = (out > -torch.inf).flatten(-2).any(-1, keepdim=True)
+    at_first = torch.where(left, out[..., 0, :C], log_p[..., 0, :])  # where all agree
+    ways = torch.cat([at_first, out[..., 1:, :].flatten(-2)], -1)
+    way = sampling.categorical(ways.unsqueeze(-2), 1) + (T - 1) * C  # [1, *batch, 1]
+    at, variable = way // (T * C), torch.arange(K, device=top.device)
+    along = top.gather(0, (way // C % T).expand(1, *top.shape[1:]))
+    free = nn.functional.pad(sampling.categorical(log_p[..., 1:, :], 1), (1, 0))
+    return torch.where(variable < at, along, torch.where(variable == at, way % C, free))

@@ -55,15 +55,15 @@ class UnorderedSet(Estimator):
         log_p = logits.detach().double().log_softmax(-1)
         z = self.members(log_p)  # [S, *batch, K]
         weight, mixing = self.set_weights(log_prob_of_members(log_p, z).movedim(0, -1))
-        one_hot = sampling.one_hot(z, logits)
-        cost = objective(one_hot)  # [S, *batch]
+        cost = objective(sampling.one_hot(z, logits))  # [S, *batch]
         weight = weight.movedim(-1, 0)
         advantage = cost.detach().double()
         if self.baseline:
             predicted = mixing @ advantage.movedim(0, -1).unsqueeze(-1)  # [*batch, S, 1]
             advantage = advantage - predicted.squeeze(-1).movedim(-1, 0)
-        score = (weight * advantage)[..., None, None]
-        gradient = (score * one_hot).sum(0) - score.sum(0) * log_p.exp()
+        score = (weight * advantage).movedim(0, -1).unsqueeze(-2)  # [*batch, 1, S]
+        gradient = -score.sum(-1, keepdim=True) * log_p.exp()
+        gradient.scatter_add_(-1, z.movedim(0, -1), score.expand(*log_p.shape[:-1], -1))
         return graft((weight.to(cost.dtype) * cost).sum(0), logits, gradient)
 
     def members(self, log_p: Tensor) -> Tensor:
@@ -90,35 +90,35 @@ def beam_search(log_p: Tensor, width: int, noise: Tensor | None = None) -> Tenso
         probability, the first is repeated.
     """
     *batch, K, C = log_p.shape
-    total = log_p.new_full((*batch, width), -torch.inf)  # log-probabilities of the prefixes in the beam
-    total[..., 0] = 0.0
-    value, steps = total, []
+    low = log_p.new_full((*batch, width), torch.inf)  # values of the prefixes in the beam, negative
+    low[..., 0] = 0.0
+    total, finite = torch.zeros_like(low), log_p.clamp(min=-1e30)  # log-probabilities of the prefixes
+    lower = -log_p.unsqueeze(-2) if noise is None else below_maximum(log_p.unsqueeze(-2) + noise)  # [*batch, K, S, C]
+    steps = []
     for k in range(K):
-        total = (total.unsqueeze(-1) + log_p[..., k, None, :]).flatten(-2)  # [*batch, S * C]
         if noise is None:
-            values = total
+            lows = low.unsqueeze(-1) + lower[..., k, :, :]
         else:
-            values = given_maximum(total.unflatten(-1, (width, C)) + noise[..., k, :, :], value).flatten(-2)
-        value, chosen = values.topk(width)
-        total = total.gather(-1, chosen)
-        steps.append((chosen // C, chosen % C))
-    beam = torch.where(value == -torch.inf, 0, torch.arange(width, device=log_p.device))
-    z = []
-    for parent, category in reversed(steps):
-        z.append(category.gather(-1, beam))
-        beam = parent.gather(-1, beam)
-    return torch.stack(z[::-1], -1).movedim(-2, 0)
+            lows = torch.logaddexp(low.unsqueeze(-1), lower[..., k, :, :] - total.unsqueeze(-1))
+            total = total.unsqueeze(-1) + finite[..., k, None, :]
+        low, chosen = lows.flatten(-2).topk(width, largest=False)
+        total = total if noise is None else total.flatten(-2).gather(-1, chosen)
+        steps.append(chosen)
+    beam = torch.where(low == torch.inf, 0, torch.arange(width, device=log_p.device))
+    places = []
+    for chosen in reversed(steps):
+        places.append(chosen.gather(-1, beam))
+        beam = places[-1] // C
+    return torch.stack(places[::-1], -1).movedim(-2, 0) % C
 
 
-def given_maximum(perturbed: Tensor, maximum: Tensor) -> Tensor:
-    r"""Perturbed log-probabilities ``[..., C]`` moved so that their largest is ``maximum`` ``[...]``.
+def below_maximum(perturbed: Tensor) -> Tensor:
+    r"""What takes independent perturbed log-probabilities ``[..., C]`` below a given maximum, as of Gumbel noise.
 
-    With independent Gumbel noise they are then draws given that maximum.
+    The result w, infinite for what has no probability and minus infinity for the largest, is such that
+    ``-logaddexp(-maximum, w)`` is distributed as they are, given their maximum.
     """
-    maximum = maximum.unsqueeze(-1)
-    below = perturbed - perturbed.amax(-1, keepdim=True)
-    moved = maximum - torch.nn.functional.softplus(maximum - perturbed + below.expm1().neg_().log_())
-    return moved.masked_fill_(perturbed == -torch.inf, -torch.inf)
+    return (perturbed - perturbed.amax(-1, keepdim=True)).expm1_().neg_().log_() - perturbed
 
 
 def log_prob_of_members(log_p: Tensor, z: Tensor) -> Tensor:

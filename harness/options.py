@@ -7,6 +7,8 @@ from typing import Any, get_args
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from hardmax.checks import is_number
+
 EVERY_RIVAL = ("all", "worth_trying")  # of measure.rivals: every estimator, and every setting worth trying of each
 
 
@@ -155,6 +157,7 @@ Options:
 def register() -> None:
     r"""Makes the schema and the help text known to Hydra."""
     OmegaConf.register_new_resolver("by_budget", by_budget, replace=True)
+    OmegaConf.register_new_resolver("share", share_of_steps, replace=True)
     store = ConfigStore.instance()
     store.store(name="options", node=Options)
     template = HELP.format(options="\n".join(help_lines()))
@@ -164,6 +167,13 @@ def register() -> None:
 def by_budget(full: Any, small: Any, *, _root_: DictConfig) -> Any:
     r"""What ``${by_budget:FULL,SMALL}`` in a config stands for, according to ``budget``."""
     return small if _root_.budget == Budget.small else full
+
+
+def share_of_steps(share: Any, *, _root_: DictConfig) -> int:
+    r"""What ``${share:0.5}`` in a config stands for: that share of the run's steps, at least one."""
+    if not is_number(share) or not 0 < share <= 1:
+        raise ValueError(f"share must be a number above 0 and at most 1, got {share!r}")
+    return max(1, round(share * _root_.steps))
 
 
 def expected(key: str) -> str | None:

@@ -18,8 +18,14 @@ BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra", "logger")
 
 # Options that estimators and tasks have got after their first runs, and the values at which these are what they were.
+EXPONENTIAL = {"annealing": "exponential", "over": None}
 NEW_SETTINGS: dict[str, dict] = {
     "hardmax.estimators.Reinforce": {"normalise": "none"},
+    "hardmax.estimators.GumbelSoftmax": EXPONENTIAL,
+    "hardmax.estimators.StraightThroughGumbelSoftmax": EXPONENTIAL,
+    "hardmax.estimators.GumbelRao": EXPONENTIAL,
+    "hardmax.estimators.MVE": EXPONENTIAL,
+    "hardmax.estimators.SlopeAnnealed": {"annealing": "linear", "over": None},
     "hardmax.tasks.dvae.DiscreteVAE": {"network": "perceptron"},
     "hardmax.tasks.structured.Structured": {"network": "perceptron"},
 }

@@ -16,6 +16,7 @@ BAD = {
     float: [-1.0, float("nan"), float("inf"), "warm", True, None],
     str: ["nope", 1, None],
     list: [[0], [2.5], 3, "45", None],
+    type(None): [0, -1, 2.5, "3", True],  # of what may be an integer
 }
 OPTIONS = [
     (name, option, value)

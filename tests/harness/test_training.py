@@ -7,8 +7,8 @@ import pytest
 import torch
 from hydra.utils import get_class
 
-from hardmax.harness.config import key_of, plain_config
-from hardmax.harness.shared import NEW_SETTINGS, with_new_settings
+from hardmax.harness.config import check_interpolations, key_of, plain_config
+from hardmax.harness.shared import NEW_SETTINGS, Refused, with_new_settings
 from hardmax.harness.train import train
 from helpers.commands import composed, folders, rows_of, started
 
@@ -120,6 +120,21 @@ def test_a_new_option_of_an_estimator_leaves_the_names_of_earlier_runs_as_they_w
     assert with_new_settings(divided) == divided
     own = config | {"estimator": config["estimator"] | {"_target_": "mine.Reinforce"}}
     assert key_of(own) != key_of(own | {"estimator": before["estimator"] | {"_target_": "mine.Reinforce"}})
+
+
+def test_a_schedule_may_be_stated_as_a_share_of_the_run():
+    config = plain_config(
+        composed("task=toy", "steps=300", "estimator.over=${share:0.5}", "estimator.annealing=cosine")
+    )
+    assert config["estimator"]["over"] == 150
+    in_steps = plain_config(composed("task=toy", "steps=300", "estimator.over=150", "estimator.annealing=cosine"))
+    assert key_of(in_steps) == key_of(config)
+
+
+@pytest.mark.parametrize("share", [0, 1.5, -1, "half"])
+def test_a_share_beyond_the_run_is_refused(share):
+    with pytest.raises(Refused, match=r"estimator\.over: .*share must be a number above 0 and at most 1, got"):
+        check_interpolations(composed("task=toy", f"estimator.over=${{share:{share}}}"))
 
 
 def test_new_options_have_the_values_that_change_nothing_by_default():
