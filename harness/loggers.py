@@ -93,7 +93,7 @@ class MLflow(Logger):
 
     Arguments:
         folder, config: See :class:`Logger`.
-        uri: Of a server or a database; None: what ``MLFLOW_TRACKING_URI`` says, else MLflow's own.
+        uri: Of a server, a database or a folder; None: what ``MLFLOW_TRACKING_URI`` says, else MLflow's own.
         experiment: Its name there.
     """
 
@@ -103,6 +103,7 @@ class MLflow(Logger):
         super().__init__(folder, config)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is away delays no run for long
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # who names a folder wants one
         from mlflow import MlflowClient
         from mlflow.entities import RunStatus
         from mlflow.exceptions import MlflowException

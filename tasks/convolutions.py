@@ -9,7 +9,7 @@ from hardmax.checks import one_of
 from .vae import activation_layer, initialised
 
 Shape = tuple[int, int, int]
-CHANNELS = 16, 32  # after each convolution, which halves height and width
+FILTERS = 16, 32  # after each convolution, which halves height and width
 
 
 class OnImages(nn.Module):
@@ -32,7 +32,7 @@ class OnImages(nn.Module):
 def shapes_of(shape: Shape) -> list[Shape]:
     r"""Height, width and channels of an image and after each convolution; an odd size is halved upwards."""
     found = [shape]
-    for channels in CHANNELS:
+    for channels in FILTERS:
         height, width, _ = found[-1]
         found.append(((height + 1) // 2, (width + 1) // 2, channels))
     return found

@@ -32,10 +32,10 @@ def in_csv(folder):
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-def in_mlflow(where, folder):
+def in_mlflow(folder):
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{where / 'mlflow.db'}")
+    client = MlflowClient()
     return client, client.get_run((folder / "mlflow.id").read_text())
 
 
@@ -63,10 +63,11 @@ def test_tensorboard_and_csv_at_once_have_every_row(command, tmp_path, monkeypat
     assert "_hparams_/session_start_info" in found.summary_metadata
 
 
-def test_mlflow_has_metrics_parameters_tags_and_artifacts(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("store", ["sqlite:///{}/mlflow.db", "file://{}/mlruns"])
+def test_mlflow_has_metrics_parameters_tags_and_artifacts(store, command, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     pytest.importorskip("alembic")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.format(tmp_path))
     arguments = [*QUICK, "logger=mlflow", "logger.mlflow.experiment=mine", "wandb.tags=[first]"]
     with monkeypatch.context() as broken:
         end_at(broken, 15)
@@ -75,7 +76,7 @@ def test_mlflow_has_metrics_parameters_tags_and_artifacts(command, tmp_path, mon
     code, _, err = command(*arguments)
     assert code == 0, err
     (folder,) = folders(tmp_path)
-    client, run = in_mlflow(tmp_path, folder)
+    client, run = in_mlflow(folder)
     assert client.get_experiment(run.info.experiment_id).name == "mine"
     assert len(client.search_runs([run.info.experiment_id])) == 1, "a run that goes on is the same one there"
     assert run.info.status == "FINISHED"
