@@ -14,6 +14,7 @@ TWO_OF_THREE = ["task.variables=2", "task.categories=3"]
 TASKS = {
     "addition": ["task.widths=[8]"],
     "dvae": [*AUTOENCODER, *TWO_OF_THREE, "task.layers=2", "task.prior=learned"],
+    "gates": ["task.widths=[2]", "data._target_=helpers.two_classes.of_two_classes", "~data.binarisation"],
     "generation": ["task.length=4", "task.vocabulary=3", "task.width=4"],
     "mixture": ["task.components=4", "task.points=20", "task.widths=[8]"],
     "polynomial": TWO_OF_THREE,
