@@ -16,6 +16,7 @@ TASKS = {
     "bandit": ["task.arms=4", "task.features=3", "task.widths=[8]"],
     "dvae": [*AUTOENCODER, *TWO_OF_THREE, "task.layers=2", "task.prior=learned"],
     "episode": ["task.environment.limit=20"],
+    "gates": ["task.widths=[2]", "data._target_=helpers.two_classes.of_two_classes", "~data.binarisation"],
     "generation": ["task.length=4", "task.vocabulary=3", "task.width=4"],
     "listops": ["task.tokens=5", "task.width=8"],
     "mixture": ["task.components=4", "task.points=20", "task.widths=[8]"],

@@ -25,6 +25,7 @@ TASKS = {  # but for episodes, whose environment is on the processor
     "text": [*SMALL, "task.bound_samples=2"],
     "routing": ["task.experts=2"],
     "addition": [],
+    "gates": ["task.widths=[5, 10]"],
     "mixture": ["task.points=20"],
     "semi_supervised": ["task.style=2", "task.bound_samples=2"],
     "structured": [*SMALL, "task.bound_samples=2"],

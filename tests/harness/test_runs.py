@@ -441,7 +441,7 @@ def test_measuring_refuses_in_one_line(measured, arguments, line):
 # What the composition of a config shows, before any job of a sweep starts.
 WRONG_OPTIONS = [
     (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?); there are: adaptive_imle, "),
-    (["task=nothing"], "task=nothing does not exist (did you mean routing?); there are: bandit, dvae, "),
+    (["task=nothing"], "task=nothing does not exist (did you mean routing?); there are: addition, bandit, dvae, "),
     (["hydra/launcher=joblb"], "hydra/launcher=joblb does not exist (did you mean joblib?)"),
     (["debug=slow"], "debug=slow does not exist; there are: fast"),
     (["stepz=3"], "stepz is no option (did you mean steps?)"),
@@ -503,7 +503,7 @@ WRONG_OPTIONS = [
     (["task.encoder_widths={}"], "task.encoder_widths={}: a list such as [64,32] is expected"),
     (["optimizer=1"], "optimizer=1: the name of one choice is expected; there are: adam, adamw, radam, rmsprop, sgd"),
     (["schedule=null"], "schedule=null: the name of one choice is expected; there are: constant, warmup_cosine"),
-    (["task=[toy,1]"], "task=[toy,1]: the name of one choice is expected; there are: dvae, generation"),
+    (["task=[toy,1]"], "task=[toy,1]: the name of one choice is expected; there are: addition, dvae"),
     (["experiment=yin2019_vae", "task=toy"], "data: this task takes none, but experiment=yin2019_vae chooses some"),
     pytest.param(
         ["device=cuda"],
