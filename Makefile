@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results pictures gpu test quick test-long browser lint bench certification certificates bias table docs
+.PHONY: help install demo compare leaderboard results pictures gpu test quick test-long browser lint bench certification certificates matrix bias table docs
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -72,6 +72,9 @@ certification: .venv/installed  ## measure known mistakes of public code: docs/c
 
 certificates: .venv/installed  ## certify every estimator, and other libraries': docs/certificates.md
 	$(BIN)/python -W ignore -m benchmarks.certificates docs/certificates.md
+
+matrix: .venv/installed  ## train every estimator on every task, small: docs/matrix.md
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.matrix docs/matrix.md
 
 bias: .venv/installed  ## draw bias and variance of the biased estimators: docs/bias_variance.png
 	$(BIN)/python -m benchmarks.bias_variance

@@ -46,7 +46,7 @@ def check_costs(task: Task) -> str | None:
             for name, batch in batches.items():
                 problem = problem_of(in_mode_for(task, size), batch)
                 check_form_of_logits(problem.logits, f"of {examples} from {name}")
-                check_leading_dimensions_of(problem)
+                check_leading_dimensions_of(problem, compare=name == "measurement_batch")
                 remark = check_within_simplex(problem)
         return remark
 
@@ -62,8 +62,8 @@ def check_form_of_logits(logits: Tensor, of: str) -> None:
     require(not logits.isnan().any(), f"the logits {of} have NaN in them")
 
 
-def check_leading_dimensions_of(problem: Problem) -> None:
-    r"""``[S, *batch, K, C] -> [S, *batch]``, also with more dimensions before S, and the same costs then."""
+def check_leading_dimensions_of(problem: Problem, compare: bool) -> None:
+    r"""``[S, *batch, K, C] -> [S, *batch]``, also with more dimensions before S; if compared, the same costs."""
     logits, objective = problem.logits, problem.objective
     z = draws(logits, 2, 3)
     kept = z.clone()
@@ -71,7 +71,7 @@ def check_leading_dimensions_of(problem: Problem) -> None:
     require(torch.equal(z, kept), "objective changes the z it is given: work on z.clone()")
     together = cost_of(objective, z)
     require(
-        close(together, torch.stack(each)),
+        not compare or close(together, torch.stack(each)),
         "objective gives other costs of the same draws with another leading dimension: it must treat all dimensions "
         "before the batch alike",
     )
@@ -115,10 +115,10 @@ def check_examples_apart(task: Task) -> str | None:
         if not found:
             return None
         if (through := batch_norms(task)) and not what_depends(task.eval()):
-            return f"while training, the {found} of an example depend on the others through {', '.join(through)}"
+            return f"while training, the other examples change the {found} of an example, through {', '.join(through)}"
         raise Failed(
-            f"the {found} of an example depend on the other examples of its batch: take no mean, maximum or other "
-            "statistic over the batch"
+            f"the other examples of a batch change the {found} of an example: take no mean, maximum or other statistic "
+            "over the batch"
         )
 
 
@@ -133,7 +133,11 @@ def what_depends(task: Task) -> str:
     a, b = (problem_of(task, batch) for batch in batches)
     z, other = (draws(a.logits, 4) for _ in range(2))
     other[:, 0] = z[:, 0]
-    pairs = {"logits": (a.logits[0], b.logits[0]), "cost": (a.objective(z)[:, 0], b.objective(other)[:, 0])}
+    costs = []
+    for problem, choice in ((a, z), (b, other)):
+        torch.default_generator.manual_seed(1)
+        costs.append(problem.objective(choice)[:, 0])
+    pairs = {"logits": (a.logits[0], b.logits[0]), "cost": (costs[0], costs[1])}
     if a.context is not None and b.context is not None:
         pairs["context"] = a.context[0], b.context[0]
     if all(isinstance(p.penalty, Tensor) and p.penalty.ndim for p in (a, b)):
@@ -159,19 +163,23 @@ def check_closing_over_logits(task: Task) -> str | None:
         return f"the objective uses {uses}, which make the logits too, so no gradient is exact" if uses else None
 
 
-def check_repeated_costs(task: Task) -> None:
-    r"""The same z costs the same in every call."""
+def check_repeated_costs(task: Task) -> str | None:
+    r"""The same z costs the same in every call while gradients are measured; remarks on training otherwise."""
     with at_random_parameters(task):
-        problem = some_problem(task)
-        z = draws(problem.logits, 4)
-        first = problem.objective(z)
-        problem.objective(draws(problem.logits, 2))
-        again = problem.objective(z)
         require(
-            close(first, again, 1e-6),
+            costs_the_same_twice(problem_of(task, task.measurement_batch(EXAMPLES))),
             "the same z costs something else in another call of objective: draw what is random in it in `problem`, "
             "once, and let it change nothing",
         )
+        return None if costs_the_same_twice(some_problem(task)) else "in training, costs of the same z are random"
+
+
+def costs_the_same_twice(problem: Problem) -> bool:
+    r"""Whether a second call, after one for other z, gives the costs of the first."""
+    z = draws(problem.logits, 4)
+    first = problem.objective(z)
+    problem.objective(draws(problem.logits, 2))
+    return close(first, problem.objective(z), 1e-6)
 
 
 def check_penalty(task: Task) -> None:

@@ -54,7 +54,10 @@ def moves(column: Tensor, parameters: list[nn.Parameter]) -> bool:
 
 
 def check_encoder_parameters(task: Task) -> str | None:
-    r"""They are the ones that the logits depend on, all of them; remarks on parameters that nothing trains."""
+    r"""They are the ones that the logits depend on; of those that the objective uses too, some may be left out.
+
+    Remarks on these, and on parameters that nothing trains.
+    """
     with at_random_parameters(task):
         names, listed = names_of(task), list(task.encoder_parameters())
         require(bool(listed), "encoder_parameters is empty: it must have the parameters that produce the logits")
@@ -71,21 +74,23 @@ def check_encoder_parameters(task: Task) -> str | None:
         logits = problem.logits
         of_logits = gradients_of((logits * torch.randn_like(logits)).sum(), learned)
         cost = problem.objective(draws(logits, 2))
-        rest = [cost.mean()] + ([problem.penalty.mean()] if isinstance(problem.penalty, Tensor) else [])
-        of_rest = gradients_of(torch.stack([x for x in rest if x.requires_grad] or [logits.sum()]).sum(), learned)
-        reached = of_logits | of_rest if task.parameters_only else of_logits
+        of_cost = gradients_of(cost.mean(), learned)
+        penalty = problem.penalty if isinstance(problem.penalty, Tensor) else logits.new_zeros(())
+        of_penalty = gradients_of(penalty.mean(), learned)
+        reached = of_logits | of_cost if task.parameters_only else of_logits
         for p in listed:
             require(
                 id(p) in reached and bool(reached[id(p)].any()),
                 f"encoder_parameters has {names[id(p)]}, which the logits do not depend on: leave it out",
             )
-        for i, gradient in of_logits.items():
-            require(
-                i in {*map(id, listed)} or not gradient.any(),
-                f"the logits depend on {names[i]}, which encoder_parameters leaves out: add it",
-            )
-        idle = [names[i] for i in learned if i not in of_logits and i not in of_rest]
-        return f"nothing trains {', '.join(idle)}" if idle else None
+        left_out = [i for i, gradient in of_logits.items() if gradient.any() and i not in {*map(id, listed)}]
+        for i in left_out:
+            require(i in of_cost, f"the logits depend on {names[i]}, which encoder_parameters leaves out: add it")
+        idle = [names[i] for i in learned if not any(i in found for found in (of_logits, of_cost, of_penalty))]
+        remarks = [f"nothing trains {', '.join(idle)}"] * bool(idle)
+        shared = ", ".join(names[i] for i in left_out)
+        remarks += [f"{shared}, of the objective and of the logits, is left out of what is measured"] * bool(left_out)
+        return "; ".join(remarks) or None
 
 
 def gradients_of(scalar: Tensor, learned: dict[int, nn.Parameter]) -> dict[int, Tensor]:

@@ -158,7 +158,8 @@ def check_measurement_examples(task: Task) -> str | None:
         changed = changes(task, before)
         require(not changed, f"measurement_batch changes {', '.join(changed)}: measuring must change nothing")
         for size in (1, EXAMPLES):
-            found = len(problem_of(in_mode_for(task, size), task.measurement_batch(size)).logits)
+            logits = problem_of(in_mode_for(task, size), task.measurement_batch(size)).logits
+            found = min(logits.shape[:-2])  # one of the batch dimensions is that of examples
             require(1 <= found <= size, f"measurement_batch({size}) has {found} examples: at most {size} are asked for")
         return check_held_out(task)
 
@@ -179,11 +180,14 @@ def check_held_out(task: Task) -> str | None:
         return "whether it is trained on cannot be told from its type"
     known = set(rows)
     diverse = len(known) > len(rows) / 2  # else what there is to see is soon seen
-    require(
-        not (diverse and all(row in known for row in own)),
-        "measurement_batch has training examples: take them from the validation split",
-    )
-    return None
+    if not diverse or any(row not in known for row in own):
+        return None
+    figures = []
+    for split in ("valid", "test"):
+        torch.default_generator.manual_seed(1)
+        figures.append(task.evaluate(split))
+    require(figures[0] == figures[1], "measurement_batch has training examples: take them from the validation split")
+    return "it is of training examples, as the task has no others: valid and test are the same"
 
 
 def rows_of_batch(batch: object, size: int) -> list[bytes]:

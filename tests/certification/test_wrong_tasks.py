@@ -21,8 +21,11 @@ WRONG = {
     wrong.ChangesZ: (COSTS, "objective changes the z it is given"),
     wrong.LosesOneExample: (COSTS, r"the logits of 1 example from batch have shape \[2, 3\]"),
     wrong.LogarithmOfZero: (COSTS, "a cost that is not finite, of a one-hot z"),
-    wrong.StandardisedOverTheBatch: (APART, "the logits and penalty of an example depend on the other examples"),
-    wrong.CostAgainstTheMean: (APART, "the cost of an example depend on the other examples"),
+    wrong.StandardisedOverTheBatch: (
+        APART,
+        "the other examples of a batch change the logits and penalty of an example",
+    ),
+    wrong.CostAgainstTheMean: (APART, "the other examples of a batch change the cost of an example"),
     wrong.Closing: ("the objective does not close over the logits", "closes over the logits: .* Take log_q=True"),
     wrong.LogitsWithoutGradient: ("the objective does not close over the logits", "the logits have no gradient"),
     wrong.Noisy: ("the same z costs the same", "draw what is random in it in `problem`"),
@@ -64,13 +67,21 @@ def made(task):
 @pytest.mark.parametrize("task", WRONG, ids=lambda task: task.__name__)
 def test_wrong_tasks_fail_in_the_check_meant_for_them_with_a_message_that_names_what_is_wrong(task):
     claim, message = WRONG[task]
-    found = dict(line.split(": ", 1) for line in c.task_failures(made(task)))
-    assert re.search(message, found[claim]), found
-    assert "\n" not in found[claim]
+    with pytest.raises(c.Failed) as failed:
+        c.CHECKS_OF_TASKS[claim](made(task))
+    assert re.search(message, str(failed.value))
+    assert len(str(failed.value).splitlines()) == 1
 
 
 def test_every_check_is_failed_by_some_task():
     assert {claim for claim, _ in WRONG.values()} == set(c.CHECKS_OF_TASKS)
+
+
+def test_all_failures_are_found_a_line_each():
+    found = c.task_failures(wrong.CostOfTheBatch())
+    assert len(found) > 1
+    assert found[0].startswith(f"{COSTS}: objective returns shape [3] for z [3, 3, 2, 3]")
+    assert c.task_failures(wrong.CostOfTheBatch(), first=True) == found[:1]
 
 
 def test_a_right_task_fails_nothing_and_is_left_as_it_was():
@@ -87,6 +98,21 @@ def test_a_right_task_fails_nothing_and_is_left_as_it_was():
 def test_batch_statistics_are_no_failure_and_are_said():
     found = {o.claim: o for o in c.certify_task(wrong.ByBatchStatistics()).outcomes}
     assert [o for o in found.values() if not o.holds] == []
-    shared = "while training, the logits and penalty of an example depend on the others through encoder.1"
+    shared = "while training, the other examples change the logits and penalty of an example, through encoder.1"
     assert found[APART].remark == shared
     assert "measuring moves encoder.1.num_batches_tracked" in found["problems and costs change nothing"].remark
+
+
+@pytest.mark.parametrize(
+    ("task", "claim", "remark"),
+    [
+        (wrong.SharedCodes, ENCODER, "codes, of the objective and of the logits, is left out of what is measured"),
+        (wrong.NoisyInTraining, "the same z costs the same", "in training, costs of the same z are random"),
+        (wrong.OneSetOnly, MEASURED, "it is of training examples, as the task has no others"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_unusual_and_allowed_is_said(task, claim, remark):
+    found = {o.claim: o for o in c.certify_task(task()).outcomes}
+    assert [o for o in found.values() if not o.holds] == []
+    assert remark in found[claim].remark

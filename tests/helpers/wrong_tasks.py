@@ -22,6 +22,7 @@ class Right(Task):
         generator = torch.Generator().manual_seed(0)
         self.register_buffer("train_x", torch.randn(self.examples, 5, generator=generator))
         self.register_buffer("valid_x", torch.randn(10, 5, generator=generator))
+        self.register_buffer("test_x", torch.randn(10, 5, generator=generator))
         self.encoder, self.decoder = nn.Linear(5, self.K * self.C), nn.Linear(self.K * self.C, 5)
 
     def batch(self, index, generator):
@@ -48,7 +49,7 @@ class Right(Task):
 
     @torch.no_grad()
     def evaluate(self, split):
-        problem = self.problem(self.valid_x)
+        problem = self.problem(self.get_buffer(f"{split}_x"))
         z = torch.distributions.OneHotCategorical(logits=problem.logits).sample((10,))
         return {"cost": float(problem.objective(z).mean())}
 
@@ -198,6 +199,14 @@ class MeasuredOnTraining(Right):
         return self.train_x[:size]
 
 
+class OneSetOnly(MeasuredOnTraining):
+    """Right, but that there is nothing but what it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.valid_x = self.test_x = self.train_x
+
+
 class MeasurementDrawn(Right):
     def measurement_batch(self, size):
         return self.valid_x[torch.randperm(10)[:size]]
@@ -279,6 +288,35 @@ class LogitsWithoutGradient(Right):
 class PictureInPixels(Right):
     def show(self):
         return {"inputs": 255 * torch.rand(4, 4)}
+
+
+class SharedCodes(Right):
+    """Right, but that the objective and the logits have parameters in common, as those of codes."""
+
+    def __init__(self):
+        super().__init__()
+        self.codes = nn.Parameter(torch.randn(self.C))
+
+    def logits(self, x):
+        return super().logits(x) * self.codes
+
+    def cost(self, z, x):
+        return super().cost(z * self.codes, x)
+
+
+class NoisyInTraining(Right):
+    def batch(self, index, generator):
+        return super().batch(index, generator), True
+
+    def measurement_batch(self, size):
+        return super().measurement_batch(size), False
+
+    def problem(self, batch):
+        x, noisy = batch if isinstance(batch, tuple) else (batch, False)
+        problem = super().problem(x)
+        objective = problem.objective
+        problem.objective = lambda z: objective(z) + noisy * torch.rand(z.shape[:-2])
+        return problem
 
 
 class ByBatchStatistics(Right):
