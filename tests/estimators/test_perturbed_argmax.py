@@ -94,6 +94,21 @@ def test_a_single_noise_has_the_mean_of_a_score_function_of_the_derivative():
     c.assert_mean(lambda n: run(n)[1:2], [right], "a single noise")
 
 
+@pytest.mark.parametrize("control", CONTROLS)
+def test_in_bfloat16_nothing_but_the_result_is_rounded(control):
+    generator = torch.Generator().manual_seed(2)
+    logits, weights = torch.randn(2, 200, 2, 5, generator=generator).bfloat16()
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(1)
+        x = logits.to(dtype).requires_grad_()
+        PerturbedArgmax(7, control_variate=control)(
+            x, lambda z: (z * weights.to(z.dtype)).sum((-2, -1))
+        ).sum().backward()
+        found.append(x.grad)
+    assert torch.equal(found[0].bfloat16(), found[1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
