@@ -503,7 +503,7 @@ WRONG_OPTIONS = [
     (["task.encoder_widths={}"], "task.encoder_widths={}: a list such as [64,32] is expected"),
     (["optimizer=1"], "optimizer=1: the name of one choice is expected; there are: adam, adamw, radam, rmsprop, sgd"),
     (["schedule=null"], "schedule=null: the name of one choice is expected; there are: constant, warmup_cosine"),
-    (["task=[toy,1]"], "task=[toy,1]: the name of one choice is expected; there are: addition, dvae"),
+    (["task=[toy,1]"], "task=[toy,1]: the name of one choice is expected; there are: addition, bandit, dvae"),
     (["experiment=yin2019_vae", "task=toy"], "data: this task takes none, but experiment=yin2019_vae chooses some"),
     pytest.param(
         ["device=cuda"],

@@ -1,6 +1,9 @@
 """No page has a figure or a picture without a run that anybody can look up, or a computation that makes it."""
 
+import os
 import re
+import subprocess
+import sys
 
 from hardmax.reporting.archives import read_archive
 from helpers.commands import ROOT
@@ -12,6 +15,7 @@ ARCHIVES = {  # of runs, by the beginning of the names of the pictures that are 
     "leaderboard_": "docs/leaderboard",
     "report.png": "docs/demo",
     "generation.png": "docs/demo",
+    "cartpole.png": "docs/comparisons",
 }
 
 
@@ -40,6 +44,13 @@ def test_every_picture_is_drawn_from_archived_runs_or_computed():
 def test_pictures_of_a_task_have_runs_of_it():
     tasks = {run["key"].split("/")[0] for path in (ROOT / "docs/demo").glob("*.jsonl.xz") for run in read_archive(path)}
     assert tasks == {"dvae", "generation"}
+
+
+def test_the_page_of_the_pole_is_made_from_its_archive(tmp_path):
+    made = [tmp_path / "cartpole.md", tmp_path / "cartpole.png"]
+    command = [sys.executable, "docs/scripts/episodes.py", "docs/comparisons/cartpole.jsonl.xz", *map(str, made)]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert made[0].read_bytes() == (ROOT / "docs/cartpole.md").read_bytes(), "make pictures"
 
 
 def test_the_leaderboard_is_made_from_the_archive_byte_for_byte(tmp_path, reported):
