@@ -30,12 +30,16 @@ from hardmax.paths import CONFIGS
 
 ESTIMATORS, TASKS = (sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")) for group in ("estimator", "task"))
 STEPS, BATCH = 100, 5
-SIZES = {  # of options that tasks have, so that a hundred steps take a second; semi_supervised needs ten classes
+SIZES = {  # of options that tasks have, so that a hundred steps take a second
     "variables": 2, "categories": 3, "bound_samples": 1, "test_samples": 1, "widths": [8], "encoder_widths": [8],
     "decoder_widths": [8], "router_widths": [8], "style": 2, "length": 4, "vocabulary": 4, "width": 8, "samples": 2,
-    "experts": 4,
+    "experts": 4, "arms": 4, "features": 3, "tokens": 5, "components": 4, "points": 20, "dimensions": 3,
 }  # fmt: skip
-OF_TASK: dict[str, dict] = {"semi_supervised": {"categories": 10}}
+OF_TASK: dict[str, dict] = {
+    "semi_supervised": {"categories": 10},  # ten classes
+    "gates": {"widths": [10]},  # ten classes too
+    "episode": {"environment.limit": 20},
+}
 SAMPLED = "task.kl=sampled"
 YES, WITH_SAMPLED = "✓", "s"
 HEAD = """\
@@ -88,9 +92,9 @@ def config(task: str, *overrides: str) -> DictConfig:
 @functools.cache
 def small(task: str) -> tuple[str, ...]:
     r"""Overrides that make a task small: of the options that it has, those that :data:`SIZES` knows."""
-    sizes = SIZES | OF_TASK.get(task, {})
     known = OmegaConf.load(CONFIGS / "task" / f"{task}.yaml")
-    return tuple(f"task.{k}={v}".replace(" ", "") for k, v in sizes.items() if k in known)
+    sizes = {k: v for k, v in SIZES.items() if k in known} | OF_TASK.get(task, {})
+    return tuple(f"task.{k}={v}".replace(" ", "") for k, v in sizes.items())
 
 
 @functools.cache
