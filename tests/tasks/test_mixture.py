@@ -66,6 +66,13 @@ def test_the_gap_is_the_divergence_from_the_posterior(posterior, weights):
     assert found["total"] == pytest.approx(total.item())
 
 
+def test_released_logits_are_held_above_minus_eight():
+    task = of_points(posterior="table", weights="released")
+    with torch.no_grad():
+        task.table.copy_(torch.tensor([-20.0, -7.0, 0.0, 20.0]))
+    assert task.logits(torch.arange(30)).squeeze(1).unique(dim=0).tolist() == [[-8.0, -7.0, 0.0, 20.0]]
+
+
 def test_relaxed_z_mix_the_means():
     task = of_points().double()
     problem = task.problem(torch.arange(5))
