@@ -109,7 +109,7 @@ class DisARMIW(DisARM):
         # (1 - s)^2 / (1 - 2 s) for every stick that both passed; that of the last one only equal draws pass.
         passed = 1 / (1 - odds[..., :-1].square())
         before = torch.nn.functional.pad(passed, (1, 0), value=1.0).cumprod(-1)
-        weights = before / (1 + odds) if logits.shape[-1] > 1 else torch.ones_like(logits)
+        weights = before * odds.clamp(min=1) / (1 + odds) if logits.shape[-1] > 1 else torch.ones_like(logits)
         weight = weights.gather(-1, torch.minimum(first, second).clamp_(max=weights.shape[-1] - 1))
         direction = torch.zeros_like(logits).scatter_add_(-1, z[0].unsqueeze(-1), weight)
         return direction.scatter_add_(-1, z[1].unsqueeze(-1), -weight)

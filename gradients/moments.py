@@ -264,7 +264,8 @@ def squared(x: Tensor) -> Tensor:
 def squared_safely(magnitude: Tensor) -> bool:
     r"""Whether nothing but zeros lies beyond :data:`SQUARED_SAFELY`."""
     smallest, largest = SQUARED_SAFELY
-    return not (((magnitude > 0) & (magnitude < smallest)) | (magnitude > largest)).any()
+    low, high = magnitude.masked_fill(magnitude == 0, 1.0).aminmax()
+    return not ((low < smallest) | (high > largest))
 
 
 def dead_share_(magnitude: Tensor) -> Tensor:
