@@ -122,7 +122,8 @@ class Moments:
                     name: squared_error[name] + jackknife(x) for name, x in ours.first().beside(truth).items()
                 }
                 twice = twice + counted_twice(truth.mean)
-            squared_error["bias2"] = torch.maximum(squared_error["bias2"] - twice, squared_error["bias2"] / 2)
+            least = torch.maximum(squared_error["bias2"], twice) / 2  # also of a mean that is on the truth by luck
+            squared_error["bias2"] = torch.maximum(squared_error["bias2"] - twice, least)
             size = found["true_norm"][0].square()
             bias2, one_more = found["bias2"][0].mean(), squared_error["bias2"].sqrt()
             found["relative_bias"] = bias2.sign() * (bias2.abs() / size).sqrt().unsqueeze(0)

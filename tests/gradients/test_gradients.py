@@ -112,6 +112,18 @@ def test_standard_errors_are_the_spread_of_repeated_measurements(bias, reference
             assert abs(values.mean() - expected[name]) < 3.5 * values.std() / 120**0.5, name
 
 
+@pytest.mark.parametrize("off", [0.0, 1.0])
+def test_the_error_of_a_squared_bias_is_no_smaller_for_a_lucky_mean(off):
+    """Of one coordinate and M draws, with their mean at the truth or a standard error off: V / M at least."""
+    torch.manual_seed(0)
+    g = torch.randn(100, 1, 1, dtype=torch.float64)
+    error = (g.var() / 100).sqrt()
+    g = g - g.mean() + off * error
+    found = moments_of(g, TrueGradient("exact", torch.zeros(1, 1, dtype=torch.float64))).statistics()
+    assert found["bias2"] == pytest.approx(float((off**2 - 1) * error**2))
+    assert found["bias2_error"] > 0.95 * float(error**2)
+
+
 def test_variance_does_not_cancel():
     torch.manual_seed(0)
     g = 1e6 + torch.randn(50, 1, 3, dtype=torch.float64)
