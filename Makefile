@@ -42,8 +42,11 @@ pictures: .venv/installed  ## draw the pictures of the pages from the runs in do
 results: .venv/installed  ## write RESULTS.md from the archive of runs of published experiments
 	$(BIN)/python report.py docs/results/runs --results RESULTS.md
 
-test: .venv/installed  ## run the tests, on three processes, as some wait
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
+# On three processes, as some wait; those of a file in one, which makes once what they share.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+
+test: .venv/installed  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 QUICK := estimators/test_estimators.py estimators/test_options.py estimators/test_sampling.py certification/test_page.py \
     certification/test_measurement.py gradients/test_evaluations.py gradients/test_extremes.py tasks/test_images.py \
@@ -54,6 +57,7 @@ quick: lint  ## lint and half of the tests, in a minute and a half: every estima
 
 test-long: .venv/installed  ## run the long tests, some of which need root, and Slurm: apt-get install slurm-wlm munge
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m long
 
 browser:  ## install Chromium, which the tests of the report's page need
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ from .shared import Refused, one_line
 
 DRY_RUN, WANDB_SWEEP = "--dry-run", "--wandb-sweep"
 SHOWS = {DRY_RUN: "jobs", WANDB_SWEEP: "file"}  # flags in place of a sweep
+mode_composed = Hydra.get_mode
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
@@ -52,6 +54,15 @@ def job(cfg: DictConfig) -> float | None:
         if not debugging():
             exit_with(error)
         raise
+    return None
+
+
+def mode_named(hydra: Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
+    r"""The ``hydra.mode`` that a config names, for which Hydra composes the whole; none of the project's own does."""
+    places = [place.path for place in hydra.config_loader.get_search_path().get_path()]
+    elsewhere = places != ["pkg://hydra.conf", str(CONFIGS), "structured://"]
+    if elsewhere or any(key in override for override in overrides for key in ("hydra.mode", "hydra.searchpath")):
+        return mode_composed(hydra, config_name, overrides)
     return None
 
 
@@ -125,6 +136,7 @@ def main() -> None:
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))  # so that a launcher's jobs run this very code
     options.register()
+    Hydra.get_mode = mode_named  # type: ignore[method-assign,assignment]
     flags = [argument for argument in sys.argv[1:] if argument in SHOWS]
     CheckSweep.sweep, CheckSweep.only_shows = None, SHOWS[flags[0]] if flags else ""
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in SHOWS]

@@ -1,14 +1,12 @@
 r"""What is measured along training: the trained estimator's gradients, and other estimators' at the same parameters."""
 
 import copy
-import functools
 import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import torch
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -34,7 +32,7 @@ from hardmax.tasks.base import Problem, Task
 from .config import build, estimators_known, plain_value
 from .options import EVERY_RIVAL
 from .shared import Refused, innermost, one_line
-from .sources import located
+from .sources import located, with_choice
 
 
 def build_by_name(entry: str | dict) -> tuple[str, Estimator]:
@@ -47,20 +45,15 @@ def build_by_name(entry: str | dict) -> tuple[str, Estimator]:
     written = [f"{key}={value}" for key, value in settings.items()]
     loader = GlobalHydra.instance().config_loader()
     try:
-        cfg = copy.deepcopy(with_overrides(loader, f"estimator={name}"))
+        cfg = copy.deepcopy(with_choice(loader, "estimator", name))
         if all(key in cfg.estimator for key in settings):  # many times as fast as composing each
             cfg.estimator.update(settings)
         else:
-            cfg = with_overrides(loader, f"estimator={name}", *(f"estimator.{setting}" for setting in written))
+            asked = [f"estimator={name}", *(f"estimator.{setting}" for setting in written)]
+            cfg = loader.load_configuration("config", asked, RunMode.RUN, from_shell=False)
     except HydraException as error:
         raise Refused(f"measure: {name} with {', '.join(written)}: {one_line(innermost(error))}") from error
     return (f"{name}({','.join(written)})" if written else name), build(cfg, "estimator", name)
-
-
-@functools.lru_cache(maxsize=100)
-def with_overrides(loader: ConfigLoader, *overrides: str) -> DictConfig:
-    r"""The whole config with these choices and options."""
-    return loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
 
 
 def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[str, Estimator]]:
@@ -81,7 +74,7 @@ def reference_and_rivals(cfg: DictConfig) -> tuple[dict[str, Estimator], dict[st
 
 def worth_trying(name: str) -> list[dict]:
     r"""Entries of ``measure.rivals`` for the settings of an estimator that its class says are worth trying."""
-    target = with_overrides(GlobalHydra.instance().config_loader(), f"estimator={name}").estimator._target_
+    target = with_choice(GlobalHydra.instance().config_loader(), "estimator", name).estimator._target_
     settings: tuple[dict, ...] = getattr(located(target), "worth_trying", ({},))
     return [{name: setting} for setting in settings]
 
@@ -98,7 +91,7 @@ def each_setting(entry: str | dict) -> list[str | dict]:
     for key, value in settings.items():
         several = isinstance(value, list)
         if several and not all(isinstance(each, list) for each in value):
-            default = with_overrides(GlobalHydra.instance().config_loader(), f"estimator={name}").estimator.get(key)
+            default = with_choice(GlobalHydra.instance().config_loader(), "estimator", name).estimator.get(key)
             several = not OmegaConf.is_list(default)
         values.append(value if several else [value])
     return [{name: dict(zip(settings, chosen, strict=True))} for chosen in itertools.product(*values)]

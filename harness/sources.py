@@ -12,10 +12,11 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import _locate
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -70,10 +71,25 @@ def configs_beside(cfg: DictConfig) -> dict[str, dict]:
 @cache
 def config_of(loader: ConfigLoader, group: str, choice: str) -> dict:
     r"""The plain config of an estimator, or of another group's choice."""
-    config = loader.load_configuration("config", [f"{group}={choice}"], RunMode.RUN, from_shell=False)
-    found = OmegaConf.to_container(config[group], resolve=True)
+    found = OmegaConf.to_container(with_choice(loader, group, choice)[group], resolve=True)
     assert isinstance(found, dict)
     return found
+
+
+@lru_cache(maxsize=200)
+def with_choice(loader: ConfigLoader, group: str, choice: str) -> DictConfig:
+    r"""A config with the choice: of a file that refers to no other, its group alone; else, which takes long, the whole.
+
+    Raises:
+        HydraException: If there is no such file, or it cannot be composed.
+    """
+    assert isinstance(loader, ConfigLoaderImpl)
+    own = None
+    with contextlib.suppress(Exception):  # which composing all says better
+        own = loader.repository.load_config(f"{group}/{choice}")
+    if own and not own.defaults_list and own.header["package"] is None and "${" not in OmegaConf.to_yaml(own.config):
+        return OmegaConf.create({group: own.config})
+    return loader.load_configuration("config", [f"{group}={choice}"], RunMode.RUN, from_shell=False)
 
 
 def targets_in(node: object, key: str = "") -> Iterator[tuple[str, object]]:

@@ -72,7 +72,7 @@ def series_picture(comparisons: Sequence[Comparison], title: str) -> dict | None
     colour, charts = colours([c.published.series for found in by_table.values() for c in found]), []
     for table, found in by_table.items():
         rows = [point_row(c) for c in found]
-        base = alt.Chart(alt.InlineData(rows)).properties(width=300, height=220, title=table)
+        base = alt.Chart({"values": rows}).properties(width=300, height=220, title=table)
         x = alt.X("at:Q", title=found[0].published.along, scale=scale_of(rows, "at"))
         y = alt.Y("mean:Q", title=None, scale=scale_of(rows, "published"))
         band = base.mark_area(opacity=0.15).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
@@ -103,7 +103,7 @@ def plane_picture(comparisons: Sequence[Comparison], across: str, up: str, title
                 rows.append(row | {"y": pair[up].mean, "published_y": pair[up].published.value})
         least = ROUNDING_SHARE * max((row["published_x"] for row in rows), default=1.0)
         rows = [{k: max(v, least) if k in ("x", "published_x") else v for k, v in row.items()} for row in rows]
-        base = alt.Chart(alt.InlineData(rows)).properties(width=300, height=240, title=problem)
+        base = alt.Chart({"values": rows}).properties(width=300, height=240, title=problem)
         log = alt.Scale(type="log", nice=False)
         x, y = alt.X("x:Q", title=across.lower(), scale=log), alt.Y("y:Q", title=up.lower(), scale=log)
         line = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour, order="at:Q")

@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from helpers.damage import DIES_AFTER, LAST_SAVED, TINY
 from helpers.uploads import KEY, OTHER
 from helpers.wandb_server import Server
 
+HERE = Path(__file__).parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)  # more of them, beside a second process of tests, take a hundred times as long
 os.environ["WANDB_MODE"] = "offline"
@@ -31,6 +33,11 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if (seeds := metafunc.config.getoption("seeds")) > 1:
         metafunc.parametrize("seeded", range(seeds), indirect=True)
+
+
+def pytest_collection_modifyitems(items):
+    """What starts processes, and takes longest, comes first: no worker is left with it when the others have ended."""
+    items.sort(key=lambda item: item.path.parent != HERE)
 
 
 def pytest_collection_finish():

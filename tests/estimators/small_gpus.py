@@ -13,6 +13,8 @@ SIZES, WIDTH, PIXELS = (100, 200, 256), 200, 784
 # As many numbers, and fewer evaluations of the objective, or as many categories as are accepted.
 FEWER = {"arsm": (100, 1600, 32), "arsm_plus": (100, 1600, 32), "local_expectation": (25600, 20, 10)}
 FEWER |= {"stratified": (800, 200, 32)}
+MANY_CALLS = ("adaptive_imle", "ars_plus", "arsm_plus", "local_expectation", "mve", "random_local_expectation")
+MANY_CALLS += ("sum_and_sample", "unordered_set")  # of the objective, or of a solver, which take seconds
 MADE_WITH_NETWORKS = ("nvil", "relax")
 
 
@@ -34,7 +36,14 @@ def card(monkeypatch):
     base.memory_of.cache_clear()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("exact", "sparse_expectation")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (name in MANY_CALLS))
+        for name in NAMES
+        if name not in ("exact", "sparse_expectation")
+    ],
+)
 def test_a_step_fits_on_a_card_of_8_gb(name, card):
     card(FREE)
     (B, K, C), estimator = FEWER.get(name, SIZES), make(name)

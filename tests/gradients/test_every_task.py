@@ -6,6 +6,7 @@ import torch
 from hardmax.estimators import LocalExpectation
 from hardmax.gradients import WHERE, forked_random, truth, truth_of
 from hardmax.harness.train import train
+from helpers.cases import in_part
 from helpers.commands import ROOT, started
 
 AUTOENCODER = ["task.encoder_widths=[8]", "task.decoder_widths=[8]", "task.bound_samples=1"]
@@ -89,8 +90,12 @@ def test_truths_of_two_streams_agree(task, monkeypatch):
             assert off < 4 * noise + 1e-6 * one[where].mean[0].square().sum(), where
 
 
-@pytest.mark.parametrize("estimator", ["reinforce", "nvil"])
-@pytest.mark.parametrize("task", TASKS)
+LEARNING = ("reinforce", "nvil")
+# One of them with each task, in turns, and the other.
+IN_TURNS = [(task, LEARNING[(n + k) % 2]) for n, task in enumerate(TASKS) for k in range(2)]
+
+
+@pytest.mark.parametrize(("task", "estimator"), in_part(IN_TURNS, 2))
 def test_measuring_leaves_rows_and_state_as_they_are(task, estimator):
     """Rows are the same bytes with rivals and a reference as without, and so is what an estimator has taken in."""
     short = [f"estimator={estimator}", "steps=4", "log_every=1", "valid.every=2", "measure.draws=2", "measure.every=2"]

@@ -3,16 +3,21 @@
 import functools
 import json
 
+import hydra
 import numpy as np
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from hardmax.harness import options
 from hardmax.harness.config import build, check, key_of, plain_config
+from hardmax.paths import CONFIGS
 from hardmax.tasks.data import sets
 from helpers.commands import ROOT, composed, folders, rows_of
 from helpers.processes import JOBLIB, finish_forked
-from hydra_plugins.hardmax_rows import crossed, lines
+from hydra_plugins.hardmax_rows import Composed, crossed, lines
 
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs/experiment").glob("*.yaml"))
 BOARDS = [name for name in EXPERIMENTS if name.startswith("leaderboard_")]
@@ -58,13 +63,19 @@ def telling(rows):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_row_can_be_built(experiment):
-    """Composition refuses unknown options, the classes wrong values."""
-    for job in telling(rows_in(experiment)):
-        cfg = composed(f"experiment={experiment}", *job)
-        check(cfg)
-        assert cfg.experiment == experiment
-        assert cfg.output == f"output/{experiment}"
-        build(cfg, "estimator", "estimator")
+    """Composition, of which rows share what a sweep's do, refuses unknown options, the classes wrong values."""
+    chosen = f"experiment={experiment}"
+    options.register()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        shared = Composed(loader, loader.load_configuration("config", [chosen], RunMode.MULTIRUN))
+        for job in telling(rows_in(experiment)):
+            cfg = shared.config([chosen, *job])
+            check(cfg)
+            assert cfg.experiment == experiment
+            assert cfg.output == f"output/{experiment}"
+            build(cfg, "estimator", "estimator")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

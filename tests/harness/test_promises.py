@@ -142,22 +142,27 @@ def test_a_signal_while_there_is_nothing_to_save_is_not_waited_for():
 # ---------------------------------------------------------------- outputs that are closed
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{run} {tiny} >&- 2>&- <&-; {run} {tiny} | true; {report} output 2>&- | true",
-        "{run} -m {tiny} seed=1,2 2>&1 | true",
-    ],
-)
-def test_output_that_cannot_be_written_is_dropped(tmp_path, line):
+def test_output_that_is_closed_is_dropped(tmp_path):
+    """From the interpreter's start on: then Python has no files for it."""
     scripts = {name: f"{sys.executable} {ROOT / name}.py" for name in ("run", "report")}
-    line = f"set -eo pipefail; {line.format(**scripts, tiny=' '.join(TINY))}"
-    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    line = "set -eo pipefail; {run} {tiny} >&- 2>&- <&-; {report} output 2>&- | true"
+    line = line.format(**scripts, tiny=" ".join(TINY))
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert (done.returncode, done.stderr) == (0, "")
-    assert summaries(tmp_path) == (2 if "seed=" in line else 1)
+    (folder,) = folders(tmp_path)
+    assert [row["step"] for row in rows_of(folder)] == [0, 10, 20, 20], "nothing else was written to its files"
+    assert (tmp_path / "output/report/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unread"), [(TINY, ["out"]), (["-m", *TINY, "seed=1,2"], ["out", "err"])], ids=["a run", "a sweep"]
+)
+def test_output_that_nobody_reads_is_dropped(tmp_path, arguments, unread):
+    code, *_ = finish_forked(*arguments, where=tmp_path, unread=unread)
+    assert code == 0
+    assert summaries(tmp_path) == len(unread)
     for folder in folders(tmp_path):
-        assert [row["step"] for row in rows_of(folder)] == [0, 10, 20, 20], "nothing else was written to its files"
-    assert (tmp_path / "output/report/report.html").is_file() == ("report" in line)
+        assert [row["step"] for row in rows_of(folder)] == [0, 10, 20, 20]
 
 
 # ---------------------------------------------------------------- folders that are renamed or shared

@@ -1,6 +1,7 @@
-"""Every task trains, at small size, under one estimator of each kind."""
+"""Every task trains, at small size, under one estimator of each kind; of the pairs a part, and all by test-long."""
 
 import inspect
+import itertools
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from hydra.utils import get_class
 from hardmax.harness.config import check_interpolations, key_of, plain_config
 from hardmax.harness.shared import NEW_SETTINGS, Refused, with_new_settings
 from hardmax.harness.train import train
+from helpers.cases import in_part
 from helpers.commands import composed, folders, rows_of, started
 
 ESTIMATORS = {
@@ -38,8 +40,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(("task", "estimator"), in_part(itertools.product(TASKS, ESTIMATORS), 3))
 def test_the_figure_of_merit_improves(estimator, task):
     options, key = TASKS[task]
     choice = [f"estimator={estimator}", *ESTIMATORS[estimator], f"task={task}", *options]
@@ -57,8 +58,9 @@ def test_the_figure_of_merit_improves(estimator, task):
         assert better > 0, f"{key} went from {series[0]} to {series[-1]}"
 
 
-@pytest.mark.parametrize("estimator", ["st_gumbel_softmax", "reinforce", "arsm"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "estimator"), in_part(itertools.product(TASKS, ["st_gumbel_softmax", "reinforce", "arsm"]), 2)
+)
 def test_logits_of_ten_thousand_leave_losses_finite(task, estimator):
     """In one layer after the other, of encoders and decoders; where logits are parameters themselves, there.
 

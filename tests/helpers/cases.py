@@ -71,3 +71,13 @@ def build(case):
     """The estimator of a case: the name of a YAML, and settings beyond it."""
     name, options = case
     return instantiate(OmegaConf.merge(OmegaConf.load(FOLDER / f"{name}.yaml"), options))
+
+
+def in_part(cases, every):
+    """Cases of a product, of which the quick suite tests each ``every``-th, and ``make test-long`` the others."""
+    found = []
+    for n, case in enumerate(cases):
+        values = getattr(case, "values", case if isinstance(case, tuple) else (case,))
+        marks = [*getattr(case, "marks", ()), *[pytest.mark.long] * (n % every != 0)]
+        found.append(pytest.param(*values, marks=marks, id=getattr(case, "id", None)))
+    return found

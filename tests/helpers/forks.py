@@ -107,7 +107,7 @@ if __name__ == "__main__":
         sys.path[0] = os.path.dirname(begun["script"])
         if begun["most"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (begun["most"], begun["most"]))
-        worker = fork_workers(2) if "hydra/launcher=joblib" in begun["arguments"] else None
+        worker = fork_workers(6) if "hydra/launcher=joblib" in begun["arguments"] else None
         if worker:
             sys.argv = worker
             runpy.run_module(worker[0], run_name="__main__")

@@ -17,7 +17,7 @@ from helpers.commands import ROOT, SMALL
 
 RUN = [*SMALL, "task.bound_samples=2", "measure.draws=4", "log_every=5", "measure.every=100", "valid.every=50"]
 RUN += ["wandb.mode=disabled", "checkpoint_every=0.2", "estimator=reinforce"]
-SWEEP = ["-m", *RUN, "steps=300", "estimator=reinforce,nvil", "seed=1,2"]
+SWEEP = ["-m", *RUN, "steps=200", "estimator=reinforce,nvil", "seed=1,2"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -33,24 +33,28 @@ class Forked:
     """The script, or another, in a process of its own, which was spared the imports; it is used as a ``Popen`` is.
 
     The runs of one test process have one seed of Python's hashes, which those of :func:`start` have not. ``most`` is
-    how many bytes each of their files may have, as on a disk that fills up.
+    how many bytes each of their files may have, as on a disk that fills up; of ``out`` and ``err`` those that are
+    ``unread`` have no reader from the beginning.
     """
 
-    def __init__(self, *arguments, where, script="run.py", env=None, most=None):
+    def __init__(self, *arguments, where, script="run.py", env=None, most=None, unread=()):
         pipes = {name: os.pipe() for name in ("out", "err", "told")}
+        for name in unread:
+            os.close(pipes[name][0])
         begun = {"script": str(ROOT / script), "arguments": [*map(str, arguments)], "where": str(where), "most": most}
         begun["environment"] = dict(os.environ if env is None else env)
         socket.send_fds(requests(), [json.dumps(begun).encode()], [writes for _, writes in pipes.values()])
         for _, writes in pipes.values():
             os.close(writes)
-        self.out, self.err, self.told = (os.fdopen(reads) for reads, _ in pipes.values())
-        self.pid, self.returncode, self.read = int(self.told.readline()), None, {}
-        self.threads = [threading.Thread(target=self.follow, args=[name], daemon=True) for name in pipes]
+        self.followed = {name: os.fdopen(reads) for name, (reads, _) in pipes.items() if name not in unread}
+        self.pid, self.returncode = int(self.followed["told"].readline()), None
+        self.read = dict.fromkeys(unread, "")
+        self.threads = [threading.Thread(target=self.follow, args=[name], daemon=True) for name in self.followed]
         for thread in self.threads:
             thread.start()
 
     def follow(self, name):
-        with getattr(self, name) as pipe:
+        with self.followed[name] as pipe:
             self.read[name] = pipe.read()
         if name == "told":
             self.returncode = int(self.read[name])
