@@ -2,6 +2,7 @@ r"""The options at the top level of the config: their types, what they mean, and
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, get_args
 
 from hydra.core.config_store import ConfigStore
@@ -150,6 +151,7 @@ Options:
 """
 
 
+@cache
 def register() -> None:
     r"""Makes the schema and the help text known to Hydra."""
     OmegaConf.register_new_resolver("by_budget", by_budget, replace=True)

@@ -131,6 +131,17 @@ def test_an_optional_override_holds_where_there_is_the_option(command, tmp_path)
     assert "hydra.sweeper.optional: estimator.temprature is no option of any job" in err
 
 
+def test_a_mode_that_is_named_holds(command, tmp_path):
+    """By an override, and by a config of the user's own."""
+    short = ["task=toy", "steps=2", "measure.every=0", "valid.every=0", "wandb.mode=disabled", "seed=1,2"]
+    code, out, err = command(*short, "hydra.mode=MULTIRUN")
+    assert (code, "2 of 2 jobs ended (2 done)" in out) == (0, True), err
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    code, out, err = command("--config-dir", "conf", "experiment=mine", *short, "notes=again")
+    assert (code, "2 of 2 jobs ended" in out) == (0, True), err
+
+
 def test_rows_on_the_command_line(command, tmp_path):
     """As in the comment of the sweeper's own file."""
     text = (ROOT / "configs/hydra/sweeper/rows.yaml").read_text()

@@ -35,6 +35,19 @@ def test_an_estimator_of_one_s_own_is_measured_and_a_rival(own, measured, tmp_pa
     assert names(tmp_path) == ["mine"]
 
 
+def test_a_rival_s_config_may_build_on_others(measured, tmp_path):
+    """On another file of its group, and on the rest of the config."""
+    (tmp_path / "conf/estimator").mkdir(parents=True)
+    (tmp_path / "conf/estimator/twice.yaml").write_text("defaults: [reinforce, _self_]\nsamples: 2\n")
+    rest = "_target_: hardmax.estimators.Reinforce\nsamples: ${measure.draws}\n"
+    (tmp_path / "conf/estimator/many.yaml").write_text(rest)
+    rivals = "measure.rivals=[twice,{twice:{samples:3}},many]"
+    code, _, err = measured(*TOY, "estimator=arsm", "--config-dir", "conf", rivals)
+    assert code == 0, err
+    found = pd.read_csv(tmp_path / "output/measured/toy/measured.csv").set_index("estimator").evaluations
+    assert [found[name].max() for name in ("twice", "twice(samples=3)", "many")] == [2, 3, 100]
+
+
 def test_settings_worth_trying_are_measured_and_one_is_recommended(own, measured, tmp_path):
     toy = [*TOY, "task.variables=2", "task.categories=3", "measure.rival_steps=1", "task.objective=quadratic"]
     arguments = ["estimator=mine", "--config-dir", "conf", "measure.rivals=worth_trying"]
