@@ -47,6 +47,7 @@ def test_nothing_unpickles():
     for path in PRODUCT:
         text = path.read_text()
         code = "\n".join(line for line in text.splitlines() if "hydra/launcher" not in line)
+        code = code.replace("allow_pickle=False", "")
         of_a_class = "eval(estimator.evaluations"  # which is code that has been run already
         assert not re.search(unsafe, code.replace(".eval()", "").replace(of_a_class, "")), path
         loads += re.findall(r"torch\.load\(.*", text)
