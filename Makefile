@@ -33,11 +33,12 @@ leaderboard: .venv/installed  ## tune every estimator on three problems, for a d
 	    $(BIN)/python report.py output/leaderboard_$$name --archive docs/leaderboard; done  # 1: some jobs failed, which the page says
 	$(BIN)/python report.py docs/leaderboard --leaderboard docs/leaderboard.md
 
-pictures: .venv/installed  ## draw the pictures of the pages from the runs in docs/demo
+pictures: .venv/installed  ## draw the pictures of the pages from the runs in docs/demo and docs/comparisons
 	$(BIN)/python report.py docs/demo/generation.jsonl.xz --to output/pictures
 	cp output/pictures/generation.png docs/generation.png
 	$(BIN)/python report.py docs/demo/dvae.jsonl.xz --tune --to output/pictures
 	$(BIN)/python docs/scripts/report_picture.py output/pictures/report.html docs/report.png
+	PYTHONPATH=. $(BIN)/python docs/scripts/episodes.py docs/comparisons/cartpole.jsonl.xz docs/cartpole.md docs/cartpole.png
 
 results: .venv/installed  ## write RESULTS.md from the archive of runs of published experiments
 	$(BIN)/python report.py docs/results/runs --results RESULTS.md

@@ -29,7 +29,7 @@ from hardmax.tasks.base import Task
 from .names import meant
 from .online import wandb_mode
 from .options import EVERY_RIVAL, Budget, Options
-from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once, without_new_settings
+from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once, some_of, without_new_settings
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
 NEW_OPTIONS = {"stop_after": None, "patience": 0}  # which keys of runs leave out at these values
@@ -160,7 +160,7 @@ def check_measure(cfg: DictConfig) -> None:
         raise Refused(f"measure.rivals must be {accepted}, got {rivals}")
     for key, name in [("reference", cfg.reference), *(("rivals", name) for name in names)]:
         if name not in estimators_of_ours() and name not in (known := estimators_known()):
-            hint = f"{meant(name, known, rival=True)}; there are: {', '.join(known)}"
+            hint = f"{meant(name, known, rival=True)}; there are: {some_of(known)}"
             raise Refused(f"measure.{key}: {name} does not exist{hint}")
 
 

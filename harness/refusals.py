@@ -23,7 +23,7 @@ from hardmax.paths import CONFIGS
 
 from . import options
 from .names import meant
-from .shared import NotWritten, Refused, innermost, nearest, one_line
+from .shared import NotWritten, Refused, innermost, nearest, one_line, some_of
 from .train import NotFinite
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -82,7 +82,7 @@ def check_arguments(arguments: list[str]) -> None:
                 if group == "logger" and isinstance(choice, list):
                     continue
                 if not isinstance(choice, str | dict | QuotedString | Glob):
-                    raise Refused(f"{text}: the name of one choice is expected; there are: {', '.join(known)}")
+                    raise Refused(f"{text}: the name of one choice is expected; there are: {some_of(known)}")
 
     for place in filter(None, [given.config_dir, *places]):
         check_own_configs(Path(place))
@@ -119,7 +119,7 @@ def user_error_line(error: BaseException, arguments: list[str] | None = None) ->
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
         hint = meant(choice, known) if group == "estimator" else nearest(choice, known)
-        return f"{group}={choice} does not exist{hint}; there are: {', '.join(known)}"
+        return f"{group}={choice} does not exist{hint}; there are: {some_of(known)}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
         found = one_line(error), one_line(innermost(error))
         return composition_error(*found, sys.argv[1:] if arguments is None else arguments)

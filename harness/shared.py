@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hardmax.files import write_whole
 # Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
 FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
 FIGURES = "figures.json"  # what the task says of its figures
+LONGEST_LIST = 500  # characters of a list of names
 BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
@@ -49,6 +51,11 @@ def new_settings(config: dict) -> dict[str, dict]:
     r"""Those options, with the values that change nothing, of the config's estimator and task."""
     parts = {part: config[part] for part in ("estimator", "task") if isinstance(config.get(part), dict)}
     return {part: NEW_SETTINGS.get(str(settings.get("_target_")), {}) for part, settings in parts.items()}
+
+
+def some_of(names: list[str]) -> str:
+    r"""Names for a line that says what there is: the last of many are left out, and how many there are is said."""
+    return textwrap.shorten(", ".join(names), LONGEST_LIST, placeholder=f" ... ({len(names)} in all)")
 
 
 def said_once(config: dict) -> dict:

@@ -40,9 +40,9 @@ def chance_picture(comparisons: list[Comparison]) -> dict | None:
         for low, n, part in zip(edges[:-1], counts, np.diff(cdf), strict=True)
     ]
     x = alt.X("from:Q", title="measured less published, in standard deviations", scale=alt.Scale(nice=False))
-    bars = alt.Chart({"values": rows}).mark_bar(color="#0072B2", opacity=0.6)
+    bars = alt.Chart(alt.Data(values=rows)).mark_bar(color="#0072B2", opacity=0.6)
     bars = bars.encode(x=x, x2="to:Q", y=alt.Y("figures:Q", title="figures"), y2=alt.YDatum(0))
-    expected = alt.Chart({"values": rows}).mark_rule(color="black", strokeWidth=2)
+    expected = alt.Chart(alt.Data(values=rows)).mark_rule(color="black", strokeWidth=2)
     expected = expected.encode(x=x, x2="to:Q", y="expected:Q")
     chart = alt.layer(bars, expected).properties(width=420, height=180)
     remark = f"Black: expected of runs like the published ones. Outermost bars: all beyond {LAST_EDGE - BAR_WIDTH:g}."

@@ -56,8 +56,6 @@ def test_a_saved_config_builds_the_run_s_task(command, tmp_path, task):
     images = ["data.binarisation=threshold"] if "data" in TASKS[task] and task != "text" else []
     fits_all = "estimator=reinforce"
     assert command(f"task={task}", fits_all, "steps=1", "batch_size=2", *sizes, *images, *NONE)[0] == 0
-    black_box = ["estimator=reinforce"] if task == "episode" else []
-    assert command(f"task={task}", "steps=1", "batch_size=2", *sizes, *images, *black_box, *NONE)[0] == 0
     (folder,) = folders(tmp_path)
     found = instantiate(OmegaConf.load(folder / "config.yaml").task, _convert_="all")
     state = torch.load(folder / "state.pt")["state"]["task"]

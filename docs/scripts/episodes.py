@@ -1,0 +1,120 @@
+"""Writes docs/cartpole.md and draws its picture: ``python docs/scripts/episodes.py ARCHIVE PAGE PICTURE``."""
+
+import sys
+from pathlib import Path
+
+import drawing
+import numpy as np
+from matplotlib import pyplot as plt
+
+import hardmax
+from hardmax.markdown import table
+from hardmax.numbers import with_error
+
+COLOURS = (drawing.BLUE, drawing.RED, drawing.GREEN, drawing.ORANGE, drawing.PINK)
+SOLVED = 195  # mean return of 100 episodes
+FIRST = 1000  # simulated steps at which the logarithmic axis begins
+PAGE = """# A pole on a cart
+
+<!-- written by docs/scripts/episodes.py, as `make pictures` calls it -->
+
+A policy of two hidden layers of ten units learns to balance a pole, from one episode a step: a problem of the
+[paper on ARSM](https://arxiv.org/abs/1905.01413), with its settings. An episode has at most 200 steps and brings a
+reward of 1 for each; the problem is solved once 100 successive training episodes brought 195 on average.
+[The task's page](tasks/episode.md) says what is estimated, and how.
+
+An estimator that compares actions must try those that the policy did not take, in branches of the episode, and each
+of these is simulated up to its end. So there are two prices: training episodes, which are optimiser steps, and
+simulated steps, branches included, which are what an environment takes its time for.
+
+![Return in the course of training](cartpole.png)
+
+*Mean return of 100 fresh episodes, averaged over the seeds, with their range; on the right as far as that run of each
+estimator that simulated least.*
+
+{results}
+Means over seeds, as many as the second column says, with standard errors; steps are simulated steps. ≥: some seeds did
+not get there in {episodes} episodes, and count with what they took. A policy is good once 100 fresh episodes bring 195
+on average, which is looked at every 20 training episodes. That costs no training, while it takes 100 training episodes,
+with all their branches, to say that a problem is solved. At most 16 branches of an episode are simulated.
+
+Branches cost many times the steps of their episode, so an estimator that saves episodes need not save steps. They also
+say when there is nothing left to learn: where every action leads to the full 200 steps, what ARSM, local expectation
+and leave-one-out compare is equal, their gradient is exactly 0, and the policy stays. Plain REINFORCE and NVIL subtract
+one number, or a function of the state, from returns that depend on how many steps are left: noise remains, and at this
+learning rate it leads away from good policies again.
+
+```sh
+python run.py -m experiment=cartpole hydra/launcher=joblib
+python report.py output/cartpole --archive docs/comparisons
+make pictures
+```
+"""
+
+
+def label(run):
+    """An estimator, with the settings that tell it from others in the table."""
+    if run.estimator != "reinforce":
+        return run.estimator
+    baseline = run["estimator.baseline"].replace("_", " ")
+    return f"reinforce, {baseline}" + ("" if run["estimator.samples"] == "1" else f" of {run['estimator.samples']}")
+
+
+def mean(values):
+    return with_error(values.mean(), values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else None)
+
+
+def at_least(values, reached):
+    return ("" if all(reached) else "≥ ") + mean(values)
+
+
+def first_good(rows):
+    """Simulated steps at the first validation with the mean return, by run, else all; and whether there is one."""
+    last = rows.groupby("folder")["valid/steps"].max()
+    good = rows[rows["valid/return"] >= SOLVED].groupby("folder")["valid/steps"].min()
+    return good.reindex(last.index).fillna(last), last.index.isin(good.index)
+
+
+def results(runs, rows):
+    """A line for each estimator, the one that was solved after the fewest simulated steps first."""
+    lines = []
+    for name, those in runs.groupby("label"):
+        solved, steps = those["test/solved"], those["test/steps_to_solve"]
+        cells = [f"`{name}`", f"{int(solved.sum())} of {len(those)}", at_least(those["test/episodes_to_solve"], solved)]
+        cells += [at_least(steps, solved), at_least(*first_good(rows[rows.folder.isin(those.folder)]))]
+        lines.append((-solved.mean(), steps.mean(), [*cells, mean(those["test/steps"]), mean(those["test/return"])]))
+    titles = ["estimator", "solved", "episodes until solved", "steps until solved", "steps until a good policy"]
+    return table([*titles, "steps in all", "return at the end"], [cells for *_, cells in sorted(lines)], True)
+
+
+def draw(runs, rows):
+    drawn, axes = drawing.panels(2, 4.2, 3.0)
+    rows = rows.merge(runs[["folder", "label"]], on="folder")
+    for colour, (name, those) in zip(COLOURS, rows.groupby("label"), strict=False):
+        for axis, cost in zip(axes, ("valid/episodes", "valid/steps"), strict=True):
+            curves = [seed.sort_values(cost) for _, seed in those.groupby("folder")]
+            end = min(curve[cost].max() for curve in curves)
+            at = np.linspace(0, end, 200) if axis is axes[0] else np.geomspace(FIRST, end, 200)
+            returns = np.stack([np.interp(at, curve[cost], curve["valid/return"]) for curve in curves])
+            axis.fill_between(at, returns.min(0), returns.max(0), color=colour, alpha=0.15, linewidth=0)
+            axis.plot(at, returns.mean(0), color=colour, label=name)
+    for axis, title in zip(axes, ("training episodes", "simulated steps, branches included"), strict=True):
+        axis.axhline(SOLVED, color="grey", linewidth=0.8, linestyle=":")
+        axis.set(xlabel=title, ylim=(0, 205))
+    axes[1].set_xscale("log")
+    axes[0].set_ylabel("mean return")
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
+    return drawn
+
+
+archive, page, picture = map(Path, sys.argv[1:])
+runs, rows = hardmax.runs(archive), hardmax.rows(archive).dropna(subset="valid/return")
+runs["label"] = runs.apply(label, axis=1)
+written = PAGE.format(
+    results=results(runs, rows),
+    episodes=f"{int(runs['test/episodes'].max()):,}",
+)
+page.write_text(written, encoding="utf-8")
+style = drawing.STYLE | {name: "black" for name, value in drawing.STYLE.items() if value == drawing.INK}
+with plt.rc_context(style | {"savefig.transparent": False}):
+    draw(runs, rows).savefig(picture, dpi=150, metadata={"Software": None})
