@@ -163,7 +163,8 @@ def compare(
     Arguments:
         logits: ``[*batch, K, C]``: those of a batch, as a model has them now.
         objective: Cost to minimise, ``[S, *batch, K, C] -> [S, *batch]``, as estimators take it.
-        seconds: That this may take, by and large. What is known well enough takes less.
+        seconds: That this may take, by and large. What is known well enough takes less. The first call of a process
+            takes a few more, in which PyTorch loads what it needs.
         own: Estimators to compare with the library's: classes.
         context: Features for learned baselines, ``[*batch, D]``.
         log_q: Whether estimators add log q(z) to the objective.
@@ -182,6 +183,7 @@ def compare(
     one_of([True, False], log_q=log_q), at_least(0, seed=seed)
     with torch.enable_grad(), forked_random(logits.device, seed, Stream.FIT):
         check_objective(logits, objective)
+        load_pytorch(logits.device)
         task = OneProblem(logits, objective, context, log_q)
         end = now(task.given) + seconds
         derivative = has_derivative(task.given)
@@ -203,6 +205,13 @@ def compare(
         sentence = f"{sentence.removesuffix('.')}; {moved}."
     against = f"that of {truth.draws:,} draws of {truth.name}" if truth.draws else "the exact gradient"
     return EstimatorComparison(table, sentence, left_out, against, averaged, earlier)
+
+
+def load_pytorch(device: torch.device) -> None:
+    r"""Makes PyTorch load what its first batched gradient and step of Adam need, which takes seconds."""
+    x = torch.nn.Parameter(torch.ones(1, device=device))
+    (x.grad,) = torch.autograd.grad(2 * x, x, torch.ones(1, 1, device=device), is_grads_batched=True)[0]
+    torch.optim.Adam([x]).step()
 
 
 def check_compared(logits: object, objective: object, own: object, context: object, earlier: object) -> None:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Glob
 import hardmax
 from hardmax.harness import options
 from hardmax.paths import CONFIGS
+from helpers.cases import in_part
 from helpers.commands import ROOT
 from helpers.processes import finish_forked
 
@@ -23,7 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 ROOMS = ("hardmax", "estimators", "gradients", "tasks", "certification")
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", in_part(SCRIPTS, 2), ids=lambda path: path.stem)
 def test_a_script_runs(script, tmp_path):
     code, out, err = finish_forked(where=tmp_path, script=script)
     assert code == 0, err

@@ -43,6 +43,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.long
 def test_it_runs_to_its_end_with_little_more_than_torch(tmp_path):
     command = [sys.executable, "-c", BLOCKING.replace("ALLOWED", repr(ALLOWED)), "--device", "cpu", "--small"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

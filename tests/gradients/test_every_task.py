@@ -40,7 +40,7 @@ def of_task(task, *options):
     return started(f"task={task}", *TASKS[task], "batch_size=5", "wandb.mode=disabled", *options)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", in_part(TASKS, 3))
 def test_exact_and_local_expectation_measure_no_bias(task):
     """Beside an estimator whose relaxed layers would be biased: each is nested in itself."""
     rivals = "measure.rivals=[exact,local_expectation]"
@@ -62,7 +62,7 @@ def test_exact_and_local_expectation_measure_no_bias(task):
         assert abs(bias2) < 4 * error + 1e-6 * size, f"{where}: {bias2} ± {error} beside {size}"
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", in_part(TASKS, 3))
 def test_truths_of_two_streams_agree(task, monkeypatch):
     """Exact ones to the last bit; references with each other and with the exact one, within their noise."""
     state, _ = of_task(task, f"estimator={BIASED[task]}", "measure.every=0")
@@ -95,7 +95,7 @@ LEARNING = ("reinforce", "nvil")
 IN_TURNS = [(task, LEARNING[(n + k) % 2]) for n, task in enumerate(TASKS) for k in range(2)]
 
 
-@pytest.mark.parametrize(("task", "estimator"), in_part(IN_TURNS, 2))
+@pytest.mark.parametrize(("task", "estimator"), in_part(IN_TURNS, 5))
 def test_measuring_leaves_rows_and_state_as_they_are(task, estimator):
     """Rows are the same bytes with rivals and a reference as without, and so is what an estimator has taken in."""
     short = [f"estimator={estimator}", "steps=4", "log_every=1", "valid.every=2", "measure.draws=2", "measure.every=2"]

@@ -9,6 +9,7 @@ from benchmarks.gpu.models import NAMES, make
 from hardmax.gradients.moments import Moments
 from hardmax.harness.config import build
 from hardmax.harness.train import prepare, train
+from helpers.cases import in_part
 from helpers.commands import composed, sampled_kl
 from helpers.devices import NAME, absent_device
 
@@ -36,7 +37,7 @@ CASES = [
     for e in NAMES
     if e not in ("exact", "sparse_expectation")
 ]
-CASES = [(*case, "measure.every=0") for case in CASES] + [
+CASES = in_part([(*case, "measure.every=0") for case in CASES], 3) + [
     pytest.param(*case, "measure.every=1000", marks=pytest.mark.long) for case in CASES
 ]
 CASES += [("reinforce", task, tuple(options), "measure.every=1000") for task, options in TASKS.items()]

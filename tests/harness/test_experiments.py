@@ -15,6 +15,7 @@ from hardmax.harness import options
 from hardmax.harness.config import build, check, key_of, plain_config
 from hardmax.paths import CONFIGS
 from hardmax.tasks.data import sets
+from helpers.cases import in_part
 from helpers.commands import ROOT, composed, folders, rows_of
 from helpers.processes import JOBLIB, finish_forked
 from hydra_plugins.hardmax_rows import Composed, crossed, lines
@@ -61,7 +62,7 @@ def telling(rows):
         seen |= parts
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 2))
 def test_every_row_can_be_built(experiment):
     """Composition, of which rows share what a sweep's do, refuses unknown options, the classes wrong values."""
     chosen = f"experiment={experiment}"
@@ -78,7 +79,7 @@ def test_every_row_can_be_built(experiment):
             build(cfg, "estimator", "estimator")
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 2))
 def test_small_is_a_smaller_part(experiment):
     full, small = (plain_config(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
     changed = {key for key in full if full[key] != small[key]}
@@ -91,7 +92,7 @@ def test_small_is_a_smaller_part(experiment):
     assert key_of(full) != key_of(small)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 4))
 def test_the_small_budget_runs(experiment, command, tmp_path):
     few = ["task.bound_samples=1"] if "bound_samples" in composed(f"experiment={experiment}").task else []
     few += ["task.test_samples=1"] if experiment.startswith(("jang2017_table1", "paulus", "leaderboard_s")) else []
@@ -161,12 +162,19 @@ RUN_MINE = ["--config-dir", "conf", "-m", "experiment=mine"]
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [
-        ([], [("reinforce", s, 0.1, n) for s in (1, 2) for n in (1, 2)] + [("softmax", None, 0.2, n) for n in (1, 2)]),
-        (["estimator=reinforce", "seed=3"], [("reinforce", 1, 0.1, 3), ("reinforce", 2, 0.1, 3)]),
-        (["estimator=reinforce", "estimator.samples=2"], [("reinforce", 2, 0.1, 1), ("reinforce", 2, 0.1, 2)]),
-        (["estimator=softmax,reinforce", "optimizer.lr=0.2", "seed=1"], [("softmax", None, 0.2, 1)]),
-    ],
+    in_part(
+        [
+            (
+                [],
+                [("reinforce", s, 0.1, n) for s in (1, 2) for n in (1, 2)]
+                + [("softmax", None, 0.2, n) for n in (1, 2)],
+            ),
+            (["estimator=reinforce", "seed=3"], [("reinforce", 1, 0.1, 3), ("reinforce", 2, 0.1, 3)]),
+            (["estimator=reinforce", "estimator.samples=2"], [("reinforce", 2, 0.1, 1), ("reinforce", 2, 0.1, 2)]),
+            (["estimator=softmax,reinforce", "optimizer.lr=0.2", "seed=1"], [("softmax", None, 0.2, 1)]),
+        ],
+        2,
+    ),
     ids=["all", "an estimator", "an option", "two options"],
 )
 def test_rows_are_crossed_with_seeds_and_chosen_among(mine, command, tmp_path, arguments, expected):

@@ -10,6 +10,7 @@ import torch
 
 from hardmax.harness import state as state_module
 from hardmax.harness import tracking
+from helpers.cases import in_part
 from helpers.commands import SMALL, folders, started
 from helpers.damage import TINY, cut
 from helpers.processes import JOBLIB, Forked, finish_forked
@@ -19,22 +20,25 @@ LOST = "it cannot go on, and fresh=true begins anew"
 
 @pytest.mark.parametrize(
     ("kind", "name", "length", "text"),
-    [
-        ("interrupted", "state.pt", 0, "the one before it is taken"),
-        ("interrupted", "state.pt", 0.5, "the one before it is taken"),
-        ("interrupted", "state.before.pt", 0.5, ""),
-        ("interrupted", "metrics.jsonl", 0.9, ""),
-        ("interrupted", "metrics.jsonl", 0.3, LOST),
-        ("interrupted", "timings.jsonl", 0, LOST),
-        ("interrupted", "environment.json", 0.5, "environment.json cannot be read"),
-        ("interrupted", "config.yaml", 0.5, ""),
-        ("failed", "failed.txt", 0, ""),
-        ("finished", "summary.json", 0.5, ""),
-        ("finished", "summary.json", 0, ""),
-        ("finished", "metrics.jsonl", 0.99, ""),
-        ("finished", "metrics.jsonl", 0.3, LOST),
-        ("finished", "state.pt", 0.5, ""),
-    ],
+    in_part(
+        [
+            ("interrupted", "state.pt", 0, "the one before it is taken"),
+            ("interrupted", "state.pt", 0.5, "the one before it is taken"),
+            ("interrupted", "state.before.pt", 0.5, ""),
+            ("interrupted", "metrics.jsonl", 0.9, ""),
+            ("interrupted", "metrics.jsonl", 0.3, LOST),
+            ("interrupted", "timings.jsonl", 0, LOST),
+            ("interrupted", "environment.json", 0.5, "environment.json cannot be read"),
+            ("interrupted", "config.yaml", 0.5, ""),
+            ("failed", "failed.txt", 0, ""),
+            ("finished", "summary.json", 0.5, ""),
+            ("finished", "summary.json", 0, ""),
+            ("finished", "metrics.jsonl", 0.99, ""),
+            ("finished", "metrics.jsonl", 0.3, LOST),
+            ("finished", "state.pt", 0.5, ""),
+        ],
+        3,
+    ),
 )
 def test_a_file_that_was_cut_off(cases, kind, name, length, text):
     """As by a loss of power, though every file but the rows is written whole or not at all."""
@@ -98,11 +102,14 @@ def test_measuring_a_damaged_run_is_refused(cases, measured, name, length):
 
 @pytest.mark.parametrize(
     ("file", "most", "options"),
-    [
-        ("state.pt", 10_000, ["checkpoint_every=0"]),
-        ("metrics.jsonl", 10_000, ["checkpoint_every=1000", "steps=400", "log_every=1"]),
-        ("config.yaml", 500, []),
-    ],
+    in_part(
+        [
+            ("state.pt", 10_000, ["checkpoint_every=0"]),
+            ("metrics.jsonl", 10_000, ["checkpoint_every=1000", "steps=400", "log_every=1"]),
+            ("config.yaml", 500, []),
+        ],
+        3,
+    ),
 )
 def test_no_room_on_the_disk(command, tmp_path, file, most, options):
     arguments = [*TINY, "name=mine", *options]
@@ -161,7 +168,7 @@ def test_the_folder_of_a_run_is_deleted(command, tmp_path, monkeypatch, when):
 THREE_RUNS = ["seed=1,2,3", "steps=700", "checkpoint_every=60"]
 
 
-@pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["serial", "joblib"])
+@pytest.mark.parametrize("launcher", in_part([JOBLIB, []], 2), ids=["joblib", "serial"])
 def test_the_folder_of_a_sweep_is_deleted(command, tmp_path, launcher):
     """While its jobs run, and none is about to; what the runs themselves wrote is kept."""
     process = Forked("-m", *TINY, *THREE_RUNS, *launcher, where=tmp_path)

@@ -135,6 +135,7 @@ def test_the_best_of_each_problem_by_the_mean_over_seeds():
     assert finals == [["estimator=a", "lr=2", "task=dvae", f"seed={seed}"] for seed in (5, 6)]
 
 
+@pytest.mark.long
 @searching
 def test_several_estimators_have_a_search_each(command, tmp_path):
     """With as many trials, as the report says at which it ends."""

@@ -50,6 +50,7 @@ def test_eight_jobs_put_two_on_each_of_four_gpus(command, monkeypatch, gpus):
     assert found == [f"cuda:{i}" for i in (0, 1, 2, 3, 0, 1, 2, 3)]
 
 
+@pytest.mark.long
 def test_jobs_of_processes_of_their_own_are_spread_as_well(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(FAKED)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

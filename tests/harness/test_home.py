@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from helpers.commands import ROOT
 from helpers.made_up import run
 
@@ -20,6 +22,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.long
 def test_a_report_needs_no_home_folder(tmp_path):
     run(tmp_path, "arsm")
     run(tmp_path, "nvil")

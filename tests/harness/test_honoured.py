@@ -3,6 +3,7 @@
 import pytest
 
 from hardmax.harness.online import wandb_mode
+from helpers.cases import in_part
 from helpers.commands import ROOT, folders
 
 QUICK = ["task=toy", "steps=2", "batch_size=4", "measure.every=0", "valid.every=0", "wandb.mode=disabled"]
@@ -10,29 +11,38 @@ QUICK = ["task=toy", "steps=2", "batch_size=4", "measure.every=0", "valid.every=
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
-    [
-        (
-            ["hydra.run.dir=mine"],
-            "hydra.run.dir=mine would change nothing: runs lie in output=FOLDER, a sweep",
-        ),
-        (["hydra.job.chdir=true"], "hydra.job.chdir=true would change nothing"),
-        (["-m", "seed=1,2", "hydra.job.chdir=true"], "hydra.job.chdir=true would change nothing"),
-        (["-m", "seed=1,2", "hydra.sweep.subdir=x"], "hydra.sweep.subdir=x would change nothing"),
-        (["hydra.output_subdir=x"], "hydra.output_subdir=x would change nothing"),
-        (["hydra/launcher=joblib"], "hydra/launcher=joblib is about the jobs of a sweep: with -m"),
-        (["hydra.sweep.dir=x"], "hydra.sweep.dir=x is about the jobs of a sweep: with -m"),
-        (["hydra/sweeper=rows"], "hydra/sweeper=rows is about the jobs of a sweep: with -m"),
-        (["estimator._target_=nope.Mine"], "estimator._target_=nope.Mine: No module named 'nope'"),
-        (["estimator._target_=hardmax.estimators.Nope"], "module 'hardmax.estimators' has no attribute 'Nope'"),
-        (["estimator._target_=os.name"], "estimator._target_=os.name: it is no class or function"),
-        (["estimator._target_=3"], "estimator._target_ must be the name of a class, such as module.Class, got 3"),
-        (["~estimator._target_"], "estimator._target_ must be given: estimator._target_=CLASS"),
-        (["task._target_=nope.Mine"], "task._target_=nope.Mine: No module named 'nope'"),
-        (["optimizer._target_=torch.optim.Nope"], "optimizer._target_=torch.optim.Nope: module 'torch.optim' has no"),
-        (["schedule._target_=nope.Mine"], "schedule._target_=nope.Mine: No module named 'nope'"),
-        (["task=dvae", "data._target_=nope.Mine"], "data._target_=nope.Mine: No module named 'nope'"),
-        (["-m", "seed=1,2", "task=dvae", "data._target_=nope.Mine"], "data._target_=nope.Mine: No module named 'nope'"),
-    ],
+    in_part(
+        [
+            (
+                ["hydra.run.dir=mine"],
+                "hydra.run.dir=mine would change nothing: runs lie in output=FOLDER, a sweep",
+            ),
+            (["hydra.job.chdir=true"], "hydra.job.chdir=true would change nothing"),
+            (["-m", "seed=1,2", "hydra.job.chdir=true"], "hydra.job.chdir=true would change nothing"),
+            (["-m", "seed=1,2", "hydra.sweep.subdir=x"], "hydra.sweep.subdir=x would change nothing"),
+            (["hydra.output_subdir=x"], "hydra.output_subdir=x would change nothing"),
+            (["hydra/launcher=joblib"], "hydra/launcher=joblib is about the jobs of a sweep: with -m"),
+            (["hydra.sweep.dir=x"], "hydra.sweep.dir=x is about the jobs of a sweep: with -m"),
+            (["hydra/sweeper=rows"], "hydra/sweeper=rows is about the jobs of a sweep: with -m"),
+            (["estimator._target_=nope.Mine"], "estimator._target_=nope.Mine: No module named 'nope'"),
+            (["estimator._target_=hardmax.estimators.Nope"], "module 'hardmax.estimators' has no attribute 'Nope'"),
+            (["estimator._target_=os.name"], "estimator._target_=os.name: it is no class or function"),
+            (["estimator._target_=3"], "estimator._target_ must be the name of a class, such as module.Class, got 3"),
+            (["~estimator._target_"], "estimator._target_ must be given: estimator._target_=CLASS"),
+            (["task._target_=nope.Mine"], "task._target_=nope.Mine: No module named 'nope'"),
+            (
+                ["optimizer._target_=torch.optim.Nope"],
+                "optimizer._target_=torch.optim.Nope: module 'torch.optim' has no",
+            ),
+            (["schedule._target_=nope.Mine"], "schedule._target_=nope.Mine: No module named 'nope'"),
+            (["task=dvae", "data._target_=nope.Mine"], "data._target_=nope.Mine: No module named 'nope'"),
+            (
+                ["-m", "seed=1,2", "task=dvae", "data._target_=nope.Mine"],
+                "data._target_=nope.Mine: No module named 'nope'",
+            ),
+        ],
+        2,
+    ),
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_is_not_done_is_refused_in_one_line(command, tmp_path, arguments, line):

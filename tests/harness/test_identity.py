@@ -12,6 +12,7 @@ from hardmax.harness.config import key_of, plain_config
 from hardmax.harness.shared import said_once
 from hardmax.reporting.runs import Run, read
 from hardmax.tasks.base import Task
+from helpers.cases import in_part
 from helpers.commands import ROOT, SHORT, composed, folders
 
 NONE = ["wandb.mode=disabled", "measure.every=0", "valid.every=0"]
@@ -35,7 +36,7 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize("choice", TAKEN, ids=" ".join)
+@pytest.mark.parametrize("choice", in_part(TAKEN, 3), ids=" ".join)
 def test_what_is_saved_builds_the_task_with_its_data(tmp_path, choice):
     """Read back by itself, as by someone who has nothing but the file."""
     config = plain_config(composed(*choice))
@@ -49,7 +50,7 @@ def test_what_is_saved_builds_the_task_with_its_data(tmp_path, choice):
     assert said_once(saved) == {**saved, "task": {k: v for k, v in saved["task"].items() if k != "data"}}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", in_part(TASKS, 3))
 def test_a_saved_config_builds_the_run_s_task(command, tmp_path, task):
     small = {"bound_samples": 2, "test_samples": 2, "samples": 2, "variables": 3, "length": 3}
     sizes = [f"task.{name}={size}" for name, size in small.items() if name in TASKS[task]]

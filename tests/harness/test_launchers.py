@@ -51,6 +51,7 @@ def children(process):
     return [int(line) for line in done.stdout.split()]
 
 
+@pytest.mark.long
 def test_submitit_writes_the_same_bytes_through_a_stop_and_a_time_limit(serial, tmp_path):
     """First the sweep is asked to stop, so that its job saves; then the job is at its time limit, and started again."""
     where = tmp_path / "local"

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from hardmax.harness.config import key_of, plain_config
+from helpers.cases import in_part
 from helpers.commands import SHORT, composed, folders, rows_of
 from helpers.uploads import end_at, logged
 
@@ -63,7 +64,7 @@ def test_tensorboard_and_csv_at_once_have_every_row(command, tmp_path, monkeypat
     assert "_hparams_/session_start_info" in found.summary_metadata
 
 
-@pytest.mark.parametrize("store", ["sqlite:///{}/mlflow.db", "file://{}/mlruns"])
+@pytest.mark.parametrize("store", in_part(["sqlite:///{}/mlflow.db", "file://{}/mlruns"], 2))
 def test_mlflow_has_metrics_parameters_tags_and_artifacts(store, command, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     pytest.importorskip("alembic")

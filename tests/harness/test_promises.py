@@ -80,6 +80,7 @@ def children(process):
     return done.stdout.split()
 
 
+@pytest.mark.long
 def test_workers_end_with_a_sweep_that_is_killed_at_their_start(tmp_path):
     """One that trained would do so for hours."""
     process = start("-m", *TOY, "steps=1000000000", "seed=1,2", *SIDE_BY_SIDE, where=tmp_path)
@@ -142,6 +143,7 @@ def test_a_signal_while_there_is_nothing_to_save_is_not_waited_for():
 # ---------------------------------------------------------------- outputs that are closed
 
 
+@pytest.mark.long
 def test_output_that_is_closed_is_dropped(tmp_path):
     """From the interpreter's start on: then Python has no files for it."""
     scripts = {name: f"{sys.executable} {ROOT / name}.py" for name in ("run", "report")}

@@ -49,7 +49,7 @@ TRAINED = ("toy", "dvae", "text")
 IN_TURNS = [(name, TRAINED[(n + k) % 3]) for n, name in enumerate(ESTIMATORS) for k in range(3)]
 
 
-@pytest.mark.parametrize(("estimator", "task"), in_part(IN_TURNS, 3))
+@pytest.mark.parametrize(("estimator", "task"), in_part(IN_TURNS, 9))
 def test_every_estimator_trains_every_task(estimator, task):
     sizes = ["task.variables=2", "task.categories=5"]
     setting = ["steps=80", "task.objective=quadratic", "optimizer.lr=0.1"]
@@ -256,7 +256,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("task", RESUMED)
+@pytest.mark.parametrize("task", in_part(RESUMED, 3))
 def test_a_run_that_dies_goes_on_to_the_same_bytes(command, tmp_path, monkeypatch, task):
     """It dies after a row that is newer than its checkpoint."""
     choice = [f"task={task}", *RESUMED[task], "steps=24", "batch_size=20", "log_every=3", "wandb.mode=disabled"]
@@ -583,7 +583,7 @@ def named(value):
     return " ".join(value) if isinstance(value, list) else ""
 
 
-@pytest.mark.parametrize(("arguments", "line"), [*WRONG_OPTIONS, *WRONG_ARGUMENTS, *UNREADABLE], ids=named)
+@pytest.mark.parametrize(("arguments", "line"), in_part([*WRONG_OPTIONS, *WRONG_ARGUMENTS, *UNREADABLE], 2), ids=named)
 def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, line):
     (tmp_path / "taken").write_text("a file")
     code, _, err = command(*arguments)
@@ -608,7 +608,7 @@ def test_a_sweep_with_a_wrong_option_starts_no_job(command, tmp_path, arguments,
     assert not list(tmp_path.rglob("config.yaml")), "a job was started"
 
 
-@pytest.mark.parametrize(("arguments", "line"), in_part(WRONG_ARGUMENTS, 4), ids=named)
+@pytest.mark.parametrize(("arguments", "line"), in_part(WRONG_ARGUMENTS, 12), ids=named)
 def test_a_sweep_says_what_its_jobs_refuse(command, tmp_path, arguments, line):
     short = [a for a in SHORT if not a.startswith(("task.", "batch_size"))]
     code, _, err = command(*SWEEP, *short, f"output={tmp_path / 'output'}", *arguments)
@@ -749,7 +749,7 @@ class Silent:
         self.socket.close()
 
 
-@pytest.mark.parametrize("mode", [None, "online"])
+@pytest.mark.parametrize("mode", in_part([None, "online"], 2))
 def test_a_server_that_never_answers_delays_a_run_by_seconds(tmp_path, mode):
     with Silent() as address:
         environment = {**os.environ, "WANDB_BASE_URL": address, "WANDB_API_KEY": "x" * 40}

@@ -5,6 +5,7 @@ import pytest
 
 from hardmax.estimators import GumbelSoftmax
 from hardmax.harness.refusals import with_flags_first
+from helpers.cases import in_part
 
 TOY = ["task=toy", "measure.draws=4", "measure.reference_draws=0"]
 
@@ -87,14 +88,17 @@ def test_flags_that_show_something_measure_nothing(own, measured, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
-    [
-        (["-m", "task=toy"], "-m: measure.py puts estimators side by side by itself: measure.rivals=[NAME,NAME]"),
-        (["a", "b"], "b: one run's folder is measured at a time, and a is given"),
-        (["a", "--config-dir", "conf"], "a is not the folder of a finished run"),
-        (["--config-dir", "nowhere"], "nowhere' not found"),
-        (["--unknown", "task=toy"], "unrecognized arguments: --unknown"),
-        (["task=toy", "--config-dir", "conf", "estimator=min"], "estimator=min does not exist (did you mean mine?"),
-    ],
+    in_part(
+        [
+            (["-m", "task=toy"], "-m: measure.py puts estimators side by side by itself: measure.rivals=[NAME,NAME]"),
+            (["a", "b"], "b: one run's folder is measured at a time, and a is given"),
+            (["a", "--config-dir", "conf"], "a is not the folder of a finished run"),
+            (["--config-dir", "nowhere"], "nowhere' not found"),
+            (["--unknown", "task=toy"], "unrecognized arguments: --unknown"),
+            (["task=toy", "--config-dir", "conf", "estimator=min"], "estimator=min does not exist (did you mean mine?"),
+        ],
+        2,
+    ),
 )
 def test_what_it_does_not_take_is_refused_in_one_line(own, measured, arguments, line):
     code, _, err = measured(*arguments)

@@ -10,6 +10,7 @@ import time
 import pytest
 from filelock import FileLock
 
+from helpers.cases import in_part
 from helpers.processes import JOBLIB, RUN, SWEEP, Forked, finish_forked, hashes, rows, wait_for_rows
 
 
@@ -23,7 +24,7 @@ def undisturbed(tmp_path_factory):
     return hashes(where)
 
 
-@pytest.mark.parametrize(("launcher", "kills"), [([], 2), (JOBLIB, 1)], ids=["serial", "joblib"])
+@pytest.mark.parametrize(("launcher", "kills"), in_part([(JOBLIB, 1), ([], 2)], 2), ids=["joblib", "serial"])
 def test_a_sweep_that_is_killed_goes_on_to_the_same_bytes(undisturbed, tmp_path, launcher, kills):
     dice = random.Random(len(launcher))
     for _ in range(kills):
@@ -48,8 +49,8 @@ def locked(path):
 
 @pytest.mark.parametrize(
     ("launcher", "number"),
-    [([], signal.SIGTERM), (JOBLIB, signal.SIGTERM), (JOBLIB, signal.SIGINT)],
-    ids=["serial-SIGTERM", "joblib-SIGTERM", "joblib-SIGINT"],
+    in_part([(JOBLIB, signal.SIGTERM), (JOBLIB, signal.SIGINT), ([], signal.SIGTERM)], 3),
+    ids=["joblib-SIGTERM", "joblib-SIGINT", "serial-SIGTERM"],
 )
 def test_a_sweep_that_is_asked_to_stop_saves_and_goes_on(undisturbed, tmp_path, launcher, number):
     """It goes on in one process, whatever it was in: to the bytes of the other launcher."""
@@ -80,7 +81,7 @@ def whole(tmp_path_factory):
     return hashes(where)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", in_part([signal.SIGTERM, signal.SIGINT, signal.SIGKILL], 3), ids=lambda n: n.name)
 def test_a_run_that_is_stopped_goes_on_to_the_same_bytes(whole, tmp_path, number):
     process = Forked(*LONGER, where=tmp_path)
     wait_for_rows(process, tmp_path, 3000)

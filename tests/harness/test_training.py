@@ -40,7 +40,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize(("task", "estimator"), in_part(itertools.product(TASKS, ESTIMATORS), 3))
+@pytest.mark.parametrize(("task", "estimator"), in_part(itertools.product(TASKS, ESTIMATORS), 7))
 def test_the_figure_of_merit_improves(estimator, task):
     options, key = TASKS[task]
     choice = [f"estimator={estimator}", *ESTIMATORS[estimator], f"task={task}", *options]

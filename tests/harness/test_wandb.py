@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from helpers.commands import SHORT, folders, rows_of
 from helpers.offline import kept_offline
 from helpers.uploads import lines_about_wandb, once_rows_come, outcome
@@ -13,6 +15,7 @@ def test_a_healthy_server_gets_every_row(tmp_path, surroundings):
     assert not lines_about_wandb(done)
 
 
+@pytest.mark.long
 def test_a_server_that_refuses_rows_in_the_middle(tmp_path, surroundings):
     done, _ = outcome(tmp_path, surroundings, once_rows_come(403))
     assert "W&B          incomplete (upload: " in done.stdout

@@ -36,6 +36,7 @@ def started_by_agent(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.long
 def test_two_jobs_of_the_example_are_started_by_agents_and_reported_as_any_others(
     started_by_agent, command, reported, tmp_path, monkeypatch
 ):

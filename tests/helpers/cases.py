@@ -77,7 +77,7 @@ def in_part(cases, every):
     """Cases of a product, of which the quick suite tests each ``every``-th, and ``make test-long`` the others."""
     found = []
     for n, case in enumerate(cases):
-        values = getattr(case, "values", case if isinstance(case, tuple) else (case,))
-        marks = [*getattr(case, "marks", ()), *[pytest.mark.long] * (n % every != 0)]
-        found.append(pytest.param(*values, marks=marks, id=getattr(case, "id", None)))
+        if not isinstance(case, pytest.ParameterSet):
+            case = pytest.param(*case) if isinstance(case, tuple) else pytest.param(case)
+        found.append(case._replace(marks=[*case.marks, *[pytest.mark.long] * (n % every != 0)]))
     return found

@@ -30,6 +30,7 @@ from hardmax.harness.shared import Refused
 from hardmax.reporting import examples, leaderboard, page, writing
 from hardmax.reporting.runs import find_runs
 from hardmax.reporting.spreadsheets import as_csv
+from helpers.cases import in_part
 from helpers.made_up import picture, run
 from report import main
 
@@ -325,7 +326,7 @@ def test_a_figure_with_which_nothing_can_be_reckoned_is_undefined(tmp_path, quic
     assert odd.figures["cost/seconds"] == 2.0
 
 
-@pytest.mark.parametrize("way", SHOWN)
+@pytest.mark.parametrize("way", in_part(SHOWN, 3))
 def test_an_odd_run_costs_the_others_nothing(tmp_path, quick, way):
     root = tree(tmp_path, SHOWN[way])
     text, shown, others, notes = report(root)
@@ -463,7 +464,7 @@ def test_pictures_are_scaled_and_counted(tmp_path, quick, monkeypatch):
 WRITTEN = ["final.csv", "runs.csv", "curves.csv", "dvae.md", "dvae.tex", "report.html"]
 
 
-@pytest.mark.parametrize("name", [*WRITTEN, *(f"{name}.partial" for name in WRITTEN)])
+@pytest.mark.parametrize("name", in_part([*WRITTEN, *(f"{name}.partial" for name in WRITTEN)], 3))
 def test_nothing_is_written_through_a_link(tmp_path, quick, name):
     root = tree(tmp_path)
     (tmp_path / "to").mkdir()

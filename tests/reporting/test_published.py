@@ -21,6 +21,7 @@ from hardmax.reporting.published.texts import cells
 from hardmax.reporting.published.values import config_keys, read_published
 from hardmax.reporting.reproduction import circumstance
 from hardmax.reporting.runs import find_runs, read
+from helpers.cases import in_part
 from helpers.published import losses, make_run, value
 
 HOOPER = ["experiment=hooper2026_polynomial", "task.power=2", "estimator=reinmax"]
@@ -66,10 +67,13 @@ def of_runs(figures):
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "spread"),
-    [
-        *((ours, theirs, False) for ours in (2, 5, 10) for theirs in (1, 2, 5)),
-        *((3, 1, False), (3, 5, True), (1, 4, True), (5, 5, True)),
-    ],
+    in_part(
+        [
+            *((ours, theirs, False) for ours in (2, 5, 10) for theirs in (1, 2, 5)),
+            *((3, 1, False), (3, 5, True), (1, 4, True), (5, 5, True)),
+        ],
+        2,
+    ),
 )
 def test_one_in_twenty_figures_of_runs_like_ours_differs(ours, theirs, spread):
     """A level of 5 %, whether theirs is one run or a mean; within four standard errors of the simulation."""
@@ -295,7 +299,7 @@ def descended(steps, rate=1.0, C=30):
 
 @pytest.mark.parametrize(
     ("mutation", "verdict"),
-    [([], "agrees"), (["estimator._target_=helpers.wrong.MeanOverReferences"], "differs")],
+    in_part([([], "agrees"), (["estimator._target_=helpers.wrong.MeanOverReferences"], "differs")], 2),
 )
 def test_a_wrong_estimator_turns_the_verdict(command, tmp_path, mutation, verdict):
     mine = {"table": "toy", "metric": "test/cost", "decimals": 7, "where": {"task": "toy"}}

@@ -15,6 +15,7 @@ from hardmax.harness.train import train
 from hardmax.tasks.data import Images
 from hardmax.tasks.dvae import DiscreteVAE, grid
 from hardmax.tasks.vae import kl_from, kl_from_uniform, perceptron
+from helpers.cases import in_part
 from helpers.commands import ROOT, SHORT, folders, rows_of, started
 
 OPTIONS = [
@@ -111,7 +112,7 @@ def test_a_wrong_model_of_two_layers_is_noticed():
     assert not torch.allclose(loss(vae, nested(vae, Exact()), x), exact)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", in_part(OPTIONS, 3))
 def test_figures_are_those_of_discrete_draws(options):
     vae = small(**options)
     vae.draws["valid"] = 500
