@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 ROOMS = ("hardmax", "estimators", "gradients", "tasks", "certification")
 
 
-@pytest.mark.parametrize("script", in_part(SCRIPTS, 2), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", in_part(SCRIPTS, 3), ids=lambda path: path.stem)
 def test_a_script_runs(script, tmp_path):
     code, out, err = finish_forked(where=tmp_path, script=script)
     assert code == 0, err

@@ -4,6 +4,8 @@ import json
 import re
 import sys
 
+import pytest
+
 from hardmax import certify
 from helpers.commands import ROOT, folders, rows_of
 from helpers.processes import finish_forked
@@ -17,6 +19,7 @@ def block(language):
     return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
 
 
+@pytest.mark.long
 def test_a_task_from_an_empty_folder(tmp_path, monkeypatch, capsys):
     (tmp_path / "slots.py").write_text(block("python"))
     (tmp_path / "conf" / "task").mkdir(parents=True)

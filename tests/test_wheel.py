@@ -102,6 +102,7 @@ def test_with_torch_alone_it_is_a_library(wheel, torch_alone, tmp_path):
     assert done.stderr == "error: hardmax run needs hydra: pip install 'hardmax[harness]'\n"
 
 
+@pytest.mark.long
 def test_with_torch_alone_it_certifies_an_estimator_of_ones_own(wheel, torch_alone, tmp_path):
     (tmp_path / "mine.py").write_text("from hardmax import Reinforce\n\n\nclass Mine(Reinforce):\n    pass\n")
     command = "sys.argv = ['hardmax', 'certify', 'mine.Mine', 'samples=2']; from hardmax.commands import main; main()"

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks import matrix
 from hardmax.paths import ROOT
+from helpers.cases import in_part
 
 PAGE = matrix.read((ROOT / "docs" / "matrix.md").read_text(encoding="utf-8"))
 REFUSED = [names for names, pair in PAGE.items() if pair != matrix.Pair() and names[1] in matrix.TASKS]
@@ -15,7 +16,7 @@ def test_the_page_has_every_estimator_and_task():
     assert set(PAGE) == due, "make matrix writes the page anew"
 
 
-@pytest.mark.parametrize(("estimator", "task"), sorted({*REFUSED, *IN_TURN}), ids=str)
+@pytest.mark.parametrize(("estimator", "task"), in_part(sorted({*REFUSED, *IN_TURN}), 2), ids=str)
 def test_what_is_refused_is_what_the_page_says(estimator, task):
-    """All that the page calls refused, and each estimator on one task more; the rest is among the long tests."""
+    """Half of what the page calls refused, and of one task more for each estimator; the rest is tested where long."""
     assert matrix.refusals(estimator, task).general() == PAGE[estimator, task], "make matrix writes the page anew"

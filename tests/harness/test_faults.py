@@ -168,7 +168,8 @@ def test_the_folder_of_a_run_is_deleted(command, tmp_path, monkeypatch, when):
 THREE_RUNS = ["seed=1,2,3", "steps=700", "checkpoint_every=60"]
 
 
-@pytest.mark.parametrize("launcher", in_part([JOBLIB, []], 2), ids=["joblib", "serial"])
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", [[], JOBLIB], ids=["serial", "joblib"])
 def test_the_folder_of_a_sweep_is_deleted(command, tmp_path, launcher):
     """While its jobs run, and none is about to; what the runs themselves wrote is kept."""
     process = Forked("-m", *TINY, *THREE_RUNS, *launcher, where=tmp_path)

@@ -367,6 +367,7 @@ def test_good_matlab_files_are_read():
     assert np.array_equal(formats.bits(HEAD + packed(variable(BYTES, (3, 3), element(UINT8, BITS.tobytes())))), BITS)
 
 
+@pytest.mark.long
 def test_bombs_are_unpacked_no_further_than_a_bound(tmp_path, monkeypatch):
     """A packed variable of 500 MB, in several parts as well, and in a gzip file."""
     monkeypatch.setattr(formats, "MOST_UNPACKED", 10**7)

@@ -583,7 +583,7 @@ def named(value):
     return " ".join(value) if isinstance(value, list) else ""
 
 
-@pytest.mark.parametrize(("arguments", "line"), in_part([*WRONG_OPTIONS, *WRONG_ARGUMENTS, *UNREADABLE], 2), ids=named)
+@pytest.mark.parametrize(("arguments", "line"), in_part([*WRONG_OPTIONS, *WRONG_ARGUMENTS, *UNREADABLE], 4), ids=named)
 def test_bad_input_is_refused_in_one_line(command, tmp_path, arguments, line):
     (tmp_path / "taken").write_text("a file")
     code, _, err = command(*arguments)

@@ -47,9 +47,10 @@ def locked(path):
     return True
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "number"),
-    in_part([(JOBLIB, signal.SIGTERM), (JOBLIB, signal.SIGINT), ([], signal.SIGTERM)], 3),
+    [(JOBLIB, signal.SIGTERM), (JOBLIB, signal.SIGINT), ([], signal.SIGTERM)],
     ids=["joblib-SIGTERM", "joblib-SIGINT", "serial-SIGTERM"],
 )
 def test_a_sweep_that_is_asked_to_stop_saves_and_goes_on(undisturbed, tmp_path, launcher, number):

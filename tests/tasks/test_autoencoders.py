@@ -125,7 +125,7 @@ def test_figures_are_those_of_discrete_draws(options):
     assert found["elbo"] < found["bound"]
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layers", in_part([1, 2], 2))
 def test_the_bound_goes_to_the_evidence(layers):
     vae = small(layers)
     vae.draws["valid"] = 4000
