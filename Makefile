@@ -4,7 +4,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare leaderboard results pictures gpu test quick test-long browser lint bench certification certificates matrix bias table docs
+.PHONY: help install demo compare leaderboard comparisons results pictures gpu test quick test-long browser lint bench certification certificates matrix bias table docs
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -39,6 +39,12 @@ pictures: .venv/installed  ## draw the pictures of the pages from the runs in do
 	$(BIN)/python report.py docs/demo/dvae.jsonl.xz --tune --to output/pictures
 	$(BIN)/python docs/scripts/report_picture.py output/pictures/report.html docs/report.png
 	PYTHONPATH=. $(BIN)/python docs/scripts/episodes.py docs/comparisons/cartpole.jsonl.xz docs/cartpole.md docs/cartpole.png
+
+comparisons: .venv/installed  ## compare gradients of a vector-quantised autoencoder, for hours: docs/vq.md
+	$(BIN)/python run.py -m experiment=vq_fashion_mnist wandb.mode=offline hydra/launcher=joblib || [ $$? = 1 ] || exit 2
+	$(BIN)/python report.py output/vq_fashion_mnist --archive docs/comparisons
+	$(BIN)/python report.py docs/comparisons --to output/comparisons
+	$(BIN)/python docs/scripts/fill_table.py docs/vq.md output/comparisons/vq.md
 
 results: .venv/installed  ## write RESULTS.md from the archive of runs of published experiments
 	$(BIN)/python report.py docs/results/runs --results RESULTS.md

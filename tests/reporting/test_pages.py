@@ -62,6 +62,13 @@ def test_the_leaderboard_is_made_from_the_archive_byte_for_byte(tmp_path, report
     assert pictures == {path.name for path in (ROOT / "docs").glob("leaderboard_*.png")}
 
 
+def test_the_table_of_gradients_is_made_from_the_archive(tmp_path, reported):
+    code, _, err = reported(str(ROOT / "docs/comparisons"), "--to", str(tmp_path))
+    assert code == 0, err
+    page = (ROOT / "docs/vq.md").read_text("utf-8").split("<!-- table -->")[1].split("<!-- end of table -->")[0]
+    assert page.strip() == (tmp_path / "vq.md").read_text("utf-8").strip(), "make comparisons"
+
+
 def test_figures_of_the_answer_are_those_of_the_leaderboard():
     answer = (ROOT / "README.md").read_text("utf-8").split("<!-- answer -->")[1].split("<!-- end of answer -->")[0]
     lines = (ROOT / "docs/leaderboard.md").read_text("utf-8").splitlines()
