@@ -135,7 +135,7 @@ def has_many_configurations(task: str) -> bool:
     r"""Whether the variables of a task have more, at the size of its config, than are enumerated by default."""
     model = task_of(task)
     K, C = model.problem(model.measurement_batch(1)).logits.shape[-2:]
-    return K * math.log(C) > math.log(Exact().limit)
+    return K * (1 + model.nested) * math.log(C) > math.log(Exact().limit)
 
 
 def trained(estimator: str, task: str) -> Pair:

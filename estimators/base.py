@@ -83,6 +83,11 @@ class Estimator(nn.Module):
         parts = (name.partition(": ") for name in cls.also_known_as)
         return {name: settings.split() for name, _, settings in parts}
 
+    @property
+    def layers(self) -> int:
+        r"""Number of choices nested in each other that a task has this estimator and its copies for: 1, if none are."""
+        return 1 + len(getattr(self, "inner", ()))
+
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
     ) -> Tensor:

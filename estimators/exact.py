@@ -12,7 +12,8 @@ class Exact(Estimator):
     r"""Enumeration: the sum over all joint configurations of their probability times their cost.
 
     The yardstick for every other estimator: value and gradients are exact, without variance. It evaluates the
-    objective at all :math:`C^K` configurations at once, so it is refused beyond ``limit``.
+    objective at all :math:`C^K` configurations at once, so it is refused beyond ``limit``; of a task that nests
+    choices, at those of all layers together.
 
     With gradients disabled it makes a single draw like every estimator; its value is then no longer exact.
 
@@ -32,7 +33,7 @@ class Exact(Estimator):
         self.limit = at_least(1, limit=limit)
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
-        index = configurations(logits, self.limit)  # [N, K]
+        index = configurations(logits, self.limit, self.layers)  # [N, K]
         z = sampling.one_hot(index, logits)  # [N, K, C]
         for _ in logits.shape[:-2]:
             z = z.unsqueeze(1)
@@ -40,17 +41,17 @@ class Exact(Estimator):
         return (log_probabilities(logits, index).exp() * cost).sum(0)
 
 
-def configurations(logits: Tensor, limit: int) -> Tensor:
+def configurations(logits: Tensor, limit: int, layers: int = 1) -> Tensor:
     r"""Category indices of all joint configurations of K C-way variables, ``[C ** K, K]``.
 
     Raises:
-        ValueError: If there are more than ``limit``.
+        ValueError: If as many layers of them have more than ``limit``.
     """
     K, C = logits.shape[-2:]
-    if limit < C**K:
+    if limit < C ** (K * layers):
         raise ValueError(
-            f"limit is {limit} joint configurations, but {K} variables of {C} categories have {C}^{K}: "
-            "raise limit, or take fewer variables or categories"
+            f"limit is {limit} joint configurations, but {K * layers} variables of {C} categories have "
+            f"{C}^{K * layers}: raise limit, or take fewer variables or categories"
         )
     return torch.cartesian_prod(*[torch.arange(C, device=logits.device)] * K).reshape(-1, K)
 

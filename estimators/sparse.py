@@ -144,7 +144,7 @@ class SparseExpectation(Estimator):
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         log_p = log_sparsemax(logits)
-        index = supported(log_p, self.limit)
+        index = supported(log_p, self.limit, self.layers)
         chosen = log_p.expand(len(index), *log_p.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
         cost = objective(sampling.one_hot(index, logits))
         return (chosen.sum(-1).exp() * cost).sum(0).to(logits.dtype)
@@ -197,19 +197,19 @@ def log_sparsemax(logits: Tensor) -> Tensor:
     return p.masked_fill(p == 0, 1.0).log().masked_fill(p == 0, -torch.inf)
 
 
-def supported(log_p: Tensor, limit: int) -> Tensor:
+def supported(log_p: Tensor, limit: int, layers: int = 1) -> Tensor:
     r"""Category indices ``[N, *batch, K]`` of all configurations of the supports, of as many as the largest has.
 
     Raises:
-        ValueError: If there are more than ``limit``.
+        ValueError: If as many layers of them have more than ``limit``.
     """
     K, C = log_p.shape[-2:]
     sizes = (log_p > -torch.inf).sum(-1).reshape(-1, K).amax(0).tolist()
     found = math.prod(sizes)
-    if found > limit:
+    if found**layers > limit:
         raise ValueError(
-            f"limit is {limit} joint configurations, but the supports of {K} variables of {C} categories have "
-            f"{found}: raise limit, or take fewer variables or categories"
+            f"limit is {limit} joint configurations, but the supports of {K * layers} variables of {C} categories have "
+            f"{found**layers}: raise limit, or take fewer variables or categories"
         )
     ranks = torch.cartesian_prod(*(torch.arange(size, device=log_p.device) for size in sizes)).reshape(found, -1)
     order = log_p.argsort(-1, descending=True)  # [*batch, K, C]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -126,8 +127,18 @@ def user_error_line(error: BaseException, arguments: list[str] | None = None) ->
     return None
 
 
+def out_of_memory(error: BaseException) -> bool:
+    r"""Whether the machine or its accelerator had no more memory to give."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error))
+
+
 def bug_line(error: BaseException) -> str:
     r"""One line for what is no refusal: what was raised, in which line, and how to see the traceback."""
+    if out_of_memory(error):
+        wanted = re.search(r"allocate (\d+ bytes|[\d.]+ [KMGT]iB)", str(error))
+        asked = f" ({wanted[1]} more were asked for)" if wanted else ""
+        return f"out of memory{asked}: lower batch_size, the samples of the estimator, or the sizes of the task"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     notes = getattr(error, "__notes__", None) or ["HYDRA_FULL_ERROR=1 shows the traceback"]
     where = f"{Path(frame.filename).name}:{frame.lineno}"

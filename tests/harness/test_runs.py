@@ -382,6 +382,26 @@ def test_a_bug_is_one_line_with_where_it_is(command, monkeypatch):
         command(*SHORT)
 
 
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes."), "80 bytes"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "2.00 GiB"),
+        (MemoryError(), ""),
+    ],
+)
+def test_out_of_memory_says_what_takes_less(command, monkeypatch, error, asked):
+    def raises(cfg):
+        raise error
+
+    monkeypatch.setattr("hardmax.harness.run.code_of", raises)
+    code, _, err = command(*SHORT)
+    assert code == 1
+    asked = f" ({asked} more were asked for)" if asked else ""
+    assert err.startswith(f"error: out of memory{asked}: lower batch_size, ")
+    assert err.count("\n") == 1
+
+
 # ---------------------------------------------------------------- measuring alone
 
 
@@ -545,6 +565,10 @@ WRONG_ARGUMENTS = [
     (
         ["estimator=exact"],
         "Exact: limit is 4096 joint configurations, but 20 variables of 10 categories have 10^20: raise limit",
+    ),
+    (
+        ["estimator=exact", "task=generation"],
+        "Exact: limit is 4096 joint configurations, but 9 variables of 8 categories have 8^9: raise limit",
     ),
     (["estimator=vimco", "estimator.samples=1"], "estimator=vimco: samples must be an integer of at least 2, got 1"),
     (["estimator=vimco"], "VIMCO: what it estimates is no bound once the task adds a penalty outside it (task.kl="),
