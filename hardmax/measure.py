@@ -14,7 +14,7 @@ of run.py.
 
 import sys
 
-from hardmax.harness.output import drop_what_cannot_be_written
+from hardmax.harness.output import begin_command
 from hardmax.harness.refusals import exit_with
 from hardmax.harness.shared import NotWritten, writing
 from hardmax.harness.side_by_side import measure_command
@@ -23,7 +23,7 @@ from hardmax.reporting.side_by_side import show_side_by_side
 
 def main() -> None:
     r"""Entry point of ``measure.py`` and ``hardmax measure``."""
-    drop_what_cannot_be_written()
+    begin_command()
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         return

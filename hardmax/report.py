@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from hardmax.harness.contents import printable
-from hardmax.harness.output import drop_what_cannot_be_written
+from hardmax.harness.output import begin_command
 from hardmax.harness.shared import Refused
 from hardmax.reporting.archives import is_archive, shown
 from hardmax.reporting.validation import budget_of
@@ -14,7 +14,7 @@ from hardmax.reporting.writing import write
 
 def main() -> None:
     r"""Entry point of ``report.py`` and ``hardmax report``."""
-    drop_what_cannot_be_written()
+    begin_command()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="below it runs, and archives of runs, are looked for"

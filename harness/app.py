@@ -18,7 +18,7 @@ from . import options
 from .config import check
 from .forecast import show_jobs
 from .jobs import CheckSweep, first_job, one_of_many, sweep_of_job
-from .output import drop_what_cannot_be_written
+from .output import begin_command
 from .pause import Stopped
 from .refusals import FULL_ERROR, check_arguments, debugging, exit_with, flags_parser, is_of_a_run, with_flags_first
 from .run import command_line_overrides, run_from_config
@@ -130,7 +130,7 @@ def ends_sweep(error: BaseException) -> bool:
 
 def main() -> None:
     r"""Entry point of ``run.py``."""
-    drop_what_cannot_be_written()
+    begin_command()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     sys.path.append(os.getcwd())  # for estimators and tasks of the user's own
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -3,13 +3,11 @@ r"""What files of a run hold, whoever wrote them: nothing that steers a terminal
 import hashlib
 import io
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import orjson
-import pandas as pd
 import yaml
 
 from hardmax.files import read_bytes, read_text
@@ -140,21 +138,6 @@ def lines(path: Path, notes: list[str]) -> Iterator[dict]:
                 notes.append(f"line {number}, which cannot be read, left out: {path}")
     if unread > MOST_NAMED:
         notes.append(f"{unread:,} lines left out: {path}")
-
-
-def table_of(path: Path) -> pd.DataFrame:
-    r"""A table in CSV whose texts are of bounded length; numbers with which one cannot reckon are NaN.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is none, or has more rows or columns than anyone measures.
-    """
-    table = pd.read_csv(io.StringIO(read_text(path)))
-    if max(table.shape) > MOST_ENTRIES:
-        raise ValueError(f"more than {MOST_ENTRIES} rows or columns")
-    return table.map(
-        lambda cell: bounded_text(cell) if isinstance(cell, str) else cell if is_figure(cell) else math.nan
-    )
 
 
 def is_figure(value: Any) -> TypeGuard[float]:

@@ -1,5 +1,7 @@
 r"""What a command prints, which must not end it: its reader may be gone, a disk full, an output closed."""
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -15,6 +17,15 @@ class Dropping(io.FileIO):
         except OSError:
             written = None  # as where it would have to wait
         return len(content) if written is None else written
+
+
+def begin_command() -> None:
+    r"""What every command begins with: output cannot fail, and at its end nothing that was imported is looked through.
+
+    Else Python would search all objects of PyTorch for cycles before it ends, for half a second.
+    """
+    drop_what_cannot_be_written()
+    atexit.register(gc.freeze)
 
 
 def drop_what_cannot_be_written() -> None:

@@ -1,5 +1,6 @@
 r"""Bias, noise and cost of gradient estimators, from what was measured along runs or by ``measure.py``."""
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hardmax.harness.contents import bounded_text, reason_of, table_of
+from hardmax.files import read_text
+from hardmax.harness.contents import MOST_ENTRIES, bounded_text, is_figure, reason_of
 
 from .archives import shown
 from .curves import with_limits
@@ -130,6 +132,21 @@ def measured_in(path: Path, notes: list[str]) -> dict[str, list[Point]]:
     except Exception as error:  # anything may be in a file of anyone's
         notes.append(f"cannot be read: {path} ({reason_of(error)})")
         return {}
+
+
+def table_of(path: Path) -> pd.DataFrame:
+    r"""A table in CSV whose texts are of bounded length; numbers with which one cannot reckon are NaN.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is none, or has more rows or columns than anyone measures.
+    """
+    table = pd.read_csv(io.StringIO(read_text(path)))
+    if max(table.shape) > MOST_ENTRIES:
+        raise ValueError(f"more than {MOST_ENTRIES} rows or columns")
+    return table.map(
+        lambda cell: bounded_text(cell) if isinstance(cell, str) else cell if is_figure(cell) else math.nan
+    )
 
 
 def truths_in_words(rows: pd.DataFrame) -> str:
