@@ -95,7 +95,7 @@ LEARNING = ("reinforce", "nvil")
 IN_TURNS = [(task, LEARNING[(n + k) % 2]) for n, task in enumerate(TASKS) for k in range(2)]
 
 
-@pytest.mark.parametrize(("task", "estimator"), in_part(IN_TURNS, 5))
+@pytest.mark.parametrize(("task", "estimator"), in_part(IN_TURNS, 9))
 def test_measuring_leaves_rows_and_state_as_they_are(task, estimator):
     """Rows are the same bytes with rivals and a reference as without, and so is what an estimator has taken in."""
     short = [f"estimator={estimator}", "steps=4", "log_every=1", "valid.every=2", "measure.draws=2", "measure.every=2"]

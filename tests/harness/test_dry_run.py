@@ -15,15 +15,15 @@ TOY = ["task=toy", "measure.every=0", "wandb.mode=disabled"]
 def test_a_published_table_s_jobs_are_listed_with_their_duration(command, tmp_path):
     assert command("task=toy", "steps=100", "measure.every=0", "wandb.mode=disabled")[0] == 0
     before = folders(tmp_path)
-    code, out, err = command("experiment=jang2017_table1", "--dry-run")
+    code, out, err = command("experiment=grathwohl2018_toy", "--dry-run")
     assert code == 0, err
     lines = out.splitlines()
     jobs = [line for line in lines if "estimator=" in line]
-    assert len(jobs) == 168
-    assert len(set(jobs)) == 168
-    assert "task=dvae task.prior=learned" in jobs[0]
-    assert lines[-2].startswith("168 jobs: about ")
-    assert lines[-1].endswith("from 1 past run on this machine below output: 168 by runs of other tasks")
+    assert len(jobs) == 30
+    assert len(set(jobs)) == 30
+    assert "task.toy=tucker seed=1 " in jobs[0]
+    assert lines[-2].startswith("30 jobs: about ")
+    assert lines[-1].endswith("from 1 past run on this machine below output: 30 by runs of other tasks")
     assert folders(tmp_path) == before
     assert not (tmp_path / "output/sweeps").exists(), "nothing has begun"
 

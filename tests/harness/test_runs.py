@@ -71,7 +71,12 @@ def test_every_estimator_trains_every_task(estimator, task):
 
 
 @pytest.mark.parametrize(
-    "choice", [["estimator=gumbel_softmax", *SHORT], ["estimator=reinforce", *SHORT[5:], "task=toy"]], ids=" ".join
+    "choice",
+    [
+        pytest.param(["estimator=gumbel_softmax", *SHORT], marks=pytest.mark.long),
+        ["estimator=reinforce", *SHORT[5:], "task=toy"],
+    ],
+    ids=" ".join,
 )
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=WITH_CUDA)])
 def test_a_compiled_run_is_the_same_within_rounding(choice, device):
