@@ -1,14 +1,14 @@
 r"""The conformance suite: whether any estimator, anybody's, is what it claims to be, and what its gradients are worth.
 
-``hardmax certify`` prints a :class:`Certificate`; :func:`failures` gives what fails to a test of one's own:
-
->>> from hardmax.certification import failures
->>> from hardmax.estimators import Exact
->>> assert failures(Exact()) == []
-
-Of a task :func:`task_failures` does the same, and ``hardmax certify --task`` prints it.
+``hardmax certify`` prints a :class:`Certificate`; :func:`failures` gives what fails to a test of one's own. Of a task
+:func:`task_failures` does the same, and ``hardmax certify --task`` prints it.
 
 Exact enumeration where the randomness is finite, seeded z-tests elsewhere. torch and numpy are all that it needs.
+
+Examples:
+    >>> from hardmax.certification import failures
+    >>> from hardmax.estimators import Exact
+    >>> assert failures(Exact()) == []
 """
 
 from hardmax.gradients.enumeration import ContinuousNoise, Failed, all_outcomes, enumerate_draws, patched

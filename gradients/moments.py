@@ -265,7 +265,7 @@ def squared(x: Tensor) -> Tensor:
 def squared_safely(magnitude: Tensor) -> bool:
     r"""Whether nothing but zeros lies beyond :data:`SQUARED_SAFELY`."""
     smallest, largest = SQUARED_SAFELY
-    low, high = magnitude.masked_fill(magnitude == 0, 1.0).aminmax()
+    low, high = magnitude.masked_fill(magnitude == 0, 1.0).amin(), magnitude.amax()
     return not ((low < smallest) | (high > largest))
 
 

@@ -13,7 +13,7 @@ from hardmax.files import write_whole
 # Files in a run's folder; of the two last checkpoints, the earlier is there in case the other cannot be read.
 FINISHED, FAILED, CHECKPOINT, CHECKPOINT_BEFORE = "summary.json", "failed.txt", "state.pt", "state.before.pt"
 FIGURES = "figures.json"  # what the task says of its figures
-LONGEST_LIST = 500  # characters of a list of names
+LONGEST_LIST = 1000  # characters of a list of names
 BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 
 # Options that cannot change a run's results, and are therefore no part of its identity.
