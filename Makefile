@@ -40,9 +40,16 @@ pictures: .venv/installed  ## draw the pictures of the pages from the runs in do
 	$(BIN)/python docs/scripts/report_picture.py output/pictures/report.html docs/report.png
 	PYTHONPATH=. $(BIN)/python docs/scripts/episodes.py docs/comparisons/cartpole.jsonl.xz docs/cartpole.md docs/cartpole.png
 
-comparisons: .venv/installed  ## compare gradients of a vector-quantised autoencoder, for hours: docs/vq.md
-	$(BIN)/python run.py -m experiment=vq_fashion_mnist wandb.mode=offline hydra/launcher=joblib || [ $$? = 1 ] || exit 2
-	$(BIN)/python report.py output/vq_fashion_mnist --archive docs/comparisons
+SWEEP := $(BIN)/python run.py -m wandb.mode=offline hydra/launcher=joblib
+
+comparisons: .venv/installed  ## compare gradients of vector quantisation, parsing and CartPole, for hours: docs/vq.md
+	$(SWEEP) experiment=vq_fashion_mnist || [ $$? = 1 ] || exit 2
+	$(SWEEP) experiment=cartpole || [ $$? = 1 ] || exit 2
+	$(SWEEP) experiment=cartpole "hydra.sweeper.rows=[{estimator:reinforce}]" 'seed=range(6,16)' || [ $$? = 1 ] || exit 2
+	$(SWEEP) task=listops estimator=reinmax,st_gumbel_softmax seed=1,2,3 steps=2000 batch_size=100 optimizer.lr=0.003 \
+	    measure.every=0 output=output/listops || [ $$? = 1 ] || exit 2
+	for name in vq_fashion_mnist cartpole listops; do \
+	    $(BIN)/python report.py output/$$name --archive docs/comparisons || exit 1; done
 	$(BIN)/python report.py docs/comparisons --to output/comparisons
 	$(BIN)/python docs/scripts/fill_table.py docs/vq.md output/comparisons/vq.md
 

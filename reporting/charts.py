@@ -190,7 +190,7 @@ def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, look
     for (words, rows, _), lines in zip(panels, remarks, strict=True):
         heading = alt.Title(words.title, subtitle=lines + [" "] * (max(map(len, remarks)) - len(lines)))
         chart = curve_chart(words, looks, rows, legend_below(looks))
-        charts.append(chart.properties(title=heading, width=300, height=230))
+        charts.append(chart.properties(title=heading, width=300 if len(panels) > 1 else 600, height=230))
     return picture_of_charts(charts, title, min(len(charts), 4))
 
 

@@ -5,6 +5,9 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+import hardmax
 from hardmax.reporting.archives import read_archive
 from helpers.commands import ROOT
 
@@ -67,6 +70,17 @@ def test_the_table_of_gradients_is_made_from_the_archive(tmp_path, reported):
     assert code == 0, err
     page = (ROOT / "docs/vq.md").read_text("utf-8").split("<!-- table -->")[1].split("<!-- end of table -->")[0]
     assert page.strip() == (tmp_path / "vq.md").read_text("utf-8").strip(), "make comparisons"
+
+
+@pytest.mark.parametrize("estimator", ["st_gumbel_softmax", "reinmax"])
+def test_figures_of_parses_are_those_of_the_archive(estimator):
+    runs = hardmax.runs(ROOT / "docs/comparisons/listops.jsonl.xz")
+    runs = runs[runs.estimator == estimator]
+    assert len(runs) == 3
+    for name in ("accuracy", "heads"):
+        found = runs[f"test/{name}"]
+        said = f"{found.mean():.3f} ± {found.sem():.3f}"
+        assert said in (ROOT / "docs/tasks.md").read_text("utf-8")
 
 
 def test_figures_of_the_answer_are_those_of_the_leaderboard():
