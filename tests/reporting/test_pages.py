@@ -88,9 +88,9 @@ def test_figures_of_the_answer_are_those_of_the_leaderboard():
     lines = (ROOT / "docs/leaderboard.md").read_text("utf-8").splitlines()
     measured = {}
     for cells in (line.strip("| ").split(" | ") for line in lines if line.startswith("| ")):
-        if found := re.match(r"\**(−[\d.]+) ±", cells[4]):
+        if found := re.match(r"\**(−?[\d.]+) ±", cells[4]):
             measured.setdefault(cells[0], []).append(round(float(found[1].replace("−", "-")), 1))
-    said = re.findall(r"`(\w+)`[^`]*?\((−[\d.]+)\)", answer)
-    assert len(said) >= 3
+    said = re.findall(r"`(\w+)`[^`]*?\((−?[\d.]+)\)", answer)
+    assert len(said) >= 5
     for name, figure in said:
         assert float(figure.replace("−", "-")) in measured[name], f"{name} {figure}: {measured[name]}"
