@@ -126,8 +126,10 @@ class ARSM(AR):
     r"""Augment-REINFORCE-swap-merge: :class:`ARS` averaged over every reference category.
 
     C (C - 1) / 2 + 1 evaluations at most, one of them with gradients, however many variables there are. No
-    baseline and no temperature to tune. Its cost grows with the square of C: from some thirty categories on,
-    REINFORCE with as many leave-one-out samples is worth a comparison.
+    baseline and no temperature to tune. Do not use it for one variable, which :class:`Exact` sums over in C
+    evaluations, nor where K (C - 1) + 1 are fewer, which :class:`LocalExpectation` takes with less noise. Its cost
+    grows with the square of C: from some thirty categories on, REINFORCE with as many leave-one-out samples is worth
+    a comparison.
 
     References:
         | ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through categorical

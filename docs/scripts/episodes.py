@@ -36,7 +36,7 @@ estimator that simulated least.*
 Means over seeds, as many as the second column says, with standard errors; steps are simulated steps. ≥: some seeds did
 not get there in {episodes} episodes, and count with what they took. *Steps for one solution* are what is to be expected
 of starting anew with another seed after every {episodes} episodes in vain: the steps of all seeds, until each was
-solved or at its end, by the number of those that were solved. Comparisons of optimisers call it the
+solved or at its end, divided by the number of those that were solved. Comparisons of optimisers call it the
 [expected running time](https://doi.org/10.1080/10556788.2020.1808977). REINFORCE, which solves few, has ten seeds more.
 
 A policy is good once 100 fresh episodes bring 195 on average, which is looked at every 20 training episodes. That costs
@@ -44,12 +44,12 @@ no training, while it takes 100 training episodes, with all their branches, to s
 branches of an episode are simulated.
 
 Branches cost many times the steps of their episode, so an estimator that saves episodes need not save steps. ARSM,
-local expectation and leave-one-out solve the problem with every seed, in few episodes; NVIL and plain REINFORCE with
-some seeds, yet with fewer steps, those of the failures included, if by little more than their errors. Branches also say
-when there is nothing left to learn: where every action leads to the full 200 steps, what ARSM, local expectation and
-leave-one-out compare is equal, their gradient is exactly 0, and the policy stays. Plain REINFORCE and NVIL subtract one
-number, or a function of the state, from returns that depend on how many steps are left: noise remains, and at this
-learning rate it leads away from good policies again.
+local expectation and leave-one-out solve the problem with every seed, in few episodes; NVIL and REINFORCE with a
+running mean with some seeds, yet with fewer steps, those of the failures included, if by little more than their errors.
+Branches also say when there is nothing left to learn: where every action leads to the full 200 steps, what the first
+three compare is equal, their gradient is exactly 0, and the policy stays. The other two subtract one number, or a
+function of the state, from returns that depend on how many steps are left: noise remains, and at this learning rate it
+leads away from good policies again.
 
 `make comparisons` runs it all again, `make pictures` writes this page from its archive in `docs/comparisons`.
 """

@@ -323,6 +323,7 @@ def test_draws_go_on_until_a_precision_is_reached():
     assert measure(task, Softmax(), problem, 20, precision=0.05)["draws"] == 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kl", in_part(["sampled", "analytic"], 2))
 def test_whose_noise_it_is(kl):
     """Estimator and minibatch noise, of three draws on each of 300 batches, add up to that of single draws on 1000."""

@@ -54,6 +54,7 @@ def assert_the_best_ran_again(tmp_path, tried, seeds):
         assert sorted(config(folder).seed for folder in again) == seeds
 
 
+@pytest.mark.long
 def test_the_best_of_each_estimator_runs_again_with_other_seeds(command, tmp_path, monkeypatch):
     """Killed in a final run, the same command goes on; the report tells tuning seeds from others."""
     train, calls = run_module.train, []

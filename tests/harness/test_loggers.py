@@ -64,6 +64,7 @@ def test_tensorboard_and_csv_at_once_have_every_row(command, tmp_path, monkeypat
     assert "_hparams_/session_start_info" in found.summary_metadata
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("store", in_part(["sqlite:///{}/mlflow.db", "file://{}/mlruns"], 2))
 def test_mlflow_has_metrics_parameters_tags_and_artifacts(store, command, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")

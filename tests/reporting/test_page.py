@@ -85,6 +85,7 @@ def lines(found):
     return {path.get_attribute("stroke") for path in found.locator(".mark-line path").all()}
 
 
+@pytest.mark.long
 def test_axes_are_switched(page):
     loss = chart(page, "training loss")
     last = lambda: loss.locator(".mark-text.role-axis-label").first.locator("text").last.text_content()

@@ -91,6 +91,7 @@ def test_sampled_figures_and_losses_have_the_exact_one_as_mean():
             assert abs(float(kl.mean() - task.exact_kl())) < 4 * float(kl.std()) / 20_000**0.5
 
 
+@pytest.mark.long
 def test_statistics_are_to_the_parameters():
     for estimator, variance in ((Exact(), 0), (Reinforce(1, "batch"), None)):
         task = small(estimator=estimator)
