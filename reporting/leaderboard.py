@@ -33,8 +33,9 @@ DRAWN_TO = 4  # times the distance of the median from the best, beyond which fig
 LEADERBOARD_HEAD = """\
 # Leaderboard
 
-Which estimator should I take? Every one at its best setting, on problems of different character, written by `make
-leaderboard` from the archive of runs in `docs/leaderboard`, and by nothing else.
+Which estimator should I take? Estimators, each at its best setting, on problems of different character; those that
+have not been run yet are named. Written by `make leaderboard` from the archive of runs in `docs/leaderboard`, and by
+nothing else.
 
 Each tries as many settings as the others, with one seed: learning rates, and what its class calls worth trying of its
 own options. The best by the validation figure runs again with other seeds, and these alone are reported: mean over
