@@ -83,11 +83,6 @@ class Estimator(nn.Module):
         parts = (name.partition(": ") for name in cls.also_known_as)
         return {name: settings.split() for name, _, settings in parts}
 
-    @property
-    def layers(self) -> int:
-        r"""Number of choices nested in each other that a task has this estimator and its copies for: 1, if none are."""
-        return 1 + len(getattr(self, "inner", ()))
-
     def forward(
         self, logits: Tensor, objective: Objective, context: Tensor | None = None, log_q: bool = False
     ) -> Tensor:
@@ -167,6 +162,11 @@ class Estimator(nn.Module):
             return x.to(new.device) if id(x) in precise and new.dtype != x.dtype else new
 
         return super()._apply(moved, recurse)
+
+
+def layers_of(estimator: Estimator) -> int:
+    r"""How many choices a task nests in each other, with a copy of the estimator for each: 1 where it nests none."""
+    return 1 + len(getattr(estimator, "inner", ()))
 
 
 def one_draw(estimator: Estimator, logits: Tensor) -> Tensor:

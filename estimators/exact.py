@@ -4,7 +4,7 @@ from torch import Tensor
 from hardmax.checks import at_least
 
 from . import sampling
-from .base import Estimator
+from .base import Estimator, layers_of
 from .objectives import Objective
 
 
@@ -33,7 +33,7 @@ class Exact(Estimator):
         self.limit = at_least(1, limit=limit)
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
-        index = configurations(logits, self.limit, self.layers)  # [N, K]
+        index = configurations(logits, self.limit, layers_of(self))  # [N, K]
         z = sampling.one_hot(index, logits)  # [N, K, C]
         for _ in logits.shape[:-2]:
             z = z.unsqueeze(1)

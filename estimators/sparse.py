@@ -6,7 +6,7 @@ from torch import Tensor
 from hardmax.checks import at_least, positive
 
 from . import sampling
-from .base import Estimator, straight_through, with_log_q
+from .base import Estimator, layers_of, straight_through, with_log_q
 from .objectives import Objective, check_logits
 from .pathwise import Pathwise
 
@@ -144,7 +144,7 @@ class SparseExpectation(Estimator):
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         log_p = log_sparsemax(logits)
-        index = supported(log_p, self.limit, self.layers)
+        index = supported(log_p, self.limit, layers_of(self))
         chosen = log_p.expand(len(index), *log_p.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
         cost = objective(sampling.one_hot(index, logits))
         return (chosen.sum(-1).exp() * cost).sum(0).to(logits.dtype)
@@ -209,7 +209,7 @@ def supported(log_p: Tensor, limit: int, layers: int = 1) -> Tensor:
     if found**layers > limit:
         raise ValueError(
             f"limit is {limit} joint configurations, but the supports of {K * layers} variables of {C} categories have "
-            f"{found**layers}: raise limit, or take fewer variables or categories"
+            f"{found}{f'^{layers}' if layers > 1 else ''}: raise limit, or take fewer variables or categories"
         )
     ranks = torch.cartesian_prod(*(torch.arange(size, device=log_p.device) for size in sizes)).reshape(found, -1)
     order = log_p.argsort(-1, descending=True)  # [*batch, K, C]

@@ -10,14 +10,14 @@ __version__ = "0.2.0"
 __path__ = list(dict.fromkeys([*__path__, str(HOME)]))  # in a checkout the rooms lie beside this folder
 
 _collecting = gc.isenabled()
-gc.disable()  # for a tenth of the time: importing PyTorch makes many objects, and drops next to none
-
-from hardmax.estimators import *  # noqa: E402, F403
-from hardmax.estimators import __all__ as _estimators  # noqa: E402
-from hardmax.gradients.comparison import compare  # noqa: E402
-
-if _collecting:
-    gc.enable()
+try:
+    gc.disable()  # for a tenth of the time: importing PyTorch makes many objects, and drops next to none
+    from hardmax.estimators import *  # noqa: F403
+    from hardmax.estimators import __all__ as _estimators
+    from hardmax.gradients.comparison import compare
+finally:
+    if _collecting:
+        gc.enable()
 
 OF_THE_HARNESS = ("compose", "rows", "run", "runs")  # which need what the extra of that name installs
 __all__ = [*_estimators, "compare", *OF_THE_HARNESS]

@@ -85,6 +85,8 @@ assert found.advice in repr(found) and found.advice in found._repr_html_().repla
 import hardmax.gradients
 others = {'hydra', 'omegaconf', 'scipy', 'pandas', 'wandb', 'matplotlib'} & set(sys.modules)
 assert not others, others
+import gc
+assert gc.isenabled()
 try:
     hardmax.run
 except ImportError as error:

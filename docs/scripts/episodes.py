@@ -44,12 +44,12 @@ no training, while it takes 100 training episodes, with all their branches, to s
 branches of an episode are simulated.
 
 Branches cost many times the steps of their episode, so an estimator that saves episodes need not save steps. ARSM,
-local expectation and leave-one-out solve the problem with every seed, in few episodes; NVIL and REINFORCE with a
-running mean with some seeds, yet with fewer steps, those of the failures included, if by little more than their errors.
-Branches also say when there is nothing left to learn: where every action leads to the full 200 steps, what the first
-three compare is equal, their gradient is exactly 0, and the policy stays. The other two subtract one number, or a
-function of the state, from returns that depend on how many steps are left: noise remains, and at this learning rate it
-leads away from good policies again.
+local expectation and leave-one-out solve the problem with every seed, in few episodes. NVIL and REINFORCE with a
+running mean solve it with some seeds. With the steps of the failures counted, NVIL takes fewer than ARSM all the same,
+and those of REINFORCE cannot be told apart from ARSM's. Branches also say when there is nothing left to learn: where
+every action leads to the full 200 steps, what the first three compare is equal, their gradient is exactly 0, and the
+policy stays. The other two subtract one number, or a function of the state, from returns that depend on how many steps
+are left: noise remains, and at this learning rate it leads away from good policies again.
 
 `make comparisons` runs it all again, `make pictures` writes this page from its archive in `docs/comparisons`.
 """
@@ -74,7 +74,7 @@ def at_least(values, reached):
 def for_one(values, reached):
     """What all runs took until they were solved or at their end, for each that was solved, with its standard error."""
     if not any(reached):
-        return "> " + mean(values * len(values))
+        return "> " + with_error(values.sum(), None)
     ratio = values.sum() / reached.sum()
     spread = (values - ratio * reached).std(ddof=1) / reached.mean() if len(values) > 1 else None
     return with_error(ratio, spread if spread is None else spread / len(values) ** 0.5)
