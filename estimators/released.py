@@ -17,6 +17,7 @@ from .objectives import Objective
 from .rebar import Relax
 from .reinmax import ReinMax, ReinMaxCV, log_midpoint
 from .straight_through import through_softmax
+from .sum_and_sample import SumAndSample
 
 
 class RelaxAsReleased(Relax):
@@ -152,3 +153,27 @@ class CoupledLeaveOneOut(Stratified):
         cost = objective(z)
         advantage = (cost - cost.mean(0)).detach()[..., None, None]
         return graft(cost.mean(0), logits, (advantage * (z - logits.softmax(-1))).sum(0) / (self.samples - 1))
+
+
+class SumAndSampleAsReleased(SumAndSample):
+    r""":class:`hardmax.estimators.SumAndSample` with a baseline of its own for every term; more noise than it needs.
+
+    Each summed configuration, like the drawn one, subtracts the cost of another draw. What one baseline adds to all
+    terms would cancel in the sum; what S of them add does not, so that there is noise even where everything is summed.
+    Unbiased, as no baseline knows its term.
+
+    References:
+        | get_raoblackwell_ps_loss with reinforce_w_double_sample_baseline in rb_utils of
+          https://github.com/Runjing-Liu120/RaoBlackwellizedSGD
+
+    Arguments:
+        samples: See :class:`hardmax.estimators.SumAndSample`; twice as many are evaluated.
+    """
+
+    def __init__(self, samples: int = 4):
+        super().__init__(samples, baseline="sample")
+        self.evaluations = "2 * S"
+
+    @torch.no_grad()
+    def subtracted(self, cost: Tensor, log_prob: Tensor, logits: Tensor, objective: Objective) -> Tensor:
+        return objective(sampling.draw(logits, self.samples))

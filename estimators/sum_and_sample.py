@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from hardmax.checks import at_least
+from hardmax.checks import at_least, one_of
 
 from . import sampling
 from .base import Estimator, graft
@@ -14,10 +14,9 @@ NEGLIGIBLE_REST = 1e-12  # probability of the rest below which it is left out: s
 class SumAndSample(Estimator):
     r"""Sums over the S - 1 most probable joint configurations, and draws one of the rest.
 
-    All terms are costs relative to the mean over the most probable ones, times the gradient of log q(z); that baseline
-    is not the paper's, which leaves the choice open. Needs only values of the objective. It pays where few
-    configurations carry most of the probability; where none does, the sum is worth nothing and the variance is that
-    of one draw.
+    All terms are costs relative to a baseline, times the gradient of log q(z); the paper leaves its choice open. Needs
+    only values of the objective. It pays where few configurations carry most of the probability; where none does, the
+    sum is worth nothing and the variance is that of one draw.
 
     References:
         | Rao-Blackwellized Stochastic Gradients for Discrete Distributions (Liu et al., 2019)
@@ -26,15 +25,19 @@ class SumAndSample(Estimator):
     Arguments:
         samples: Number S of evaluated configurations, at least 2: S - 1 are summed over and one is drawn. Those that
             exceed the number of configurations have no weight.
+        baseline: What is subtracted from every cost. ``summed`` (the mean over the S - 1 most probable ones, which
+            takes no evaluation); ``sample`` (the cost of one more draw, another evaluation).
     """
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "S"
     worth_trying = ({"samples": 2}, {"samples": 4})  # what more evaluations buy
 
-    def __init__(self, samples: int = 4):
+    def __init__(self, samples: int = 4, baseline: str = "summed"):
         super().__init__()
         self.samples = at_least(2, samples=samples)
+        self.baseline = one_of(("summed", "sample"), baseline=baseline)
+        self.evaluations = "S + 1" if baseline == "sample" else "S"
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         log_p = logits.detach().double().log_softmax(-1)
@@ -45,12 +48,22 @@ class SumAndSample(Estimator):
         summed = log_prob.exp()
         rest = log1mexp(log_prob.logsumexp(0, keepdim=True)).exp()
         weight = torch.cat([summed, torch.where(rest > NEGLIGIBLE_REST, rest, 0.0)])
-        values = cost.detach().double()
-        baseline = (log_prob.softmax(0) * values[:-1]).sum(0)  # the same whatever is drawn from the rest
-        score = (weight * (values - baseline)).movedim(0, -1).unsqueeze(-2)  # [*batch, 1, S]
+        advantage = cost.detach().double() - self.subtracted(cost.detach().double(), log_prob, logits, objective)
+        score = (weight * advantage).movedim(0, -1).unsqueeze(-2)  # [*batch, 1, S]
         gradient = -score.sum(-1, keepdim=True) * log_p.exp()
         gradient.scatter_add_(-1, z.movedim(0, -1), score.expand(*log_p.shape[:-1], -1))
         return graft((weight.to(cost.dtype) * cost).sum(0), logits, gradient)
+
+    @torch.no_grad()
+    def subtracted(self, cost: Tensor, log_prob: Tensor, logits: Tensor, objective: Objective) -> Tensor:
+        r"""The baseline for costs ``[S, *batch]``, broadcastable to them: the same whatever is drawn from the rest.
+
+        Arguments:
+            log_prob: Log-probabilities of the S - 1 most probable configurations, ``[S - 1, *batch]``.
+        """
+        if self.baseline == "sample":
+            return objective(sampling.draw(logits, 1))
+        return (log_prob.softmax(0) * cost[:-1]).sum(0)
 
 
 @torch.no_grad()

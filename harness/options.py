@@ -168,7 +168,7 @@ def register() -> None:
 
 def by_budget(full: Any, small: Any, *, _root_: DictConfig) -> Any:
     r"""What ``${by_budget:FULL,SMALL}`` in a config stands for, according to ``budget``."""
-    return small if _root_.budget == Budget.small else full
+    return small if _root_.get("budget") == Budget.small else full
 
 
 def share_of_steps(share: Any, *, _root_: DictConfig) -> int:

@@ -23,6 +23,7 @@ NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", 
 EXPONENTIAL = {"annealing": "exponential", "over": None}
 NEW_SETTINGS: dict[str, dict] = {
     "hardmax.estimators.Reinforce": {"normalise": "none"},
+    "hardmax.estimators.SumAndSample": {"baseline": "summed"},
     "hardmax.estimators.GumbelSoftmax": EXPONENTIAL,
     "hardmax.estimators.StraightThroughGumbelSoftmax": EXPONENTIAL,
     "hardmax.estimators.GumbelRao": EXPONENTIAL,

@@ -9,6 +9,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from hardmax.harness import options
 from hardmax.harness.contents import flat, text
 from hardmax.paths import CONFIGS
 from hydra_plugins.hardmax_rows import crossed
@@ -49,7 +50,7 @@ def experiment(name: str) -> Experiment | None:
         return None
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
-    OmegaConf.register_new_resolver("by_budget", lambda full, small: full, replace=True)
+    options.register()  # what ${by_budget:...} means: in full, where no budget is said
     sweeper = config.hydra.sweeper
     params = {key: str(values).split(",") for key, values in (sweeper.get("params") or {}).items()}
     table = crossed([], sweeper.get("rows"), None, OverridesParser.create())

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -74,7 +75,7 @@ class Value:
     @property
     def rounding(self) -> float:
         r"""By how much the value may be off because it was rounded."""
-        written = len(repr(float(self.value)).partition(".")[2])
+        written = -int(Decimal(repr(float(self.value))).as_tuple().exponent)
         return 0.5 * 10.0 ** -(written if self.decimals is None else self.decimals)
 
     @property

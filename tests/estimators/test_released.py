@@ -1,10 +1,14 @@
 """What others have released beside what the papers say: by how much it matters."""
 
+import itertools
+import math
+
 import torch
 
-from hardmax import Exact, ReinMax, ReinMaxCV, certification
+from hardmax import Exact, ReinMax, ReinMaxCV, SumAndSample, certification
 from hardmax.estimators.arsm import Race
-from hardmax.estimators.released import ARSPlusAsReleased, ReinMaxCVAsReleased
+from hardmax.estimators.released import ARSPlusAsReleased, ReinMaxCVAsReleased, SumAndSampleAsReleased
+from hardmax.reporting.published.values import read_published
 
 DRAWS = 20_000
 
@@ -73,3 +77,52 @@ def test_ars_plus_as_released_is_biased():
     error = (moments.mean - truth).norm()
     assert error > 4 * moments.error().norm()
     assert 0.02 < error / truth.norm() < 0.035
+
+
+def test_a_baseline_of_its_own_for_every_term_leaves_noise_where_all_is_summed():
+    """Not in the mean, which is exact; in each term p(z) squared times the variance of a cost and the score squared."""
+    problem = certification.SmallProblem(1, 3)
+    certification.check_expectation(SumAndSampleAsReleased(2), problem)
+    p = problem.logits.softmax(-1)[0]
+    objective = problem.objective(problem.leaves(1)[1])
+    cost = objective(torch.eye(3, dtype=torch.float64).view(3, 1, 1, 3))[:, 0].detach()
+    score = torch.eye(3, dtype=torch.float64) - p  # of each category, by the logits
+    expected = (p * cost**2).sum() - (p * cost).sum() ** 2
+    expected = (expected * (p.unsqueeze(-1) * score).square()).sum(0)
+    leaf = problem.logits.detach().expand(40_000, 1, 3).clone().requires_grad_()
+    torch.manual_seed(0)
+    SumAndSampleAsReleased(4)(leaf, objective).sum().backward()
+    found = leaf.grad[:, 0].var(0)
+    assert torch.allclose(found, expected, rtol=0.04)  # five standard errors of a variance: below (2 / 40,000)^0.5 each
+    leaf.grad = None
+    SumAndSample(4, "sample")(leaf, objective).sum().backward()
+    assert leaf.grad.var(0).max() < 1e-12
+
+
+def variance_when_summed(summed, p, cost, score):
+    """Of Liu's estimator of the derivative by the common logit: own baselines, and a draw from what is not summed."""
+    mean = (p * cost).sum()
+    spread = (p * cost**2).sum() - mean**2
+    rest = [i for i in range(len(p)) if i not in summed]
+    weight = p[rest].sum()
+    drawn = p[rest] / weight * score[rest]
+    first = (drawn * (cost[rest] - mean)).sum()
+    second = (drawn * score[rest] * ((cost[rest] - mean) ** 2 + spread)).sum()
+    of_sum = (p[list(summed)] ** 2 * spread * score[list(summed)] ** 2).sum()
+    return float(of_sum + (weight**2 * (second - first**2) if rest else 0))
+
+
+def test_some_order_of_what_is_equally_likely_gives_each_published_variance():
+    """Of Liu et al. (2019): from 10,000 draws, whose variance has an error of a few percent."""
+    z = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
+    cost = ((z - torch.tensor([0.6, 0.51, 0.48], dtype=torch.float64)) ** 2).sum(-1)
+    published = [value for value in read_published([]) if value.experiment == "liu2019_bernoulli"]
+    assert len(published) == 18
+    for value in published:
+        count = int(value.where.get("estimator.samples", 1)) - 1
+        one = torch.tensor(float(value.where["task.start"]), dtype=torch.float64).sigmoid()
+        p, score = torch.where(z > 0, one, 1 - one).prod(-1), z.sum(-1) - 3 * one
+        orders = (set(c) for c in itertools.combinations(range(8), count))
+        likely = [c for c in orders if all(p[i] > p[j] * (1 - 1e-9) for i in c for j in set(range(8)) - c)]
+        ratios = [variance_when_summed(c, p, cost, score) / value.value for c in likely]
+        assert min(abs(math.log(ratio)) for ratio in ratios) < 0.07

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from hardmax.harness import options
 from hardmax.harness.config import build, check, key_of, plain_config
 from hardmax.paths import CONFIGS
+from hardmax.reporting.published.experiments import experiment as published_experiment
 from hardmax.tasks.data import sets
 from helpers.cases import in_part
 from helpers.commands import ROOT, composed, folders, rows_of
@@ -84,12 +85,19 @@ def test_small_is_a_smaller_part(experiment):
     full, small = (plain_config(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
     changed = {key for key in full if full[key] != small[key]}
     assert "budget" in changed
-    if experiment in ("kool2020_bernoulli", "hooper2026_bias"):  # which train nothing
+    if experiment in ("kool2020_bernoulli", "liu2019_bernoulli", "hooper2026_bias"):  # which train nothing
         assert small["measure"]["draws"] < full["measure"]["draws"]
     else:
         assert small["steps"] <= full["steps"] / 5
     assert changed <= {"budget", "steps", "task", "valid", "measure"}
     assert key_of(full) != key_of(small)
+
+
+def test_a_report_on_an_experiment_leaves_budgets_as_they_are():
+    """In one process, as in a notebook: what is read for a report is the full budget, and a run after it its own."""
+    published_experiment.cache_clear()
+    assert {row["steps"] for row in published_experiment("kool2020_vae").said} == {"275000"}
+    assert composed("experiment=kool2020_vae", "budget=small").steps == 2_750
 
 
 @pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 4))

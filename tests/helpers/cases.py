@@ -59,7 +59,7 @@ VARIANTS = {
     "carms": [{"samples": 2}, {"coupling": "inverse_cdf"}, {"samples": 2, "coupling": "inverse_cdf"}],
     "stratified": [{"samples": 2}],
     "random_local_expectation": [{"variables": 2}],
-    "sum_and_sample": [{"samples": 2}, {"samples": 6}],
+    "sum_and_sample": [{"samples": 2}, {"samples": 6}, {"samples": 3, "baseline": "sample"}],
     "unordered_set": [{"baseline": False}, {"samples": 1, "baseline": False}, {"samples": 2}],
 }
 CASES = [(path.stem, {}) for path in sorted(FOLDER.glob("*.yaml"))]

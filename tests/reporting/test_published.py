@@ -65,6 +65,12 @@ def of_runs(figures):
     return [(None, figure) for figure in figures]
 
 
+def test_a_small_value_is_known_to_its_last_digit():
+    """Python writes 1e-05, which has no decimal point; to be known to half a unit, all would agree with it."""
+    for written, half in ((1e-05, 0.5e-05), (3.28e-05, 0.5e-07), (0.25, 0.005), (10.0, 0.05)):
+        assert value(value=written).rounding == pytest.approx(half)
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "spread"),
     in_part(
