@@ -11,6 +11,7 @@ from hardmax.gradients.enumeration import Failed, RunOfDraws
 FALSE_ALARM = 1e-3  # probability that a z-test of a right estimator asks for more draws
 DRAWS = 50_000  # of a z-test's first round; the second takes ten times as many
 HOPELESS = 20.0  # standard errors which more draws would not take back
+BEYOND_NOISE = 1e6  # standard errors that are rounding: the draws do not differ
 EXACT = 1e-10  # error of an enumerated expectation that is rounding
 RESULT_PARTS = ("value", "logits' gradient", "parameters' gradient")
 
@@ -36,11 +37,14 @@ class MeanOfDraws:
 
 
 def z_scores(moments: MeanOfDraws, truth: MeanOfDraws | Tensor | float, rounding: float = 1e-9) -> Tensor:
-    r"""Deviations in standard errors; 0 within ``rounding``, to which a coordinate without variance must be right."""
+    r"""Deviations in standard errors; 0 within ``rounding``, to which a coordinate without variance must be right.
+
+    Infinite where it is not.
+    """
     true_mean, true_error = (truth.mean, truth.error()) if isinstance(truth, MeanOfDraws) else (truth, 0.0)
     error = (moments.error() ** 2 + true_error**2) ** 0.5
     deviation = (moments.mean - true_mean).abs()
-    score = torch.where(deviation < rounding, 0.0, deviation / error.clamp(min=1e-300))
+    score = torch.where(deviation < rounding, 0.0, deviation / error)
     return score.nan_to_num(nan=torch.inf)
 
 
@@ -88,6 +92,9 @@ def assert_mean(
         truth, error = theirs[i].mean, (error**2 + theirs[i].error() ** 2).sqrt()
     name = f"{RESULT_PARTS[i]} is " if len(ours) == len(RESULT_PARTS) else ""
     said = multiple(ours[i].mean, truth, bound * error)
+    if worst[i] > BEYOND_NOISE:
+        assert truth is not None
+        raise Failed(f"{what}: {name}off by {float((ours[i].mean - truth).abs().max()):.2e} in all draws{said}")
     raise Failed(f"{what}: {name}off by {worst[i]:.1f} standard errors (bound {bound:.1f}){said}")
 
 

@@ -38,8 +38,9 @@ have not been run yet are named. Written by `make leaderboard` from the archive 
 nothing else.
 
 Each tries as many settings as the others, with one seed: learning rates, and what its class calls worth trying of its
-own options. The best by the validation figure runs again with other seeds, and these alone are reported: mean over
-seeds ± standard error; bold is the best and what is not significantly worse (95 %), and ? below three runs; † marks
+own options. The best by the validation figure runs again with other seeds, and these alone are reported. In the tables
+*chosen from* is the number of settings (and of all runs, the tuning's and the reported); figures are means over seeds ±
+standard error; bold is the best and what is not significantly worse (95 %), and ? below three runs; † marks
 those that were chosen from fewer settings. At equal evaluations and at equal time the same runs count with their best
 validation figure up to what the cheapest run spends in all. Times are those of runs side by side on a machine that
 did other work too: factors of two mean something, less does not.
@@ -99,6 +100,12 @@ class Board:
         return sorted({row["estimator"] for row in rows if "estimator" in row} - there)
 
     @property
+    def name(self) -> str:
+        r"""Of its experiment, without what all leaderboards' begin with; of its task where it has none, or several."""
+        own = [name.removeprefix("leaderboard_") for name in self.experiments if name]
+        return own[0] if len(own) == 1 else self.found.task
+
+    @property
     def experiments(self) -> list[str]:
         return sorted({run.config.get("experiment", "") for entry in self.found.entries for run in entry.runs})
 
@@ -125,7 +132,7 @@ def write_leaderboard(folders: list[Path], to: Path) -> tuple[list[Path], list[s
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         for board in boards:
-            written.append(to.with_name(f"{to.stem}_{file_name(board.found.task)}.png"))
+            written.append(to.with_name(f"{to.stem}_{file_name(board.name)}.png"))
             write_whole(written[-1], as_png(drawing(board)))
             answers.append(answer_section(board))
             sections.append(problem_section(board, written[-1].name))

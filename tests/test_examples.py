@@ -97,9 +97,9 @@ def test_a_command_in_a_page_has_its_options(page, words):
             assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
         case ["python", "-m", "hardmax", "run", *rest] | ["hardmax", "run", *rest]:
             check_overrides(rest)
-        case ["python", "-m", "hardmax", "report", *rest]:
+        case ["python", "-m", "hardmax", "report", *rest] | ["hardmax", "report", *rest]:
             assert not [word for word in rest if word.startswith("-")]
-        case ["python", "-m", "hardmax", "certify", *rest]:
+        case ["python", "-m", "hardmax", "certify", *rest] | ["hardmax", "certify", *rest]:
             text = (ROOT / "hardmax/certify.py").read_text(encoding="utf-8")
             assert all(f'"{word}"' in text for word in rest if word.startswith("--"))
         case ["wandb", "sweep", *_, file]:

@@ -90,3 +90,10 @@ def test_the_error_of_a_distance_is_how_far_it_strays(bias):
     if bias == 1.0:
         assert float(distance.mean()) == pytest.approx(1.0, abs=4 * float(distance.std()) / math.sqrt(300))
         assert float(error.mean()) == pytest.approx(float(distance.std()), rel=0.15)
+
+
+def test_a_wrong_mean_without_noise_is_said_by_how_much_it_is_off():
+    """Not in standard errors, of which there are none: as of a class for two categories on a problem of five."""
+    constant = lambda draws: [torch.full((draws, 2), 1.5)]
+    with pytest.raises(c.Failed, match=r"^five: off by 5\.00e-01 in all draws: it is 1\.5 times"):
+        c.assert_mean(constant, [torch.ones(2)], "five")
