@@ -12,7 +12,7 @@ help:  ## what each target does
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade pip  # the one that comes with Python takes thrice as long to resolve
-	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e '.[dev]'
 	touch $@
 
 install: .venv/installed  ## set everything up in .venv
