@@ -2,7 +2,8 @@
 
     python -m benchmarks.advice output/tuned/report/tuned.csv output/tuned/dvae/reinmax/1-0a1b2c3d --to output/advice
 
-The first file is what ``report.py FOLDER --tune`` wrote; the folders are runs of the same problem. For each of them
+The first file is what ``report.py FOLDER --tune`` wrote; the folders are runs of the same problem, or files that this
+has written of them, ``--to``/RUN.csv.xz, of which nothing is measured again. For each of them
 every setting worth trying of every estimator is measured at the parameters after the first step, after a third and at
 the end of the run, and the rank correlation (Spearman) of four scores with the task's tuned figures is printed as a
 Markdown table, with its 95 % interval by 2,000 bootstraps over estimators. An estimator's score is that of its best
@@ -43,37 +44,52 @@ SCORES: dict[str, Callable[[list[Candidate], int], dict[str, float]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tuned", type=Path)
-    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("measured", type=Path, nargs="+")
     parser.add_argument("--to", type=Path, default=Path("output/advice"))
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--reference-draws", type=int, default=100)
     given = parser.parse_args()
-    rows = []
-    for folder in given.folders:
-        badness, metric = tuned_figures(given.tuned, folder)
-        config = saved_config(folder)
-        last = json.loads((folder / "summary.json").read_text("utf-8"))["steps"]
-        for step in sorted({1, max(1, last // 3), last}):
-            place = parameters_after(step, last, folder, config, given.to)
-            for where, of_one in measured_at(place, given.draws, given.reference_draws).groupby("where", sort=False):
-                head = [f"{config['choices']['estimator']}, seed {config['seed']}", f"{step:,}", where]
-                rows.append([*head, *correlations(of_one, badness)])
-        print(f"{folder}: against {metric} of {len(badness)} estimators", file=sys.stderr)
+    given.to.mkdir(parents=True, exist_ok=True)
+    for path in given.measured:
+        if path.is_dir():
+            measured = measured_along(path, given)
+            measured.to_csv(given.to / f"{path.name}.csv.xz", index=False)
+        else:
+            measured = pd.read_csv(path)
+        print(table(measured, given.tuned))
+
+
+def measured_along(folder: Path, given: argparse.Namespace) -> pd.DataFrame:
+    """What is found at three places of a run, with the run, the step and the figure that says most of its task."""
+    config, parts = saved_config(folder), []
+    last = json.loads((folder / "summary.json").read_text("utf-8"))["steps"]
+    name, about = next((n, about) for n, about in json_of(folder / "figures.json").items() if about["better"])
+    for step in sorted({1, max(1, last // 3), last}):
+        place = parameters_after(step, last, folder, config, given.to)
+        found = measured_at(place, given.draws, given.reference_draws)
+        of = f"{config['choices']['estimator']}, seed {config['seed']}"
+        parts.append(found.assign(run=of, after=step, figure=f"test/{name}", better=about["better"]))
+    return pd.concat(parts)
+
+
+def table(measured: pd.DataFrame, tuned: Path) -> str:
+    """The correlations at each place, as Markdown."""
+    badness = tuned_figures(tuned, measured.figure.iloc[0], measured.better.iloc[0])
+    rows = [
+        [str(of), f"{step:,}", str(where), *correlations(of_one, badness)]
+        for (of, step, where), of_one in measured.groupby(["run", "after", "where"], sort=False)
+    ]
     titles = ["parameters of", "step", "gradient", *SCORES, "advice", "its place when tuned"]
-    print(markdown.table(titles, rows))
+    return markdown.table(titles, rows)
 
 
-def tuned_figures(path: Path, folder: Path) -> tuple[dict[str, float], str]:
-    """Each estimator's tuned figure, the lower the better, by the figure that says most of the run's task."""
-    figures, table = json_of(folder / "figures.json"), pd.read_csv(path)
-    name, about = next((name, about) for name, about in figures.items() if about["better"])
-    table = table[table.metric == f"test/{name}"].dropna(subset=["mean"])
-    if table.task.nunique() != 1:
-        raise SystemExit(
-            f"error: {path} has test/{name} of {', '.join(table.task.unique()) or 'nothing'}: one is expected"
-        )
-    sign = 1.0 if about["better"] == "lower" else -1.0
-    return dict(zip(table.estimator, sign * table["mean"], strict=True)), f"test/{name}"
+def tuned_figures(path: Path, figure: str, better: str) -> dict[str, float]:
+    """Each estimator's tuned figure, the lower the better."""
+    rows = pd.read_csv(path)
+    rows = rows[rows.metric == figure].dropna(subset=["mean"])
+    if rows.task.nunique() != 1:
+        raise SystemExit(f"error: {path} has {figure} of {', '.join(rows.task.unique()) or 'nothing'}: one is expected")
+    return dict(zip(rows.estimator, (1.0 if better == "lower" else -1.0) * rows["mean"], strict=True))
 
 
 def parameters_after(step: int, last: int, folder: Path, config: dict, to: Path) -> Path:

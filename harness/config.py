@@ -29,10 +29,19 @@ from hardmax.tasks.base import Task
 from .names import meant
 from .online import wandb_mode
 from .options import EVERY_RIVAL, Budget, Options
-from .shared import NOT_RESULTS, Refused, innermost, nearest, one_line, said_once, some_of, without_new_settings
+from .shared import (
+    NEW_OPTIONS,
+    NOT_RESULTS,
+    Refused,
+    innermost,
+    nearest,
+    one_line,
+    said_once,
+    some_of,
+    without_new_settings,
+)
 from .sources import CODE_GROUPS, config_of, located, targets_in
 
-NEW_OPTIONS = {"stop_after": None, "patience": 0}  # which keys of runs leave out at these values
 LARGEST_VALUES = {"threads": 1024, "seed": 2**32 - 1}  # of options; other integers: sys.maxsize
 
 

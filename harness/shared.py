@@ -19,7 +19,9 @@ BY_NAME = "by-name"  # a folder beside those of runs, with links to them
 # Options that cannot change a run's results, and are therefore no part of its identity.
 NOT_RESULTS = ("output", "wandb", "fresh", "retry", "checkpoint_every", "name", "notes", "extra", "logger")
 
-# Options that estimators and tasks have got after their first runs, and the values at which these are what they were.
+# Options that came after the first runs, and the values at which these are what they were: of all runs, and of
+# estimators and tasks.
+NEW_OPTIONS: dict = {"stop_after": None, "patience": 0}
 EXPONENTIAL = {"annealing": "exponential", "over": None}
 NEW_SETTINGS: dict[str, dict] = {
     "hardmax.estimators.Reinforce": {"normalise": "none"},
@@ -35,7 +37,8 @@ NEW_SETTINGS: dict[str, dict] = {
 
 
 def with_new_settings(config: dict) -> dict:
-    r"""A plain config with the options that its estimator and its task did not have yet when it was written."""
+    r"""A plain config with the options that it, its estimator and its task did not have yet when it was written."""
+    config = NEW_OPTIONS | config
     for part, new in new_settings(config).items():
         config = config | {part: config[part] | {k: v for k, v in new.items() if k not in config[part]}}
     return config

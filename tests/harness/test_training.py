@@ -9,7 +9,7 @@ import torch
 from hydra.utils import get_class
 
 from hardmax.harness.config import check_interpolations, key_of, plain_config
-from hardmax.harness.shared import NEW_SETTINGS, Refused, with_new_settings
+from hardmax.harness.shared import NEW_OPTIONS, NEW_SETTINGS, Refused, with_new_settings
 from hardmax.harness.train import train
 from helpers.cases import in_part
 from helpers.commands import composed, folders, rows_of, started
@@ -110,6 +110,7 @@ def test_a_new_option_leaves_the_names_of_earlier_runs_as_they_were():
     assert config["stop_after"] is None
     assert key_of(config) == key_of({k: v for k, v in config.items() if k != "stop_after"})
     assert key_of(config) != key_of(config | {"stop_after": 10})
+    assert with_new_settings({k: v for k, v in config.items() if k not in NEW_OPTIONS}) == config
 
 
 def test_a_new_option_of_an_estimator_leaves_the_names_of_earlier_runs_as_they_were():

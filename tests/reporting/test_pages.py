@@ -74,6 +74,16 @@ def test_the_table_of_gradients_is_made_from_the_archive(tmp_path, reported):
     assert made.read_bytes() == (ROOT / "docs/vq.md").read_bytes(), "make comparisons"
 
 
+@pytest.mark.long
+def test_the_table_of_advice_is_made_from_what_was_measured(tmp_path, reported):
+    code, _, err = reported(str(ROOT / "docs/leaderboard/leaderboard_dvae.jsonl.xz"), "--tune", "--to", str(tmp_path))
+    assert code == 0, err
+    command = [sys.executable, "-m", "benchmarks.advice", tmp_path / "tuned.csv", "docs/advice/dvae.csv.xz"]
+    made = subprocess.run([*command, "--to", tmp_path], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    page = (ROOT / "docs/tuning.md").read_text("utf-8").split("<!-- advice -->")[1].split("<!-- end of advice -->")[0]
+    assert page.strip() == made.strip()
+
+
 @pytest.mark.parametrize("estimator", ["st_gumbel_softmax", "reinmax"])
 def test_figures_of_parses_are_those_of_the_archive(estimator):
     runs = hardmax.runs(ROOT / "docs/comparisons/listops.jsonl.xz")
