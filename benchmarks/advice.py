@@ -2,13 +2,13 @@
 
     python -m benchmarks.advice output/tuned/report/tuned.csv output/tuned/dvae/reinmax/1-0a1b2c3d --to output/advice
 
-The first file is what ``report.py FOLDER --tune`` wrote; the folders are runs of the same problem, or files that this
-has written of them, ``--to``/RUN.csv.xz, of which nothing is measured again. For each of them
+The first file is what ``report.py FOLDER --tune`` wrote; the folders are runs of the same problem. For each of them
 every setting worth trying of every estimator is measured at the parameters after the first step, after a third and at
 the end of the run, and the rank correlation (Spearman) of four scores with the task's tuned figures is printed as a
 Markdown table, with its 95 % interval by 2,000 bootstraps over estimators. An estimator's score is that of its best
 setting; 1 means that the order is the same, 0 that the score says nothing. Runs to a third and measurements are kept
-in the folder ``--to``, and those that are there are not made again.
+in the folder ``--to``, and those that are there are not made again. What was measured along a run is there as one file
+too, RUN.csv.xz: given in the place of the run's folder, it makes the table without the run.
 """
 
 import argparse
