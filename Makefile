@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Else each process compiles anew what it imports, for seconds, wherever this is set.
+export PYTHONDONTWRITEBYTECODE =
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 DEMO := softmax,straight_through,gumbel_softmax,arsm,reinforce
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import altair as alt
 import numpy as np
 import vl_convert
+from altair.utils import schemapi
 from PIL import Image
 
 from .biases import BiasComparison
@@ -169,10 +170,15 @@ def hover(points: alt.Chart, fields: dict[str, str]) -> alt.Chart:
     return points.encode(opacity=opacity, tooltip=tooltip).add_params(near)
 
 
+def specification(chart: alt.TopLevelMixin) -> dict:
+    r"""A chart's specification, checked against Vega-Lite's schema where Altair checks what is made of it."""
+    return chart.to_dict(validate=schemapi.DEBUG_MODE)
+
+
 def picture_of_charts(charts: list[alt.LayerChart], title: str, columns: int, remark: str = "") -> dict:
     r"""Charts side by side under one legend, as a specification for print."""
     heading = alt.Title(title, subtitle=remark, anchor="middle", fontSize=15, offset=14)
-    return alt.concat(*charts, columns=columns, title=heading, config=CONFIG).to_dict()
+    return specification(alt.concat(*charts, columns=columns, title=heading, config=CONFIG))
 
 
 def legend_below(looks: dict[str, Look]) -> alt.Legend:

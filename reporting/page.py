@@ -142,7 +142,7 @@ def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
     chart = drawn.add(
         kind="curves",
         log=words.log,
-        spec=charts.curve_chart(words).to_dict(),
+        spec=charts.specification(charts.curve_chart(words)),
         columns={axis: as_columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
     )
     there = {curve.label for curve in curves["steps"]}
@@ -185,7 +185,7 @@ def bias_and_noise(on: OnTask, drawn: Charts, notes: list[str]) -> Section | Non
 
 
 def add_bias(comparison: BiasComparison, at_equal_cost: bool, drawn: Charts) -> int:
-    spec = charts.bias_chart(comparison).to_dict()
+    spec = charts.specification(charts.bias_chart(comparison))
     return drawn.add(kind="points", spec=spec, rows=charts.bias_rows(comparison, at_equal_cost))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hardmax.numbers import with_minus, without_error
 
 from . import tuning_charts
+from .charts import specification
 from .costs import front, leaders, offered_budgets, reached
 from .pairs import Pair
 from .sections import Charts, Section, rendered
@@ -122,7 +123,7 @@ def add_budget(found: Tuned, axis: str, drawn: Charts) -> dict | None:
         return None
     points = front(lines, found.words.better)
     chart, rows = tuning_charts.budget_chart(found.words, axis, tuning_charts.budget_rows(lines), points)
-    number = drawn.add(kind="points", spec=chart.to_dict(), rows=rows)
+    number = drawn.add(kind="points", spec=specification(chart), rows=rows)
     first = [
         (label, with_minus(f"{amount:,.3g}") if amount < 1000 else f"{amount:,.0f}")
         for amount, label in leaders(points)
@@ -140,13 +141,13 @@ def trials(found: Tuned, drawn: Charts) -> Section | None:
     if not expected:
         return None
     chart, rows = tuning_charts.trials_chart(found.words, expected)
-    number = drawn.add(kind="points", spec=chart.to_dict(), rows=rows)
+    number = drawn.add(kind="points", spec=specification(chart), rows=rows)
     shown = panels(found)
     limits, looks = tuning_charts.sensitivity_limits(shown), entry_looks(found)
     small = []
     for panel in shown:
-        spec = tuning_charts.sensitivity_chart(panel, found.words, limits, looks[panel.label]).to_dict()
-        place = drawn.add(kind="still", spec=spec, height=tuning_charts.height_of(panel))
+        chart = tuning_charts.sensitivity_chart(panel, found.words, limits, looks[panel.label])
+        place = drawn.add(kind="still", spec=specification(chart), height=tuning_charts.height_of(panel))
         small.append({"chart": place, "panel": panel, "look": looks[panel.label]})
     html = rendered(
         "trials.html",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import vl_convert
+from altair.utils import schemapi
 
 from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
@@ -33,6 +34,7 @@ MOST_OF_A_NAME = 80  # letters of a task in the names of its files
 PICTURE_OF_BIASES = "_bias_variance"
 
 
+@schemapi.debug_mode(False)  # as checking charts against a schema takes seconds; the tests check each of them
 def write(
     folders: list[Path],
     to: Path,

@@ -94,12 +94,14 @@ class Value:
 def read_published(paths: Sequence[Path], runs: Sequence[Run] = ()) -> list[Value]:
     r"""The published values of this project and of a user's files, which are about these runs, among others.
 
+    The long series of this project, which take seconds to read, are left out where no run is of an experiment.
+
     Raises:
         Refused: In one line, if a file cannot be read, or an entry is wrong, or names a setting that there is not.
     """
-    found = [
-        value for path in (FACTS, MORE_FACTS) for table in entries(path, "tables") for value in values(path, table)
-    ]
+    of_none = bool(runs) and all(run.config.get("experiment", "null") == "null" for run in runs)
+    facts = [FACTS] if of_none else [FACTS, MORE_FACTS]
+    found = [value for path in facts for table in entries(path, "tables") for value in values(path, table)]
     known = {key for run in runs for key in run.config} | config_keys() if paths else set()
     for path in paths:
         for value in (value for table in entries(path, "tables") for value in values(path, table)):

@@ -9,7 +9,7 @@ import yaml
 from hardmax.harness.shared import Refused
 from hardmax.reporting.published.experiments import was_run_as_published
 from hardmax.reporting.published.join import judged
-from hardmax.reporting.published.values import Value, read_published
+from hardmax.reporting.published.values import MORE_FACTS, Value, entries, read_published
 from hardmax.reporting.runs import Run, find_runs
 from hardmax.reporting.series import plane_picture, series_not_run, series_picture, series_rows
 from helpers.published import losses, make_run, value
@@ -150,3 +150,8 @@ def test_our_own_facts_say_what_is_along_them():
         assert (v.series == "") == (v.along == ""), v.name
         assert "{at}" not in v.metric
     assert yaml.safe_load("1.0e-4") == 1e-4
+
+
+def test_series_are_of_experiments():
+    """So that a report on other runs need not read them."""
+    assert all(table.get("experiment") for table in entries(MORE_FACTS, "tables"))
