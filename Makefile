@@ -20,8 +20,8 @@ help:  ## what each target does
 install: .venv/installed  ## set everything up in .venv
 
 demo: .venv/installed  ## compare five tuned estimators on a discrete VAE of digits: a page with tables and charts
-	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae optimizer.lr=0.001,0.003 seed=1,2 steps=600 batch_size=50 \
-	    valid.every=100 measure.every=300 measure.reference_draws=10 output=output/demo wandb.mode=offline hydra/launcher=joblib
+	$(BIN)/python run.py -m estimator=$(DEMO) task=dvae optimizer.lr=0.001,0.003 seed=1,2 steps=500 batch_size=50 \
+	    valid.every=125 measure.every=250 measure.reference_draws=5 output=output/demo wandb.mode=disabled hydra/launcher=joblib
 	$(BIN)/python report.py output/demo --tune
 
 compare: .venv/installed  ## compare all estimators that can be on the same task, which takes a while

@@ -2,7 +2,7 @@ r"""Charts as Vega-Lite specifications, which a page draws and of which pictures
 
 import io
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import altair as alt
 import numpy as np
@@ -15,6 +15,7 @@ from .curves import Curve
 from .looks import Look
 from .words import AXES, Words
 
+SCALE = 2  # pixels of a PNG for each of a chart
 MARKERS = 6  # along a curve, about
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 IS_POWER = "abs(log(datum.value) / log(10) - round(log(datum.value) / log(10))) < 1e-6"
@@ -303,10 +304,17 @@ def bias_picture(comparison: BiasComparison, title: str, looks: dict[str, Look])
     return picture_of_charts(charts, title, 2, BIAS_REMARK)
 
 
+def as_files(spec: dict) -> Iterator[tuple[str, str | bytes]]:
+    r"""The endings and contents of a chart's files."""
+    svg = vl_convert.vegalite_to_svg(spec)
+    yield ".svg", svg
+    yield ".png", vl_convert.svg_to_png(svg, scale=SCALE)
+
+
 def as_png(spec: dict) -> bytes:
     r"""A chart as a picture of twice its pixels, packed as tightly as PNG allows."""
     packed = io.BytesIO()
-    Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=2))).save(packed, "PNG", optimize=True)
+    Image.open(io.BytesIO(vl_convert.vegalite_to_png(spec, scale=SCALE))).save(packed, "PNG", optimize=True)
     return packed.getvalue()
 
 

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import altair as alt
 import pandas as pd
-import vl_convert
 
 from . import tables, tuning_charts
-from .charts import as_png, legend_below, picture_of_charts
+from .charts import as_files, legend_below, picture_of_charts
 from .costs import front, reached
 from .sensitivity import panels
 from .spreadsheets import as_csv
@@ -34,9 +33,9 @@ def tuned_files(found: dict[str, Tuned]) -> Iterator[tuple[str, str | bytes]]:
         table = tables.final_table(one.results)
         yield f"{name}{TUNED}.md", tables.as_markdown(table)
         yield f"{name}{TUNED}.tex", tables.as_latex(table)
-        for ending, spec in tuned_pictures(one).items():
-            yield f"{name}{ending}.svg", vl_convert.vegalite_to_svg(spec)
-            yield f"{name}{ending}.png", as_png(spec)
+        for part, spec in tuned_pictures(one).items():
+            for ending, content in as_files(spec):
+                yield name + part + ending, content
 
 
 def settings_table(found: list[Tuned]) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-import vl_convert
 from altair.utils import schemapi
 
 from hardmax.files import write_whole
@@ -29,7 +28,6 @@ from .tuning import tuned
 from .validation import CostLimit
 
 MOST_DRAWN, MOST_PRINTED = 100, 40  # groups in a chart, and in a picture; the best
-SCALE = 2  # pixels of a PNG for each of a chart
 MOST_OF_A_NAME = 80  # letters of a task in the names of its files
 PICTURE_OF_BIASES = "_bias_variance"
 
@@ -141,9 +139,8 @@ def files(tasks: list[OnTask], to: Path) -> Iterator[Path]:
         yield written(f"{task}.md", tables.as_markdown(table))
         yield written(f"{task}.tex", tables.as_latex(table))
         for name, spec in pictures(on).items():
-            svg = vl_convert.vegalite_to_svg(spec)
-            yield written(f"{name}.svg", svg)
-            yield written(f"{name}.png", vl_convert.svg_to_png(svg, scale=SCALE))
+            for ending, content in charts.as_files(spec):
+                yield written(name + ending, content)
 
 
 def file_name(task: str) -> str:

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import vl_convert
 import yaml
 from PIL import Image
 
@@ -354,7 +355,7 @@ def test_a_run_1500_folders_deep_is_found():
 def test_pictures_are_drawn_of_all_that_is_odd(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "library", lambda: "")
     monkeypatch.setattr(writing, "read_published", lambda *_: [])
-    monkeypatch.setattr(writing.vl_convert, "svg_to_png", lambda *_, **__: b"")  # which texts have passed by then
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"")  # texts have passed
     words = (
         "losses",
         "variances",
