@@ -1,13 +1,15 @@
 """rsample, a drop-in for torch.nn.functional.gumbel_softmax: its gradient is the one that the estimator has."""
 
+import re
+
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hardmax import ARSM, GumbelSoftmax, ReinMax, StraightThrough
+from hardmax import ARSM, Estimator, GumbelSoftmax, ReinMax, StraightThrough, estimators
 from hardmax.estimators.pathwise import Pathwise
-from hardmax.paths import CONFIGS
+from hardmax.paths import CONFIGS, ROOT
 
 ESTIMATORS = {p.stem: instantiate(OmegaConf.load(p)) for p in sorted((CONFIGS / "estimator").glob("*.yaml"))}
 PATHWISE = [name for name, estimator in ESTIMATORS.items() if isinstance(estimator, Pathwise)]
@@ -119,3 +121,20 @@ def test_other_logits_are_refused(logits, error, text):
         ReinMax().rsample(logits)
     with pytest.raises(error, match=text):
         ARSM().sample(logits)
+
+
+def test_the_guide_names_all_that_have_it():
+    text = (ROOT / "docs/guides/library.md").read_text("utf-8")
+    (said,) = re.findall(r"`rsample` is there where the gradient flows through the draw: ([^.]*)\.", text)
+    classes = [made for made in vars(estimators).values() if isinstance(made, type) and issubclass(made, Estimator)]
+    assert set(re.findall(r"`(\w+)`", said)) == {c.__name__ for c in classes if c.rsample is not Estimator.rsample}
+
+
+def test_a_draw_after_eval_is_as_random_and_soft():
+    logits = torch.zeros(100, 4)
+    for estimator in (GumbelSoftmax(), ReinMax()):
+        torch.manual_seed(0)
+        expected = estimator.rsample(logits)
+        torch.manual_seed(0)
+        assert torch.equal(estimator.eval().rsample(logits), expected)
+        assert len(expected.argmax(-1).unique()) == 4
