@@ -106,6 +106,8 @@ if __name__ == "__main__":
         sys.argv = [begun["script"], *begun["arguments"]]
         sys.path[0] = os.path.dirname(begun["script"])
         if begun["most"]:
+            sys.dont_write_bytecode = True  # Python would leave compiled files cut short, for all that come later
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
             resource.setrlimit(resource.RLIMIT_FSIZE, (begun["most"], begun["most"]))
         worker = fork_workers(6) if "hydra/launcher=joblib" in begun["arguments"] else None
         if worker:
