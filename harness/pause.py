@@ -9,8 +9,11 @@ from collections.abc import Callable
 from functools import cache
 
 
-class Stopped(Exception):
-    r"""The run was asked to stop, and has saved its state; ``number`` is the signal."""
+class Stopped(BaseException):
+    r"""The run was asked to stop, and has saved its state; ``number`` is the signal.
+
+    Like KeyboardInterrupt it is no Exception, as it may come at any moment: libraries catch those, and go on.
+    """
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")

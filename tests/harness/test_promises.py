@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from hardmax.harness import pause, refusals, tracking
 from hardmax.harness import run as run_module
@@ -119,6 +120,14 @@ def test_a_worker_that_dies_ends_its_own_job_alone(tmp_path):
     assert "estimator.now=1) failed: its process died (SIGKILL(-9)), perhaps for want of memory" in err
     assert "Traceback" not in err
     assert summaries(tmp_path) == 2
+
+
+def test_no_library_catches_what_a_signal_raises():
+    """OmegaConf makes of every exception within it another one, of the same class."""
+    OmegaConf.register_new_resolver("raise_signal", lambda: signal.raise_signal(signal.SIGTERM), replace=True)
+    with pytest.raises(pause.Stopped) as stopped, pause.Pause(lambda: None, 1000, lambda: False, lambda: False):
+        OmegaConf.create({"steps": "${raise_signal:}"}).steps  # noqa: B018
+    assert stopped.value.number == signal.SIGTERM
 
 
 def test_a_signal_while_there_is_nothing_to_save_is_not_waited_for():
