@@ -13,6 +13,7 @@ from hardmax.reporting.archives import read_archive
 from helpers.commands import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ADVICE = ROOT / "docs/advice"
 COMPUTED = {"bias_variance.png": "bias"}  # pictures of what needs no runs, and the target that draws them
 ARCHIVES = {  # of runs, by the beginning of the names of the pictures that are drawn from them
     "results/": "docs/results/runs",
@@ -75,13 +76,17 @@ def test_the_table_of_gradients_is_made_from_the_archive(tmp_path, reported):
 
 
 @pytest.mark.long
-def test_the_table_of_advice_is_made_from_what_was_measured(tmp_path, reported):
-    code, _, err = reported(str(ROOT / "docs/leaderboard/leaderboard_dvae.jsonl.xz"), "--tune", "--to", str(tmp_path))
+@pytest.mark.parametrize("problem", sorted(path.name.split(".")[0] for path in ADVICE.glob("*[!d].csv.xz")))
+def test_tables_of_advice_are_made_from_what_was_measured(tmp_path, reported, problem):
+    archive = ROOT / f"docs/leaderboard/leaderboard_{problem}.jsonl.xz"
+    code, _, err = reported(str(archive), "--tune", "--to", str(tmp_path))
     assert code == 0, err
-    command = [sys.executable, "-m", "benchmarks.advice", tmp_path / "tuned.csv", "docs/advice/dvae.csv.xz"]
-    made = subprocess.run([*command, "--to", tmp_path], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    page = (ROOT / "docs/tuning.md").read_text("utf-8").split("<!-- advice -->")[1].split("<!-- end of advice -->")[0]
-    assert page.strip() == made.strip()
+    page = (ROOT / "docs/tuning.md").read_text("utf-8")
+    for kind, benchmark, name in (("advice", "advice", problem), ("named", "advised", f"{problem}_named")):
+        command = [sys.executable, "-m", f"benchmarks.{benchmark}", tmp_path / "tuned.csv", ADVICE / f"{name}.csv.xz"]
+        made = subprocess.run([*command, "--to", tmp_path], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        said = page.split(f"<!-- {kind}: {problem} -->")[1].split(f"<!-- end of {kind}: {problem} -->")[0]
+        assert said.strip() == made.strip()
 
 
 @pytest.mark.parametrize("estimator", ["st_gumbel_softmax", "reinmax"])
