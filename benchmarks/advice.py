@@ -17,7 +17,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,47 +49,61 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--reference-draws", type=int, default=100)
     given = parser.parse_args()
-    given.to.mkdir(parents=True, exist_ok=True)
-    for path in given.measured:
-        if path.is_dir():
-            measured = measured_along(path, given)
-            measured.to_csv(given.to / f"{path.name}.csv.xz", index=False)
-        else:
-            measured = pd.read_csv(path)
+    along = lambda folder: measured_along(folder, given.to, given.draws, given.reference_draws)
+    for measured in found_along(given.measured, given.to, along):
         print(table(measured, given.tuned))
 
 
-def measured_along(folder: Path, given: argparse.Namespace) -> pd.DataFrame:
-    """What is found at three places of a run, with the run, the step and the figure that says most of its task."""
-    config, parts = saved_config(folder), []
+def found_along(paths: list[Path], to: Path, along: Callable[[Path], pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """What ``along`` finds in each run's folder, kept in the folder ``to``; of a file, what was kept in it."""
+    to.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        if path.is_dir():
+            found = along(path)
+            found.to_csv(to / f"{path.name}.csv.xz", index=False)
+            yield found
+        else:
+            yield pd.read_csv(path)
+
+
+def measured_along(folder: Path, to: Path, draws: int, reference_draws: int) -> pd.DataFrame:
+    """What ``measure.py`` finds at three places of a run."""
+    return pd.concat(
+        measured_at(place, draws, reference_draws).assign(**columns) for columns, place in places(folder, to)
+    )
+
+
+def places(folder: Path, to: Path) -> Iterator[tuple[dict, Path]]:
+    """Three places along a run: columns that say which, and of what figure; a folder with its parameters there."""
+    config = saved_config(folder)
     last = json.loads((folder / "summary.json").read_text("utf-8"))["steps"]
     name, about = next((n, about) for n, about in json_of(folder / "figures.json").items() if about["better"])
+    of = {"run": f"{config['choices']['estimator']}, seed {config['seed']}"}
+    of |= {"figure": f"test/{name}", "better": about["better"]}
     for step in sorted({1, max(1, last // 3), last}):
-        place = parameters_after(step, last, folder, config, given.to)
-        found = measured_at(place, given.draws, given.reference_draws)
-        of = f"{config['choices']['estimator']}, seed {config['seed']}"
-        parts.append(found.assign(run=of, after=step, figure=f"test/{name}", better=about["better"]))
-    return pd.concat(parts)
+        yield of | {"after": step}, parameters_after(step, last, folder, config, to)
 
 
 def table(measured: pd.DataFrame, tuned: Path) -> str:
     """The correlations at each place, as Markdown."""
-    badness = tuned_figures(tuned, measured.figure.iloc[0], measured.better.iloc[0])
-    rows = [
+    better = measured.better.iloc[0]
+    rows = tuned_figures(tuned, measured.figure.iloc[0])
+    badness = dict(zip(rows.estimator, (1.0 if better == "lower" else -1.0) * rows["mean"], strict=True))
+    lines = [
         [str(of), f"{step:,}", str(where), *correlations(of_one, badness)]
         for (of, step, where), of_one in measured.groupby(["run", "after", "where"], sort=False)
     ]
     titles = ["parameters of", "step", "gradient", *SCORES, "advice", "its place when tuned"]
-    return markdown.table(titles, rows)
+    return markdown.table(titles, lines)
 
 
-def tuned_figures(path: Path, figure: str, better: str) -> dict[str, float]:
-    """Each estimator's tuned figure, the lower the better."""
+def tuned_figures(path: Path, figure: str) -> pd.DataFrame:
+    """Rows of a tuned.csv about a figure, one for each estimator that has it."""
     rows = pd.read_csv(path)
     rows = rows[rows.metric == figure].dropna(subset=["mean"])
     if rows.task.nunique() != 1:
         raise SystemExit(f"error: {path} has {figure} of {', '.join(rows.task.unique()) or 'nothing'}: one is expected")
-    return dict(zip(rows.estimator, (1.0 if better == "lower" else -1.0) * rows["mean"], strict=True))
+    return rows
 
 
 def parameters_after(step: int, last: int, folder: Path, config: dict, to: Path) -> Path:

@@ -4,27 +4,27 @@
 
 The first file is what ``report.py FOLDER --tune`` wrote; the folders are runs of the same problem. At the parameters
 after the first step, after a third and at the end of a run every estimator is compared, on two cores, for as long as
-``--seconds`` says. The rankings are kept in the folder ``--to`` as RUN.csv, which makes the table without the run when
-it is given in the place of the run's folder. An estimator is *within the error* of the five that train best if it is
-better than the fifth, or worse by at most two standard errors of the difference.
+``--seconds`` says. The rankings are kept in the folder ``--to`` as RUN.csv.xz: given in the place of the run's folder,
+it makes the table without the run. An estimator is *within the error* of the five that train best if it is better than
+the fifth, or worse by at most two standard errors of the difference.
 """
 
 import argparse
 import functools
-import json
 import time
 from pathlib import Path
 
 import pandas as pd
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import hardmax
-from benchmarks.advice import name_of, parameters_after
+from benchmarks.advice import found_along, name_of, places, tuned_figures
 from hardmax import markdown
-from hardmax.harness.checkpoints import contents
-from hardmax.harness.contents import json_of, saved_config
+from hardmax.harness.config import build
+from hardmax.harness.contents import saved_config
+from hardmax.harness.shared import CHECKPOINT
+from hardmax.harness.train import prepare
 from hardmax.numbers import with_error
 from hardmax.paths import CONFIGS
 from hardmax.reporting.published.values import content_of
@@ -40,54 +40,43 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("output/advised"))
     parser.add_argument("--seconds", type=float, default=60.0)
     given = parser.parse_args()
-    given.to.mkdir(parents=True, exist_ok=True)
-    for path in given.compared:
-        if path.is_dir():
-            rankings = compared_along(path, given.to, given.seconds)
-            rankings.to_csv(given.to / f"{path.name}.csv", index=False)
-        else:
-            rankings = pd.read_csv(path)
-        print(table(rankings, pd.read_csv(given.tuned)))
+    torch.set_num_threads(CORES)
+    along = lambda folder: compared_along(folder, given.to, given.seconds)
+    for rankings in found_along(given.compared, given.to, along):
+        print(table(rankings, given.tuned))
 
 
 def compared_along(folder: Path, to: Path, seconds: float) -> pd.DataFrame:
     """The rankings at three places of a run: estimators, the best first, with the errors by which they are ranked."""
-    torch.set_num_threads(CORES)
-    config, rows = saved_config(folder), []
-    last = json.loads((folder / "summary.json").read_text("utf-8"))["steps"]
-    name, about = next((n, about) for n, about in json_of(folder / "figures.json").items() if about["better"])
-    of = {"run": f"{config['choices']['estimator']}, seed {config['seed']}"}
-    of |= {"figure": f"test/{name}", "better": about["better"]}
-    for step in sorted({1, max(1, last // 3), last}):
-        problem = problem_at(parameters_after(step, last, folder, config, to))
+    rows = []
+    for columns, place in places(folder, to):
+        problem = problem_at(place)
         begun = time.perf_counter()
         found = hardmax.compare(
             problem.logits.detach(), problem.objective, seconds, context=problem.context, log_q=problem.log_q
         )
-        taken = time.perf_counter() - begun
-        for place, candidate in enumerate(found.table, 1):
+        columns |= {"seconds": round(time.perf_counter() - begun, 1)}
+        for rank, candidate in enumerate(found.table, 1):
             error, standard_error = found.ranking.errors[candidate.estimator]
-            row = {"after": step, "seconds": round(taken, 1), "place": place, "estimator": candidate.estimator}
-            rows.append(of | row | {"error": error, "standard_error": standard_error})
+            row = {"place": rank, "estimator": candidate.estimator, "error": error, "standard_error": standard_error}
+            rows.append(columns | row)
     return pd.DataFrame(rows)
 
 
 def problem_at(folder: Path) -> Problem:
     """The problem of a run on a fixed batch, at the parameters in its folder."""
-    config = OmegaConf.create(saved_config(folder))
-    task, estimator = instantiate(config.task), instantiate(config.estimator)
-    task.nest(estimator)
-    batch = task.measurement_batch(EXAMPLES)
-    problem = task.problem(batch)
-    estimator(problem.logits, problem.objective, problem.context, problem.log_q)  # lets learned parts take their sizes
-    task.load_state_dict(contents(folder / "state.pt", torch.device("cpu"))["state"]["task"])
-    return task.problem(batch)
+    config = saved_config(folder)
+    cfg, chosen = OmegaConf.create(config), config["choices"]
+    task, estimator = build(cfg, "task", chosen["task"]), build(cfg, "estimator", chosen["estimator"])
+    state = prepare(cfg, task, estimator, torch.device("cpu"))
+    state.load_parameters(folder / CHECKPOINT)
+    return task.problem(task.measurement_batch(EXAMPLES))
 
 
-def table(rankings: pd.DataFrame, tuned: pd.DataFrame) -> str:
+def table(rankings: pd.DataFrame, tuned: Path) -> str:
     """What is named at each place, and how that trains, as Markdown."""
-    figure, better = rankings.figure.iloc[0], rankings.better.iloc[0]
-    known = tuned[tuned.metric == figure].dropna(subset=["mean"]).sort_values("mean", ascending=better == "lower")
+    better = rankings.better.iloc[0]
+    known = tuned_figures(tuned, rankings.figure.iloc[0]).sort_values("mean", ascending=better == "lower")
     known = known.set_index("estimator")
     rows = []
     for (of, step), found in rankings.groupby(["run", "after"], sort=False):

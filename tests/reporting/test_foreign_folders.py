@@ -355,7 +355,7 @@ def test_a_run_1500_folders_deep_is_found():
 def test_pictures_are_drawn_of_all_that_is_odd(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "library", lambda: "")
     monkeypatch.setattr(writing, "read_published", lambda *_: [])
-    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"")  # texts have passed
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"")  # all texts are in the SVG by then
     words = (
         "losses",
         "variances",
