@@ -531,7 +531,7 @@ WRONG_OPTIONS = [
     (["device=cuda:-1"], "device must be auto, cpu, cuda or a GPU such as cuda:1, got cuda:-1"),
     (["notes.x=null"], "notes.x is no option; notes: text is expected"),
     (["task.encoder_widths={}"], "task.encoder_widths={}: a list such as [64,32] is expected"),
-    (["optimizer=1"], "optimizer=1: the name of one choice is expected; there are: adam, adamw, radam, rmsprop, sgd"),
+    (["optimizer=1"], "optimizer=1: the name of one choice is expected; there are: adam, adamw, adamw_twice, radam, "),
     (["schedule=null"], "schedule=null: the name of one choice is expected; there are: constant, warmup_cosine"),
     (["task=[toy,1]"], "task=[toy,1]: the name of one choice is expected; there are: addition, bandit, dvae"),
     (["experiment=yin2019_vae", "task=toy"], "data: this task takes none, but experiment=yin2019_vae chooses some"),

@@ -108,6 +108,8 @@ def test_a_series_is_summed_up_in_a_row():
     lost = [compared("lost", at, 1.0, []) for at in (1, 2)]
     assert series_rows(lost) == []
     assert "nothing was run, and their numbers of figures: lost (2)." in series_not_run(found + lost)
+    many = [compared(f"lost {n}", at, 1.0, []) for n in range(13) for at in (1, 2)]
+    assert series_not_run(found + many) == "Nothing was run of 13 series, with 26 figures.\n"
 
 
 def drawn(spec):

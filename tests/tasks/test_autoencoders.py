@@ -10,6 +10,7 @@ from PIL import Image
 
 from hardmax.estimators import ARSM, Exact, GumbelSoftmax, Reinforce, StraightThroughGumbelSoftmax
 from hardmax.gradients import forked_random, measure
+from hardmax.harness.optimizers import AdamWTwice
 from hardmax.harness.schedules import WarmupCosine
 from hardmax.harness.train import train
 from hardmax.tasks.data import Images
@@ -323,7 +324,7 @@ def test_a_rate_that_moves_once_an_epoch(epochs, steps):
         WarmupCosine(moves=0)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "radam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamw_twice", "radam", "rmsprop", "sgd"])
 def test_the_schedule_is_the_model_s(optimizer):
     schedule = ["schedule=warmup_cosine", f"optimizer={optimizer}", "optimizer.estimator_lr=0.5"]
     state, cfg = started("estimator.learned=true", *schedule, *SHORT)
@@ -332,6 +333,17 @@ def test_the_schedule_is_the_model_s(optimizer):
     state.optimizer.step = lambda: used.append([g["lr"] for g in state.optimizer.param_groups]) or step()
     train(state, cfg, lambda *_: None)
     assert used == [[cfg.optimizer.lr * WarmupCosine()(n / 20), 0.5] for n in range(20)]
+
+
+def test_two_steps_with_each_gradient():
+    once, twice = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    first, second = torch.optim.AdamW([once], lr=0.1), AdamWTwice([twice], lr=0.1)
+    for gradient in torch.randn(4, 3, generator=torch.Generator().manual_seed(1)):
+        once.grad, twice.grad = gradient.clone(), gradient.clone()
+        first.step(), first.step()
+        second.step()
+    torch.testing.assert_close(twice, once, rtol=0, atol=0)
+    assert second.state[twice]["step"] == 8
 
 
 MANY_DRAWS = """
