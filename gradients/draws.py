@@ -14,6 +14,7 @@ from .evaluations import Evaluations
 from .moments import BLOCKS, Moments
 
 WHERE = ("logits", "encoder")
+CACHES = 4  # on a CPU, as what each backward pass costs, however few its draws, weighs more than what the cache misses
 
 
 def places(task: Task) -> tuple[str, ...]:
@@ -37,7 +38,9 @@ class Draws:
 
     def at_most(self) -> int:
         r"""How many draws to make at a time."""
-        return 1 if self.direct_parameters else max(1, copies_in_cache(self.problem.logits) // self.cost.at_once)
+        logits = self.problem.logits
+        copies = copies_in_cache(logits) * (1 if logits.is_cuda else CACHES)
+        return 1 if self.direct_parameters else max(1, copies // self.cost.at_once)
 
     def make(self, m: int) -> tuple[Tensor, Tensor]:
         r"""m draws of the gradient to the logits, ``[m, B, D]``, and of the mean's to the encoder, ``[m, 1, P]``."""

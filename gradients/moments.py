@@ -16,7 +16,8 @@ class Moments:
     r"""Moments of gradient draws that come a few at a time, for each of B examples, by blocks of draws.
 
     Only sums are kept, in double precision and relative to the first draw: equal draws have a variance of exactly 0,
-    and large means cancel nothing. Squares of what lies beyond :data:`SQUARED_SAFELY` are in double precision too.
+    and large means cancel nothing. Squares are in double precision too where an example's largest component lies beyond
+    :data:`SQUARED_SAFELY`, or any one that is not 0 if it is looked at alone.
     Standard errors are the jackknife's over blocks.
 
     Arguments:
@@ -44,7 +45,7 @@ class Moments:
                 self.squares_by_coordinate = zeros(B, D)
         magnitude = g.abs()
         self.largest = torch.maximum(self.largest, magnitude.amax(0))
-        if not squared_safely(self.largest):
+        if not squared_safely(self.largest if self.coordinates else self.largest.amax(-1)):
             g = g.double()
         self.dead[block] += dead_share_(magnitude).sum(0)
         if self.truth is not None:

@@ -26,6 +26,17 @@ def test_gradients_of_any_size_have_the_statistics_of_ordinary_ones(scale):
         assert found[name] == pytest.approx(value * factor, rel=1e-4, abs=0), name
 
 
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_an_example_of_any_size_beside_an_ordinary_one(scale):
+    torch.manual_seed(0)
+    g = torch.randn(40, 1, 4)
+    moments = Moments()
+    for n, draw in enumerate(torch.cat([g, g * scale], 1)):
+        moments.add(draw.unsqueeze(0).clone(), n % BLOCKS)
+    ordinary, other = moments.replicates().V[0]
+    assert other == pytest.approx(float(ordinary) * scale**2, rel=1e-4, abs=0)
+
+
 @pytest.mark.parametrize("scale", [1e25, 1.0, 1e-25])
 def test_running_variance_of_gradients_of_any_size(scale):
     parameter = torch.nn.Parameter(torch.zeros(3))
