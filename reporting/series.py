@@ -14,7 +14,7 @@ from .looks import looks
 from .published.join import AGREES, DIFFERS, Comparison
 
 PANELS_ABREAST = 3
-MOST_NAMED = 12  # series, in a sentence
+MANY_SERIES = 12  # series, in a sentence
 WIDE = 4  # times the smallest number of an axis, from which on it is logarithmic
 ROUNDING_SHARE = 1e-6  # of the largest bias; what is below is drawn there, as it has nothing but rounding
 SERIES_REMARK = "Dots: published. Lines: measured, mean over seeds; bands: two standard deviations of such a figure."
@@ -40,7 +40,7 @@ def has_runs(comparisons: Sequence[Comparison]) -> bool:
 def series_not_run(comparisons: Sequence[Comparison]) -> str:
     r"""A sentence on the series of a table of which nothing was run, with names if few; empty if there are none."""
     missing = {name: len(found) for name, found in by_series(comparisons).items() if not has_runs(found)}
-    if len(missing) > MOST_NAMED:
+    if len(missing) > MANY_SERIES:
         return f"Nothing was run of {len(missing)} series, with {sum(missing.values())} figures.\n"
     named = ", ".join(f"{name} ({n})" for name, n in missing.items())
     return f"Series of which nothing was run, and their numbers of figures: {named}.\n" if named else ""
