@@ -1,6 +1,7 @@
 r"""Charts as Vega-Lite specifications, which a page draws and of which pictures are made."""
 
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Iterator
 
@@ -79,11 +80,12 @@ def axis_of(log: bool) -> alt.Axis:
     return alt.Axis(tickCount=6, gridColor=alt.condition(IS_POWER, alt.value("#d4d4d4"), alt.value("#f3f3f3")))
 
 
-def axis_limits(rows: list[dict], log: bool) -> list[float]:
+def axis_limits(rows: list[dict], log: bool, better: int = 0) -> list[float]:
     r"""Limits of an axis that show what matters: where curves run once they have begun, without what lies far off.
 
     On a linear axis the first tenth is seen as far as the rest reaches; of the rest, what is within three interquartile
-    ranges of the quartiles. :func:`cut_rows` says where something is beyond.
+    ranges of the quartiles, and the end of the best curve, however far ahead: ``better`` is as in :class:`Words`.
+    :func:`cut_rows` says where something is beyond.
     """
     first, last = (end(row["x"] for row in rows) for end in (min, max))
     begun = [row for row in rows if log or row["x"] >= first + BEGINNING * (last - first)]
@@ -92,6 +94,11 @@ def axis_limits(rows: list[dict], log: bool) -> list[float]:
     lower, upper = np.quantile(scaled, [0.25, 0.75])
     reach = DRAWN_WITHIN * (upper - lower) or np.inf
     low, high = max(scaled.min(), lower - reach), min(scaled.max(), upper + reach)
+    last_of = {row["label"]: row["mean"] for row in rows}
+    if better and (ends := [value for value in last_of.values() if not log or value > 0]):
+        best = better * max(better * value for value in ends)
+        best = math.log10(best) if log else best
+        low, high = min(low, best), max(high, best)
     margin = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
     return [float(10**end if log else end) for end in (low - margin, high + margin)]
 
@@ -122,7 +129,7 @@ def curve_chart(
     A page may put another axis in place of the steps: its rows, and its title for that of x wherever it stands.
     """
     base = alt.Chart(alt.NamedData("rows") if rows is None else {"values": rows})
-    limits: list[float] = axis_limits(rows, words.log) if rows else [1, 2]  # a page sets its own
+    limits: list[float] = axis_limits(rows, words.log, words.better) if rows else [1, 2]  # a page sets its own
     scale = alt.Scale(type="log" if words.log else "linear", domain=limits, nice=False)
     cut = alt.Chart(alt.NamedData("cut") if rows is None else {"values": cut_rows(rows, limits)})
     of, clip = channels(looks, legend), True
@@ -192,7 +199,7 @@ def curves_picture(panels: list[tuple[Words, list[dict], str]], title: str, look
     r"""Curves against steps for print; each panel has its words, its rows and a remark."""
     charts, remarks = [], []
     for words, rows, remark in panels:
-        cut = CUT if cut_rows(rows, axis_limits(rows, words.log)) else ""
+        cut = CUT if cut_rows(rows, axis_limits(rows, words.log, words.better)) else ""
         remarks.append(textwrap.wrap("; ".join(filter(None, [remark, cut])), LETTERS))
     for (words, rows, _), lines in zip(panels, remarks, strict=True):
         heading = alt.Title(words.title, subtitle=lines + [" "] * (max(map(len, remarks)) - len(lines)))

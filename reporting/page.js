@@ -30,7 +30,7 @@
   }
 
   // As axis_limits in charts.py.
-  function axisLimits(rows, log, BEGINNING = 0.1, FAR = 3) {
+  function axisLimits(rows, log, better, BEGINNING = 0.1, FAR = 3) {
     const places = rows.map((row) => row.x);
     const first = Math.min(...places);
     const start = first + BEGINNING * (Math.max(...places) - first);
@@ -39,8 +39,14 @@
     values.sort((a, b) => a - b);
     const [lower, upper] = [quantile(values, 0.25), quantile(values, 0.75)];
     const reach = FAR * (upper - lower) || Infinity;
-    const low = Math.max(values[0], lower - reach);
-    const high = Math.min(values.at(-1), upper + reach);
+    let low = Math.max(values[0], lower - reach);
+    let high = Math.min(values.at(-1), upper + reach);
+    const ends = [...new Map(rows.map((row) => [row.label, row.mean])).values()].filter((v) => !log || v > 0);
+    if (better && ends.length) {
+      const best = better * Math.max(...ends.map((v) => better * v));
+      low = Math.min(low, log ? Math.log10(best) : best);
+      high = Math.max(high, log ? Math.log10(best) : best);
+    }
     const margin = 0.05 * (high - low) || 0.05 * Math.abs(low) || 1;
     return [low - margin, high + margin].map((end) => (log ? 10 ** end : end));
   }
@@ -70,7 +76,7 @@
       return;
     }
     const spec = structuredClone(chart.spec);
-    const limits = chart.kind === "curves" ? axisLimits(rows, chart.log) : null;
+    const limits = chart.kind === "curves" ? axisLimits(rows, chart.log, chart.better) : null;
     const cut = limits ? cutRows(rows, limits) : [];
     for (const { encoding } of spec.layer) {
       if (chart.kind === "curves") {

@@ -142,6 +142,7 @@ def add_curves(on: OnTask, metric: str, drawn: Charts) -> dict:
     chart = drawn.add(
         kind="curves",
         log=words.log,
+        better=words.better,
         spec=charts.specification(charts.curve_chart(words)),
         columns={axis: as_columns(charts.curve_rows(curves[axis]), list(on.looks)) for axis in AXES},
     )

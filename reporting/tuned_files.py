@@ -85,7 +85,7 @@ def tuned_pictures(found: Tuned) -> dict[str, dict]:
     if charts:
         pictures[TUNED] = picture_of_charts(charts, title, len(charts), REMARK)
     shown = panels(found)[:MOST_PANELS]
-    limits = tuning_charts.sensitivity_limits(shown)
+    limits = tuning_charts.sensitivity_limits(shown, found.words.better)
     small = [
         tuning_charts.sensitivity_chart(panel, found.words, limits, looks[panel.label]).properties(
             title=alt.Title(panel.label, fontSize=11), **SMALL_PANEL

@@ -143,7 +143,7 @@ def trials(found: Tuned, drawn: Charts) -> Section | None:
     chart, rows = tuning_charts.trials_chart(found.words, expected)
     number = drawn.add(kind="points", spec=specification(chart), rows=rows)
     shown = panels(found)
-    limits, looks = tuning_charts.sensitivity_limits(shown), entry_looks(found)
+    limits, looks = tuning_charts.sensitivity_limits(shown, found.words.better), entry_looks(found)
     small = []
     for panel in shown:
         chart = tuning_charts.sensitivity_chart(panel, found.words, limits, looks[panel.label])

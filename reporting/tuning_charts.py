@@ -30,10 +30,10 @@ def budget_rows(found: list[Reached]) -> list[dict]:
     return rows
 
 
-def with_cuts(rows: list[dict], log: bool) -> tuple[list[dict], list[float]]:
+def with_cuts(rows: list[dict], log: bool, better: int) -> tuple[list[dict], list[float]]:
     r"""Rows with those that mark where lines leave the chart, and the limits of the figure's axis."""
     places = [row | {"x": float(np.log10(row["x"])) if log else row["x"]} for row in rows]
-    limits = axis_limits(last_thirds(places) if log else places, log=False)
+    limits = axis_limits(last_thirds(places) if log else places, log=False, better=better)
     cuts = [
         {"label": row["label"], "x": float(10 ** row["x"]) if log else row["x"], "y": row["y"], "mean": row["mean"]}
         | {"cut": "above" if row["above"] else "below", "mark": False}
@@ -54,7 +54,7 @@ def budget_chart(
 
     Without looks, a page brings these and the rows.
     """
-    rows, limits = with_cuts(rows, log=True)
+    rows, limits = with_cuts(rows, log=True, better=words.better)
     x = alt.X("x:Q", title=AXES[axis], scale=alt.Scale(type="log", nice=False, padding=4), axis=axis_of(True))
     best = alt.Chart({"values": [{"x": rounded(a), "mean": rounded(value)} for a, value, _ in points]})
     y = figure_axis(words, limits)
@@ -77,7 +77,7 @@ def trials_chart(
     words: Words, rows: list[dict], looks: dict[str, Look] | None = None, legend: alt.Legend | None = None
 ) -> tuple[alt.LayerChart, list[dict]]:
     r"""The expected best figure of n settings against n; and its rows."""
-    rows, limits = with_cuts(rows, log=False)
+    rows, limits = with_cuts(rows, log=False, better=words.better)
     title = "settings tried, at random"
     most = max((row["x"] for row in rows), default=1)
     axis = alt.Axis(values=list(range(1, most + 1, -(-most // MOST_TICKS))), format="d")
@@ -129,10 +129,11 @@ def lines_chart(
     return alt.layer(*layers)
 
 
-def sensitivity_limits(found: list[Panel]) -> list[float]:
+def sensitivity_limits(found: list[Panel], better: int) -> list[float]:
     r"""Limits of the figure that all panels share."""
-    rows = [row | {"x": 0.0} for panel in found for row in panel.rows if not row["failed"]]
-    return axis_limits(rows, log=False) if rows else [0.0, 1.0]
+    there = [row for panel in found for row in panel.rows if not row["failed"]]
+    rows = [row | {"x": 0.0, "label": n} for n, row in enumerate(there)]
+    return axis_limits(rows, log=False, better=better) if rows else [0.0, 1.0]
 
 
 def sensitivity_chart(panel: Panel, words: Words, limits: list[float], look: Look) -> alt.LayerChart:

@@ -61,6 +61,20 @@ def test_a_curve_far_off_is_cut_and_marked_along_its_way():
 
 
 @pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(("better", "shown"), [(-1, True), (1, False), (0, False)])
+def test_the_best_curve_is_shown_however_far_ahead(log, better, shown):
+    near = {f"c{k}": [50.0 + k / 10] * 100 for k in range(8)}
+    rows = rows_of(**near, ahead=np.geomspace(50, 3, 100).tolist(), begun=[1.0, *[50.0] * 99])
+    low, high = axis_limits(rows, log, better)
+    assert (low < 3) == shown
+    assert 50.7 < high < 70
+    assert ("ahead" in {row["label"] for row in cut_rows(rows, [low, high])}) == (not shown)
+    mirrored = [row | {name: -row[name] for name in ("mean", "low", "high")} for row in rows]
+    if not log:
+        assert axis_limits(mirrored, log, -better) == pytest.approx([-high, -low])
+
+
+@pytest.mark.parametrize("log", [False, True])
 def test_every_axis_has_a_range(log):
     for values in ([1.0], [2.0] * 9, [1e-30, 1e-30, 1e30]):
         low, high = axis_limits(rows_of(a=values), log)
