@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hardmax.estimators.base import Estimator, copies_in_cache
+from hardmax.estimators.base import Estimator, numbers_at_once
 from hardmax.tasks.base import Problem, Task
 
 from .evaluations import Evaluations
@@ -15,6 +15,7 @@ from .moments import BLOCKS, Moments
 
 WHERE = ("logits", "encoder")
 CACHES = 4  # on a CPU, as what each backward pass costs, however few its draws, weighs more than what the cache misses
+COMPONENTS = 2**24  # of all draws at a time, on a CPU: 64 MB in single precision, of which there are a few copies
 
 
 def places(task: Task) -> tuple[str, ...]:
@@ -38,9 +39,14 @@ class Draws:
 
     def at_most(self) -> int:
         r"""How many draws to make at a time."""
+        if self.direct_parameters:
+            return 1
         logits = self.problem.logits
-        copies = copies_in_cache(logits) * (1 if logits.is_cuda else CACHES)
-        return 1 if self.direct_parameters else max(1, copies // self.cost.at_once)
+        numbers, of_one = numbers_at_once(logits.device), max(1, logits.numel()) * self.cost.at_once
+        if logits.is_cuda:
+            return max(1, numbers // of_one)
+        P = sum(p.numel() for p in self.parameters)
+        return max(1, min(CACHES * numbers // of_one, COMPONENTS // max(1, P)))
 
     def make(self, m: int) -> tuple[Tensor, Tensor]:
         r"""m draws of the gradient to the logits, ``[m, B, D]``, and of the mean's to the encoder, ``[m, 1, P]``."""

@@ -439,7 +439,7 @@ def test_measuring_is_repeatable_and_leaves_no_trace():
 
 
 def test_memory_of_measuring_is_bounded():
-    """No evaluation is larger than one that the estimator asks for anyway, or than the cache."""
+    """No evaluation is larger than one that the estimator asks for anyway, or than four times the cache."""
     toy = Toy(variables=4, categories=5)
     rows = []
     cost = toy.objective
@@ -447,8 +447,17 @@ def test_memory_of_measuring_is_bounded():
     measure(toy, Exact(), toy.problem(toy.measurement_batch(50)), 20)
     assert rows[1:] == [5**4 * 50 * 20] * 20, "the first asks what the objective depends on"
     rows.clear()
-    measure(toy, Reinforce(), toy.problem(toy.measurement_batch(50)), 1000)
-    assert max(rows) <= 2**17
+    measure(toy, Reinforce(), toy.problem(toy.measurement_batch(50)), 10_000)
+    assert 2**18 < max(rows) <= 2**19
+
+
+@pytest.mark.parametrize(("width", "draws"), [(10, 65), (1_000_000, 16), (100_000_000, 1)])
+def test_gradients_of_large_encoders_are_drawn_fewer_at_a_time(width, draws):
+    """And no more than 64 MB of them at a time, unless a single one has more."""
+    task = DiscreteVAE(2, 2, [4], [4])
+    task.encoder_parameters = lambda: [torch.nn.Parameter(torch.zeros(1)).expand(width)]
+    problem = Problem(torch.zeros(2000, 2, 2), lambda z: z.sum((-2, -1)))
+    assert Draws(task, Softmax(), problem).at_most() == draws
 
 
 def test_chunked_products_are_a_loop_of_backward_passes():
