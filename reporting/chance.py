@@ -5,7 +5,7 @@ import numpy as np
 import scipy.stats
 
 from .charts import picture_of_charts
-from .published.join import Comparison
+from .published.join import AGREES, Comparison
 from .statistics import LEVEL
 
 BAR_WIDTH = 0.5  # standard deviations
@@ -19,10 +19,12 @@ def chance_paragraph(comparisons: list[Comparison]) -> str:
         return ""
     expected, differ = (1 - LEVEL) * len(chances), sum(chance < 1 - LEVEL for chance in chances)
     left = int((scipy.stats.false_discovery_control(chances) < 1 - LEVEL).sum())
+    equal = sum(c.verdict == AGREES and c.chance is None for c in comparisons)
+    exact = f"{equal:,} figures are computed, or have no spread that is known, and agree digit by digit. "
     return (
-        f"Of {len(chances)} figures whose spread is known, {differ} differ{'s' * (differ == 1)}. Were all runs like "
-        f"the published ones, about {expected:.3g} would. At a false discovery rate of {1 - LEVEL:.0%} (Benjamini and "
-        f"Hochberg, 1995), {left} of them differ{'s' * (left == 1)}.\n"
+        f"{exact if equal else ''}Of {len(chances):,} figures whose spread is known, {differ} differ"
+        f"{'s' * (differ == 1)}. Were all runs like the published ones, about {expected:.3g} would. At a false "
+        f"discovery rate of {1 - LEVEL:.0%} (Benjamini and Hochberg, 1995), {left} of them differ{'s' * (left == 1)}.\n"
     )
 
 

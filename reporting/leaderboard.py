@@ -22,7 +22,7 @@ from .published.experiments import experiment
 from .reproduction import as_paragraphs, circumstances_line
 from .runs import Run, find_runs
 from .tables import NONE, about_runs, answer, cell
-from .tuning import Entry, Tuned, figure_of, merit_reported, tuned
+from .tuning import Entry, Tuned, at_edges, figure_of, merit_reported, tuned
 from .validation import CostLimit
 from .writing import file_name
 
@@ -41,8 +41,9 @@ Each tries as many settings as the others, with one seed: learning rates, and wh
 own options. The best by the validation figure runs again with other seeds, and these alone are reported. In the tables
 *chosen from* is the number of settings (and of all runs, the tuning's and the reported); figures are means over seeds ±
 standard error; bold is the best and what is not significantly worse (95 %), and ? below three runs; † marks
-those that were chosen from fewer settings. At equal evaluations and at equal time the same runs count with their best
-validation figure up to what the cheapest run spends in all. Times are those of runs side by side on a machine that
+those that were chosen from fewer settings. The test figure is that of the last step; at equal evaluations and at equal
+time the same runs count with their best validation figure up to what the cheapest run spends in all, so that those that
+become worse again do better there. Times are those of runs side by side on a machine that
 did other work too: factors of two mean something, less does not.
 """
 WHY_TUNED = """
@@ -202,8 +203,10 @@ def problem_section(board: Board, picture_name: str) -> str:
         rows.append([markdown.plain_text(text) for text in (group.label, *settings, about_runs(group))] + texts + costs)
     about = [as_paragraphs(known.about) for name in board.experiments if (known := experiment(name))]
     missing = f"Not run yet: {', '.join(board.missing)}.\n" if board.missing else ""
+    edges = "; ".join(at_edges(board.found))
+    edge = f"At an edge of what was tried, beyond which there may be better ones: {edges}.\n" if edges else ""
     task = markdown.plain_text(board.found.task)
-    parts = [f"\n## {task}\n", *about, missing, f"![{task}]({picture_name})\n"]
+    parts = [f"\n## {task}\n", *about, missing, plain(edge), f"![{task}]({picture_name})\n"]
     parts += [markdown.table(titles, rows), circumstances_line(board.runs)]
     return "\n".join(part for part in parts if part)
 

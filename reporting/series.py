@@ -61,7 +61,7 @@ def one_series(found: list[Comparison]) -> dict[str, str]:
     others = {verdict: n for verdict, n in verdicts.items() if verdict not in (AGREES, DIFFERS)}
     row["other verdicts"] = ", ".join(f"{n} {verdict}" for verdict, n in others.items())
     row["middle difference"] = f"{with_error(100 * float(np.median(shares)))} %" if measured else ""
-    row["largest in standard errors"] = with_minus(f"{max(errors):.1f}") if errors else ""
+    row["largest in standard deviations"] = with_minus(f"{max(errors):.1f}") if errors else ""
     names = dict.fromkeys(run.folder.name for c in found for run in c.runs)
     row["runs"] = markdown.plain_text(", ".join(names))
     return row

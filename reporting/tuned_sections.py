@@ -12,7 +12,7 @@ from .sections import Charts, Section, rendered
 from .sensitivity import panels
 from .statistics import FEWEST, LEVEL
 from .tables import NONE, answer, final_table
-from .tuning import FEWER, Tuned, count_of, ended_before, merit_reported, tested_pairs, trials_of, tuned
+from .tuning import FEWER, Tuned, at_edges, count_of, ended_before, merit_reported, tested_pairs, trials_of, tuned
 from .validation import X_AXES
 from .words import AXES
 
@@ -35,6 +35,7 @@ def comparison(found: Tuned) -> Section:
         same=[entry.label for entry in chosen if not entry.others],
         others=[entry.label for entry in chosen if entry.others],
         fewer=[entry.label for entry in found.entries if len(entry.settings) < found.most_trials],
+        edges=at_edges(found),
         tied=[(entry.label, count_of(entry.tied, "setting")) for entry in chosen if entry.tied],
         lacking=[(e.label, e.chosen.lacking) for e in chosen if e.chosen and e.chosen.lacking],
         bad=[(e.label, n) for e in found.entries if (n := sum(s.lacking > 0 for s in e.settings))],

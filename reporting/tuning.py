@@ -14,13 +14,14 @@ from .groups import Group, check_key, unused
 from .looks import looks
 from .pairs import Pair, pairs_of
 from .runs import Run, said_by
-from .settings import as_number, listed
+from .settings import as_number, canonical, listed
 from .statistics import Mean, mean_of
 from .validation import CostLimit
 from .words import Words, by_importance, words
 
 FEWER = "†"  # marks an estimator with fewer trials than others
 MOST_SEEDS = 4  # that are listed one by one
+ENOUGH_TRIED = 3  # numbers, for one to lie between others
 
 
 @dataclass
@@ -256,6 +257,19 @@ def ended_before(tuned: Tuned) -> list[str]:
         for entry in tuned.entries
     }
     return [label for label, found in ends.items() if any(end < budget.amount for end in found)]
+
+
+def at_edges(found: Tuned) -> list[str]:
+    r"""Such as ``optimizer.lr=0.003, the highest: carms, zgr``: where the best of three numbers or more is the last."""
+    edges: dict[str, list[str]] = {}
+    for entry in found.entries:
+        for name, text in entry.chosen.values.items() if entry.chosen else ():
+            numbers = {canonical(setting.values.get(name)) for setting in entry.settings}
+            tried = sorted(n for n in numbers if isinstance(n, int | float))
+            if len(tried) >= ENOUGH_TRIED and (value := canonical(text)) in (tried[0], tried[-1]):
+                edge = f"{name}={text}, the {'lowest' if value == tried[0] else 'highest'}"
+                edges.setdefault(edge, []).append(entry.label)
+    return [f"{edge}: {', '.join(labels)}" for edge, labels in edges.items()]
 
 
 def expected_best(values: list[float], better: int) -> list[float]:

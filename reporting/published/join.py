@@ -25,6 +25,7 @@ AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "undecided"
 INCOMPLETE, SMALLER, NOT_RUN = "settings incomplete", "smaller budget", "not run"
 
 
+NO_SPREAD = 1e-9  # of figures, as a share: rounding
 LOG_DECIMALS = 6  # of logarithms of published figures, which have as many digits or more
 
 
@@ -214,7 +215,7 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
         mean,
         error,
         difference,
-        difference / deviation if deviation else None,
+        difference / deviation if deviation > NO_SPREAD * abs(mean) else None,
         None if value.unpublished else chance,
         INCOMPLETE if value.unpublished else verdict,
         tuple(notes),

@@ -6,7 +6,7 @@ from hardmax.numbers import decimals_of, with_error, with_minus
 
 from .join import SMALLER, Comparison
 
-HEADS = ["", "published", "measured", "seeds", "difference", "in standard errors", "verdict", "notes"]
+HEADS = ["", "published", "measured", "seeds", "difference", "in standard deviations", "verdict", "notes"]
 
 
 def by_table(comparisons: list[Comparison]) -> list[tuple[str, str, list[Comparison]]]:

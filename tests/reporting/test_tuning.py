@@ -22,7 +22,7 @@ from hardmax.reporting.sensitivity import panels
 from hardmax.reporting.statistics import Difference, difference
 from hardmax.reporting.tables import as_markdown, final_table
 from hardmax.reporting.tuned_sections import comparison, pair_cell, tuned_sections
-from hardmax.reporting.tuning import expected_best, seeds_text, trials_of, tuned
+from hardmax.reporting.tuning import at_edges, expected_best, seeds_text, trials_of, tuned
 from hardmax.reporting.validation import CostLimit, best_so_far, budget_of
 from hardmax.reporting.writing import write
 from helpers.made_up import run
@@ -144,6 +144,20 @@ def test_of_settings_that_tie_the_first_is_taken_and_it_is_said(tmp_path):
     assert entries["arsm"].chosen.values == {"temperature": "1"}
     assert entries["arsm"].tied == 2
     assert "arsm: 2 settings more did as well" in comparison(found).html
+
+
+def test_the_best_at_an_edge_of_what_was_tried_is_named(tmp_path):
+    for n, rate in enumerate(("0.001", "1e-2", "0.1")):
+        tried(tmp_path, "arsm", 1, -20.0 - n, lr=rate)
+        tried(tmp_path, "carms", 1, -20.0 + n, lr=rate)
+        tried(tmp_path, "nvil", 1, -20.0 - abs(n - 1), lr=rate)
+        tried(tmp_path, "softmax", 1, -20.0 - n, mode="abc"[n])
+    for rate in ("0.001", "0.01"):
+        tried(tmp_path, "reinforce", 1, -20.0, lr=rate)
+    result, _ = tuning(tmp_path)
+    edges = at_edges(result)
+    assert edges == ["optimizer.lr=0.1, the highest: carms", "optimizer.lr=0.001, the lowest: arsm"]
+    assert f"there may be better ones: {'; '.join(edges)}." in comparison(result).html
 
 
 def test_fewer_trials_are_marked(tmp_path):
