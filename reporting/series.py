@@ -14,7 +14,7 @@ from .looks import looks
 from .published.join import AGREES, DIFFERS, Comparison
 
 PANELS_ABREAST = 3
-MANY_SERIES = 12  # series, in a sentence
+MANY_SERIES = 12  # are named in a sentence; more are counted
 WIDE = 4  # times the smallest number of an axis, from which on it is logarithmic
 ROUNDING_SHARE = 1e-6  # of the largest bias; what is below is drawn there, as it has nothing but rounding
 SERIES_REMARK = "Dots: published. Lines: measured, mean over seeds; bands: two standard deviations of such a figure."

@@ -18,11 +18,12 @@ from hardmax.reporting.groups import grouped
 from hardmax.reporting.pairs import Pair, chance, holm, pairs_of
 from hardmax.reporting.runs import find_runs
 from hardmax.reporting.sections import Charts
-from hardmax.reporting.sensitivity import panels
+from hardmax.reporting.sensitivity import Panel, panels
 from hardmax.reporting.statistics import Difference, difference
 from hardmax.reporting.tables import as_markdown, final_table
 from hardmax.reporting.tuned_sections import comparison, pair_cell, tuned_sections
 from hardmax.reporting.tuning import at_edges, expected_best, seeds_text, trials_of, tuned
+from hardmax.reporting.tuning_charts import sensitivity_limits, with_cuts
 from hardmax.reporting.validation import CostLimit, best_so_far, budget_of
 from hardmax.reporting.writing import write
 from helpers.made_up import run
@@ -144,6 +145,21 @@ def test_of_settings_that_tie_the_first_is_taken_and_it_is_said(tmp_path):
     assert entries["arsm"].chosen.values == {"temperature": "1"}
     assert entries["arsm"].tied == 2
     assert "arsm: 2 settings more did as well" in comparison(found).html
+
+
+@pytest.mark.parametrize("better", [-1, 0])
+def test_charts_show_the_best_however_far_ahead(better):
+    """Of lines against budgets and settings, and of panels over options."""
+    courses = {f"c{k}": [50.0 + k / 10] * 10 for k in range(8)} | {"ahead": [50.0] * 9 + [3.0]}
+    rows = [
+        {"label": label, "x": 1.0 + n, "mean": v, "low": v, "high": v, "failed": False}
+        for label, course in courses.items()
+        for n, v in enumerate(course)
+    ]
+    low = [with_cuts(rows, log, better)[1][0] for log in (False, True)]
+    panels_ = [Panel("a", ["x"], part, line=True) for part in (rows[:40], rows[40:])]
+    low.append(sensitivity_limits(panels_, better)[0])
+    assert [end < 3 for end in low] == [better == -1] * 3
 
 
 def test_the_best_at_an_edge_of_what_was_tried_is_named(tmp_path):
