@@ -42,7 +42,7 @@ def estimator_row(name: str, estimator: Estimator) -> tuple[tuple, list[str]]:
     unbiased, differentiates = estimator.unbiased, estimator.differentiates_objective
     paper, year = first_reference(estimator)
     cells = [f"`{name}`", other_names(estimator), paper, estimator.target, yes(unbiased), yes(differentiates)]
-    cells += [typeset(estimator.evaluations), estimator.learns]
+    cells += [typeset(estimator.evaluations), type(estimator).learns]
     return (not unbiased, differentiates, year, type(estimator).__module__, name), cells
 
 

@@ -52,10 +52,14 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         return self.estimator.rsample(self.logits.expand(self._extended_shape(torch.Size(sample_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r"""log q(value) in nats, ``[*sample_shape, *batch]``; linear in ``value`` between one-hot vectors."""
+        r"""log q(value) in nats, ``[*sample_shape, *batch]``; linear in ``value`` between one-hot vectors.
+
+        Minus infinity where ``value`` has a share in a category of probability 0.
+        """
         if self._validate_args:
             self._validate_sample(value)
-        return log_prob(self.logits.unsqueeze(-2), value.unsqueeze(-2))
+        impossible = ((self.logits == -torch.inf) & (value != 0)).any(-1)
+        return log_prob(self.logits.unsqueeze(-2), value.unsqueeze(-2)).masked_fill(impossible, -torch.inf)
 
     def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
         new = self._get_checked_instance(OneHotCategorical, _instance)

@@ -29,7 +29,7 @@ class GumbelRao(PulledBack):
             :class:`Temperature`.
         rate: Decay of the temperature per optimiser step; 0 keeps it fixed.
         floor: Lowest temperature of the schedule.
-        every: Optimiser steps between updates of the schedule.
+        every: Optimiser steps between updates by the rate.
         annealing, over: A number of steps in place of the rate; see :class:`Temperature`.
     """
 

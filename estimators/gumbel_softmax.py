@@ -17,7 +17,7 @@ class Temperature(nn.Module):
 
     After t optimiser steps the scheduled temperature is ``max(floor, initial * exp(-rate * t))``, where t is
     rounded down to a multiple of ``every``. With ``over`` instead of a rate it goes from ``initial`` to ``floor`` in so
-    many steps, as ``annealing`` says, and stays there.
+    many steps, a little in each of them, as ``annealing`` says, and stays there.
 
     References:
         | Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), whose schedule this is
@@ -27,7 +27,7 @@ class Temperature(nn.Module):
         initial: Temperature at the start, above 0.
         rate: Decay per optimiser step, at least 0; 0 keeps the temperature fixed.
         floor: Lowest scheduled temperature, above 0 and at most ``initial``.
-        every: Number of optimiser steps between updates.
+        every: Number of optimiser steps between updates by the rate.
         learned: Whether the temperature is a parameter, trained on the task's loss; excludes ``rate`` and ``over``.
         annealing: ``exponential``, ``linear`` or ``cosine``; other than exponential only with ``over``.
         over: Number of optimiser steps from ``initial`` to ``floor``; None: the rate says how fast it goes. In a config
@@ -71,7 +71,7 @@ class Temperature(nn.Module):
     def advance(self) -> None:
         r"""Counts an optimiser step, and follows the schedule."""
         self.steps += 1
-        if self.over and self.steps % self.every == 0:
+        if self.over:
             share = torch.tensor(self.steps / self.over, dtype=torch.float64)
             self.value.fill_(float(annealed(self.initial, self.floor, share, self.annealing)))
         elif self.rate and self.steps % self.every == 0:
@@ -101,7 +101,7 @@ class GumbelSoftmax(Pathwise):
         temperature: Initial temperature, above 0.
         rate: Decay of the temperature per optimiser step; 0 keeps it fixed. See :class:`Temperature`.
         floor: Lowest temperature of the schedule.
-        every: Optimiser steps between updates of the schedule.
+        every: Optimiser steps between updates by the rate.
         learned: Whether the temperature is learned with the model instead of scheduled.
         relaxed_kl: What a sampled KL divergence is about: log q of the categorical variables, extended linearly to
             the relaxed sample, or with true the density of the relaxed sample itself. The latter makes the value
@@ -132,6 +132,7 @@ class GumbelSoftmax(Pathwise):
     ):
         super().__init__()
         self.temperature = Temperature(temperature, rate, floor, every, learned, annealing, over)
+        self.learns = type(self).learns if learned else ""
         self.relaxed_kl = one_of([True, False], relaxed_kl=relaxed_kl)
         self.prior_temperature = positive(prior_temperature=prior_temperature)
 

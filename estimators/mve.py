@@ -28,7 +28,7 @@ class MVE(PulledBack):
         tau: At least 0; the larger, the less bias and the more variance.
         rate: After t optimiser steps, tau is ``min(ceiling, tau * exp(rate * t))``; 0 keeps it fixed.
         ceiling: Highest tau of the schedule, at least ``tau``.
-        every: Optimiser steps between updates of the schedule.
+        every: Optimiser steps between updates by the rate.
         annealing: ``exponential``, ``linear`` or ``cosine``; other than exponential only with ``over``.
         over: Optimiser steps from ``tau`` to ``ceiling``; None: the rate says how fast it goes. In a config
             ``${share:0.5}`` is half of the run's steps.
@@ -81,9 +81,9 @@ class MVE(PulledBack):
         r"""What the schedule has made of tau."""
         if not (self.rate or self.over):
             return self.tau
-        done = self.steps - self.steps % self.every
         if self.over:
-            return annealed(self.tau, self.ceiling, done / self.over, self.annealing)
+            return annealed(self.tau, self.ceiling, self.steps / self.over, self.annealing)
+        done = self.steps - self.steps % self.every
         return (self.tau * (self.rate * done).exp()).clamp(max=self.ceiling)
 
     def advance(self) -> None:

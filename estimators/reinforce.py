@@ -68,6 +68,7 @@ class Reinforce(Estimator):
         super().__init__()
         self.samples = at_least(1, samples=samples)
         self.baseline = one_of(BASELINES, baseline=baseline)
+        self.learns = type(self).learns if baseline == "running_mean" else ""
         self.normalise = one_of(("none", "group", "batch"), normalise=normalise)
         of_group = [f"baseline={baseline}"] * (baseline in ("leave_one_out", "group"))
         of_group += [f"normalise={normalise}"] * (normalise == "group")

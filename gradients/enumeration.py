@@ -55,8 +55,11 @@ class EnumeratedDraws:
         )
         C, others = logits.shape[-1], [n for i, n in enumerate(shape) if i != axis]
         digits, device = math.prod(others), logits.device
-        n = torch.arange(self.outcomes, device=device).unsqueeze(-1) // self.stride
-        index = n // C ** torch.arange(digits, device=device) % C  # [N, digits]
+        if self.outcomes == 1:  # of which there may be more than can be counted in 64 bits
+            index = torch.zeros(1, digits, dtype=torch.long, device=device)
+        else:
+            n = torch.arange(self.outcomes, device=device).unsqueeze(-1) // self.stride
+            index = n // C ** torch.arange(digits, device=device) % C  # [N, digits]
         self.stride *= C**digits
         index = index.reshape(self.outcomes, *others).movedim(0, axis)
         log_p = logits.detach().double().log_softmax(-1).expand(*shape, C)

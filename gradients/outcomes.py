@@ -1,16 +1,17 @@
 r"""Statistics of an estimator's gradients over every outcome of its discrete draws, in the place of random ones."""
 
 import math
+from decimal import Decimal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hardmax.estimators.base import Estimator
 from hardmax.tasks.base import Problem, Task
 
 from .draws import WHERE, Draws, evaluating, places
 from .enumeration import EnumeratedDraws, patched, require
-from .moments import dead_share_, finite_or_none, squared
+from .moments import TrueGradient, dead_share_, finite_or_none, squared
 from .truth import Truth, truth_of
 
 MOST_OUTCOMES = 100_000
@@ -35,7 +36,9 @@ def outcomes_of(task: Task, estimator: Estimator, problem: Problem) -> int:
             making.make(1)
     if count.stride > MOST_OUTCOMES:
         name = type(estimator).__name__
-        raise ValueError(f"{name} has {count.stride:.3g} outcomes, and at most {MOST_OUTCOMES:,} are gone through")
+        raise ValueError(
+            f"{name} has {Decimal(count.stride):.3g} outcomes, and at most {MOST_OUTCOMES:,} are gone through"
+        )
     return count.stride
 
 
@@ -53,7 +56,7 @@ def measure_outcomes(
     Arguments:
         task, estimator: As trained so far; nested estimators are the estimator's own.
         problem: Of the task, for one example.
-        repetitions: Number R, at least 2.
+        repetitions: Number R, at least 2; without other noise there are 2, which shows that they are equal.
         truth: From :func:`truth_of`; None: the exact one, where it is known.
 
     Raises:
@@ -68,20 +71,19 @@ def measure_outcomes(
         making = Draws(task, estimator, problem)
         first, second = (outcomes_once(making, N, 1) for _ in range(2))
         noisy = any(not torch.equal(a, b) for (a, b) in zip(first[1], second[1], strict=True))
-        most = max(1, making.at_most() // N)
-        parts = [min(most, repetitions - start) for start in range(0, repetitions, most)] if noisy else [1]
-        made = [outcomes_once(making, N, R) for R in parts]
-    calls = N * (sum(parts) + 2)
-    rows, differentiated = making.cost.rows / calls, making.cost.differentiated / calls
-    weight, by_place = made[0][0], dict(zip(WHERE, zip(*(g for _, g in made), strict=True), strict=True))
+        more, most = repetitions - 2 if noisy else 0, max(1, making.at_most() // N)
+        parts = [min(most, more - start) for start in range(0, more, most)]
+        made = [first, second, *(outcomes_once(making, N, R) for R in parts)]
+    draws = N * (2 + more)
+    rows, differentiated = making.cost.rows / draws, making.cost.differentiated / draws
+    weight, by_place = first[0], dict(zip(WHERE, zip(*(g for _, g in made), strict=True), strict=True))
     found: dict[str, float | None] = {}
     for where in places(task):
         g = torch.cat(by_place[where]).double()
-        of_one = over_outcomes(weight, g, None if truth is None else truth[where].mean[0, 0])
+        of_one = over_outcomes(weight, g, None if truth is None else truth[where])
         of_one["work_variance"] = of_one["variance"] * rows
         found |= {f"{where}/{name}": finite_or_none(x) for name, x in of_one.items()}
     known = {} if truth is None else {f"truth/{truth['encoder'].name}": truth["encoder"].draws}
-    draws = N * (repetitions if noisy else 1)
     return found | {"draws": draws, **known, "evaluations": rows, "objective_gradients": differentiated}
 
 
@@ -94,13 +96,13 @@ def outcomes_once(making: Draws, N: int, R: int) -> tuple[Tensor, tuple[Tensor, 
     return draws.log_weight[:N].exp().to(found[0].device), tuple(g.reshape(R, N, -1) for g in found)
 
 
-def over_outcomes(weight: Tensor, g: Tensor, truth: Tensor | None) -> dict[str, Tensor]:
-    r"""Statistics of gradients of N outcomes, R of each.
+def over_outcomes(weight: Tensor, g: Tensor, truth: TrueGradient | None) -> dict[str, Tensor]:
+    r"""Statistics of gradients of N outcomes, R of each; NaN where undefined.
 
     Arguments:
         weight: Probabilities, ``[N]``.
         g: Gradients, ``[R, N, D]``.
-        truth: ``[D]``.
+        truth: Of one example.
     """
     R, each = len(g), g.mean(0)
     within = squared(g - each).sum(0) / max(R - 1, 1)  # [N], of one draw
@@ -117,16 +119,19 @@ def over_outcomes(weight: Tensor, g: Tensor, truth: Tensor | None) -> dict[str, 
         "snr": (square - noise).clamp(min=0) / variance.masked_fill(variance == 0, math.nan),
     }
     if truth is not None:
-        size, bias2 = squared(truth), squared(mean - truth) - noise
-        factor = size.sqrt() / square.sqrt()
+        true, bias2 = truth.mean[0, 0], squared(mean - truth.mean[0, 0]) - noise - truth.noise[0, 0]
+        norm = truth.norm[0, 0]
+        length = norm.masked_fill(norm == 0, math.nan)
+        factor = length / square.sqrt()
+        along = (g @ true) / torch.linalg.vector_norm(g, dim=-1)
         found |= {
-            "true_norm": size.sqrt(),
+            "true_norm": norm,
             "bias2": bias2,
-            "relative_bias": bias2.sign() * (bias2.abs() / size).sqrt(),
+            "relative_bias": bias2.sign() * bias2.abs().sqrt() / length,
             "mse": bias2 + variance,
-            "cosine": weight @ nn.functional.cosine_similarity(g, truth, dim=-1, eps=0.0).nan_to_num(0.0).mean(0),
-            "cosine_mean": (mean * truth).sum() / (square * size).sqrt(),
-            "rescaled_bias2": squared(factor * mean - truth),
+            "cosine": weight @ along.masked_fill((g == 0).all(-1), 0.0).mean(0) / length,
+            "cosine_mean": mean @ true / (square.sqrt() * length),
+            "rescaled_bias2": squared(factor * mean - true),
             "rescaled_variance": factor.square() * variance,
         }
     return found

@@ -66,9 +66,10 @@ def open_rows(path: Path, size: int) -> TextIO:
 def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     r"""Writes a file that is either whole and on disk or as it was before; text in UTF-8, where it can be.
 
-    It is written aside and renamed: a link of its name is replaced, whatever it points at stays as it is.
+    It is written aside, by each process under a name of its own, and renamed: a link of its name is replaced, whatever
+    it points at stays as it is.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.unlink(missing_ok=True)
         with partial.open("xb") as file:  # which follows no link

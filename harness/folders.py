@@ -77,6 +77,8 @@ def claimed(folder: Path, patience: float) -> Iterator[None]:
     except OSError as error:
         raise NotWritten(f"{folder / 'lock'}: {error.strerror or error}") from error
     try:
+        for partial in folder.glob("*.partial"):  # of a process that was killed as it wrote
+            partial.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

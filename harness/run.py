@@ -90,6 +90,7 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
                 "steps": state.step,
                 "seconds": round(state.seconds, 3),
                 "evaluations": state.evaluations,
+                "nats_divisor": task.nats_divisor,
                 **figures,
             }
             tracker.finish(summary)

@@ -217,7 +217,7 @@ def measure_side_by_side(cfg: DictConfig, chosen: dict[str, str], folder: Path |
         common = {"estimator": label, "where": None, "step": state.step, "seconds": seconds[f"{prefix}seconds"]}
         common |= {"unbiased": of.unbiased, "examples": examples}
         common |= {k: of_one[k] for k in ("draws", "evaluations", "objective_gradients")}
-        common |= {k: v for k, v in found.items() if k.startswith("truth/")}
+        common |= {k: v for k, v in of_one.items() if k.startswith("truth/")}
         for where in WHERE:
             of_where = {k.removeprefix(f"{where}/"): v for k, v in of_one.items() if k.startswith(f"{where}/")}
             if (mse := of_where.get("mse")) is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
+from filelock import FileLock
 
 from hardmax.files import read_text, write_whole
 from hardmax.harness.contents import is_figure, lines, reason_of
@@ -16,6 +17,7 @@ from .runs import Run
 
 MOST_ARCHIVED_ROWS = 200  # of a run
 DIGITS = 8  # of its numbers
+LOCK = ".lock"  # in the folder of archives, while one is written
 
 
 def add_runs(runs: list[Run], to: Path) -> tuple[list[Path], list[str]]:
@@ -46,14 +48,15 @@ def add_runs(runs: list[Run], to: Path) -> tuple[list[Path], list[str]]:
     for name, found in sorted(by_name.items()):
         path = to / f"{name}{ENDING}"
         try:
-            entries = {archived_identity(entry): entry for entry in (read_archive(path) if path.exists() else ())}
-            new = {archived_identity(entry): entry for entry in found}
-            if new.keys() - entries.keys():
-                to.mkdir(parents=True, exist_ok=True)
-                ordered = sorted((new | entries).values(), key=lambda entry: (entry["key"], entry["made"]))
-                content = b"".join(orjson.dumps(entry) + b"\n" for entry in ordered)
-                write_whole(path, lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
-                written.append(path)
+            to.mkdir(parents=True, exist_ok=True)
+            with FileLock(to / LOCK):  # what others add meanwhile would be lost
+                entries = {archived_identity(entry): entry for entry in (read_archive(path) if path.exists() else ())}
+                new = {archived_identity(entry): entry for entry in found}
+                if new.keys() - entries.keys():
+                    ordered = sorted((new | entries).values(), key=lambda entry: (entry["key"], entry["made"]))
+                    content = b"".join(orjson.dumps(entry) + b"\n" for entry in ordered)
+                    write_whole(path, lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+                    written.append(path)
         except (OSError, ValueError) as error:
             raise Refused(f"--archive {to}: {path.name}: {reason_of(error)}") from error
     return written, notes
@@ -77,12 +80,20 @@ def archived(run: Run) -> dict:
 
 
 def steps_to_keep(rows: list[dict]) -> set[float]:
-    r"""At most 200 steps: all at which more than training was measured if there are so few, and others in between."""
-    telling = [row["step"] for row in rows if any(k.startswith(("valid/", "test/", "gradient/")) for k in row)]
-    ends = [row["step"] for row in rows[:1] + rows[-2:]]  # the last row is kept as it is: it averages nothing
-    kept = {*ends, *evenly(telling, MOST_ARCHIVED_ROWS - len(ends))}
-    others = [row["step"] for row in rows if row["step"] not in kept]
-    return kept | set(evenly(others, MOST_ARCHIVED_ROWS - len(kept)))
+    r"""At most 200 steps: those of validations come first, then those of measurements, then others in between."""
+    kept = {row["step"] for row in rows[:1] + rows[-2:]}  # the last row is kept as it is: it averages nothing
+    for telling in (is_held_out, is_measured, lambda key: True):
+        left = [row["step"] for row in rows if row["step"] not in kept and any(map(telling, row))]
+        kept |= set(evenly(left, MOST_ARCHIVED_ROWS - len(kept)))
+    return kept
+
+
+def is_held_out(key: str) -> bool:
+    return key.startswith(("valid/", "test/"))
+
+
+def is_measured(key: str) -> bool:
+    return key.startswith("gradient/") and "/running_" not in key  # which every row has
 
 
 def evenly(steps: list[float], most: int) -> list[float]:

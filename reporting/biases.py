@@ -91,7 +91,7 @@ def point_of(group: Group, rival: str, where: str) -> Point | None:
     figures = [run.figures for run in group.finished]
     norm = f"gradient/{where}/true_norm"
     figures = [f | {f"{prefix}/{where}/true_norm": f.get(norm)} for f in figures]
-    bias = relative_bias(figures, f"{prefix}/{where}")
+    bias = relative_bias(figures, [run.largest_cost for run in group.finished], f"{prefix}/{where}")
     variances = [f.get(f"{prefix}/{where}/variance") for f in figures]
     cost = [f.get(f"{prefix}/evaluations") for f in figures]
     if bias is None or None in variances or None in cost:
@@ -151,7 +151,8 @@ def table_of(path: Path) -> pd.DataFrame:
 
 def truths_in_words(rows: pd.DataFrame) -> str:
     r"""What biases were measured against."""
-    for name, draws in ((c.removeprefix("truth/"), rows[c].iloc[0]) for c in rows if c.startswith("truth/")):
+    for column in (c for c in rows if c.startswith("truth/") and rows[c].notna().any()):
+        name, draws = column.removeprefix("truth/"), rows[column].dropna().iloc[0]
         count = f"{draws:.0f}" if pd.api.types.is_number(draws) else "some"
         return "the exact gradient" if name == "exact" else f"{count} draws of {name}"
     return "none"

@@ -29,23 +29,24 @@ def chance_paragraph(comparisons: list[Comparison]) -> str:
 
 
 def chance_picture(comparisons: list[Comparison]) -> dict | None:
-    r"""A histogram of differences in standard deviations, beside what a normal law would give; None without any."""
-    found = [c.in_errors for c in comparisons if c.chance is not None and c.in_errors is not None]
-    if not found:
+    r"""A histogram of differences in standard deviations, beside what Student's laws would give; None without any."""
+    known = [(c.in_errors, c.freedom) for c in comparisons if c.chance is not None and c.in_errors is not None]
+    if not known:
         return None
+    found, freedom = map(np.array, zip(*known, strict=True))
     edges = np.arange(-LAST_EDGE, LAST_EDGE + BAR_WIDTH / 2, BAR_WIDTH)
     counts, _ = np.histogram(np.clip(found, -LAST_EDGE, LAST_EDGE), edges)
-    cdf = scipy.stats.norm.cdf(edges)
-    cdf[0], cdf[-1] = 0, 1
+    below = scipy.stats.t.cdf(edges, freedom[:, np.newaxis]).sum(0)  # so many figures are expected to be
+    below[0], below[-1] = 0, len(found)
     rows = [
-        {"from": float(low), "to": float(low + BAR_WIDTH), "figures": int(n), "expected": float(part) * len(found)}
-        for low, n, part in zip(edges[:-1], counts, np.diff(cdf), strict=True)
+        {"from": float(low), "to": float(low + BAR_WIDTH), "figures": int(n), "expected": float(expected)}
+        for low, n, expected in zip(edges[:-1], counts, np.diff(below), strict=True)
     ]
     x = alt.X("from:Q", title="measured less published, in standard deviations", scale=alt.Scale(nice=False))
     bars = alt.Chart(alt.Data(values=rows)).mark_bar(color="#0072B2", opacity=0.6)
     bars = bars.encode(x=x, x2="to:Q", y=alt.Y("figures:Q", title="figures"), y2=alt.YDatum(0))
-    expected = alt.Chart(alt.Data(values=rows)).mark_rule(color="black", strokeWidth=2)
-    expected = expected.encode(x=x, x2="to:Q", y="expected:Q")
-    chart = alt.layer(bars, expected).properties(width=420, height=180)
+    lines = alt.Chart(alt.Data(values=rows)).mark_rule(color="black", strokeWidth=2)
+    lines = lines.encode(x=x, x2="to:Q", y="expected:Q")
+    chart = alt.layer(bars, lines).properties(width=420, height=180)
     remark = f"Black: expected of runs like the published ones. Outermost bars: all beyond {LAST_EDGE - BAR_WIDTH:g}."
     return picture_of_charts([chart], "Published figures beside measured ones", 1, remark)

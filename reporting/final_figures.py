@@ -55,14 +55,20 @@ class Results:
     def bias(self, label: str, where: str) -> tuple[float, float, bool] | None:
         r"""Bias over the true gradient's norm, its standard error, and whether it is an upper limit instead."""
         (group,) = [group for group in self.groups if group.label == label]
-        return relative_bias([run.figures for run in group.finished], f"gradient/{where}")
+        costs = [run.largest_cost for run in group.finished]
+        return relative_bias([run.figures for run in group.finished], costs, f"gradient/{where}")
 
 
-def relative_bias(figures: list[dict], prefix: str) -> tuple[float, float, bool] | None:
-    r"""The bias over several runs as in :meth:`Results.bias`; None if it is not known in all of them."""
+def relative_bias(figures: list[dict], costs: list[float], prefix: str) -> tuple[float, float, bool] | None:
+    r"""The bias over several runs as in :meth:`Results.bias`; None if it is not known in all of them.
+
+    Arguments:
+        figures: Of each run.
+        costs: The largest of each run, as :func:`relative_square` takes it.
+        prefix: Of the metrics.
+    """
     found = [[f.get(f"{prefix}/{k}") for k in ("bias2", "true_norm")] for f in figures]
     errors = [f.get(f"{prefix}/bias2_error") for f in figures]
-    costs = [f.get("train/loss") for f in figures]
     relative = [relative_square(b, e, n, cost) for (b, n), e, cost in zip(found, errors, costs, strict=True)]
     if not relative or None in relative:
         return None

@@ -8,7 +8,7 @@ ROUNDED_BIAS = 1e-4  # of the true gradient's norm
 EPSILON = float(np.finfo(np.float32).eps)
 
 
-def relative_square(bias2: object, error: object, norm: object, cost: float | None) -> tuple[float, float] | None:
+def relative_square(bias2: object, error: object, norm: object, cost: float) -> tuple[float, float] | None:
     r"""A debiased squared bias and its standard error over the true gradient's squared norm; both 0 if it is rounding.
 
     A gradient is a difference of costs: its last digit is that of the cost, however short the gradient has become.
@@ -17,12 +17,12 @@ def relative_square(bias2: object, error: object, norm: object, cost: float | No
     Arguments:
         bias2, error: As measured; an error that is none counts as 0.
         norm: Of the true gradient.
-        cost: Of an example, as large as it is in training; None: not known.
+        cost: Of an example, in nats, as large as it gets in training; NaN: not known.
     """
     square = over_square(bias2, norm)
     if square is None or not is_figure(bias2):
         return None
-    digit = 2 * EPSILON * abs(cost or 0.0)
+    digit = 2 * EPSILON * (cost if is_figure(cost) else 0.0)
     known = error if is_figure(error) else 0.0
     return (0.0, 0.0) if max(bias2, known) <= digit**2 else (square, over_square(known, norm) or 0.0)
 

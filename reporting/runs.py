@@ -1,6 +1,7 @@
 r"""Run folders as they lie on disk, whatever state they are in, each reduced to what a report needs of it."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -58,6 +59,7 @@ class Run:
         choices: What was chosen from groups of configs, as far as that is known.
         said: What its task says of its figures, by name.
         made: When it was finished, in seconds since 1970.
+        largest_cost: Of an example in training, in nats, not divided by anything; NaN where it is not known.
         notes: On what could not be read.
     """
 
@@ -74,6 +76,7 @@ class Run:
     choices: dict[str, str] = field(default_factory=dict)
     said: dict[str, Words] = field(default_factory=dict)
     made: float = 0.0
+    largest_cost: float = math.nan
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -229,7 +232,11 @@ def add_results(run: Run) -> None:
     if sum(key.startswith(("valid/", "test/")) for key in (*last, *summary)) > MOST_FIGURES:
         raise ValueError(f"it has more than {MOST_FIGURES} figures")
     run.figures = final_figures(last, summary, run)
-    whole = run_curves(rows, timings, [key for key in last if key in CURVES or key.startswith("valid/")])
+    divisor = summary.get("nats_divisor")
+    losses = [abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))]
+    run.largest_cost = max(losses, default=math.nan) * (divisor if is_figure(divisor) else 1)
+    drawn = [key for key in last if key in CURVES or key.startswith("valid/")]
+    whole = run_curves(rows, timings, drawn, run.largest_cost)
     run.curves = {metric: thinned(curve) for metric, curve in whole.items()}
     ends = last | summary  # which has the figures of parameters that were kept, if those are not the last
     for metric in [f"valid/{name}" for name, about in run.said.items() if about.better]:
@@ -303,10 +310,9 @@ def final_figures(last: dict, summary: dict, run: Run) -> dict[str, float | None
     return figures
 
 
-def run_curves(rows: list[dict], timings: list[dict], metrics: list[str]) -> dict[str, np.ndarray]:
-    r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm."""
+def run_curves(rows: list[dict], timings: list[dict], metrics: list[str], cost: float) -> dict[str, np.ndarray]:
+    r"""Curves by metric, as in :class:`Run`; of biases, those that have a true norm; 0 below rounding."""
     found = {metric: series_of(rows, metric) for metric in metrics}
-    cost = max((abs(row["train/loss"]) for row in rows if is_figure(row.get("train/loss"))), default=None)
     for where in MEASURED_AT:
         bias2, error, norm = (f"gradient/{where}/{what}" for what in ("bias2", "bias2_error", "true_norm"))
         both = []

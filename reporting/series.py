@@ -49,7 +49,7 @@ def series_not_run(comparisons: Sequence[Comparison]) -> str:
 def one_series(found: list[Comparison]) -> dict[str, str]:
     along, at = found[0].published.along, [c.published.at for c in found]
     measured = [c for c in found if c.difference is not None]
-    shares = [abs(c.difference) / abs(c.published.value) for c in measured if c.difference is not None]
+    shares = [abs(c.difference / c.published.value) for c in measured if c.difference is not None and c.published.value]
     errors = [abs(c.in_errors) for c in measured if c.in_errors is not None]
     verdicts = Counter(c.verdict for c in found)
     row = {
@@ -60,7 +60,7 @@ def one_series(found: list[Comparison]) -> dict[str, str]:
     }
     others = {verdict: n for verdict, n in verdicts.items() if verdict not in (AGREES, DIFFERS)}
     row["other verdicts"] = ", ".join(f"{n} {verdict}" for verdict, n in others.items())
-    row["middle difference"] = f"{with_error(100 * float(np.median(shares)))} %" if measured else ""
+    row["middle difference"] = f"{with_error(100 * float(np.median(shares)))} %" if shares else ""
     row["largest in standard deviations"] = with_minus(f"{max(errors):.1f}") if errors else ""
     names = dict.fromkeys(run.folder.name for c in found for run in c.runs)
     row["runs"] = markdown.plain_text(", ".join(names))

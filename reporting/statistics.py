@@ -47,8 +47,8 @@ class Difference:
 def difference(ours: dict, theirs: dict) -> Difference | None:
     r"""The difference of two groups' means with a bootstrap interval of 95 %; None if either has too few runs.
 
-    Runs are paired where the blocks (seeds) of one group are among the other's, and each pair's difference is
-    resampled; otherwise the runs of both groups are, independently.
+    Runs are paired by block (seed), where the groups share three or more and more than half of the smaller one's, and
+    each pair's difference is resampled; otherwise the runs of both groups are, independently.
 
     A percentile interval of the bootstrap is too narrow for few runs: two differences of one sign, which chance gives
     every other time, always exclude 0. Its reasons are that n resampled runs vary by (n - 1) / n too little, and that
@@ -84,7 +84,7 @@ def difference(ours: dict, theirs: dict) -> Difference | None:
 def samples_of(ours: dict, theirs: dict) -> tuple[list[np.ndarray], bool]:
     r"""The differences of pairs of runs where they can be paired, else the values of both; and whether they are."""
     shared = ours.keys() & theirs.keys()
-    if len(shared) > 1 and len(shared) == min(len(ours), len(theirs)):
+    if len(shared) >= FEWEST and 2 * len(shared) > min(len(ours), len(theirs)):
         return [np.array([ours[b] - theirs[b] for b in sorted(shared)])], True
     return [np.array(list(values.values()), float) for values in (ours, theirs)], False
 

@@ -196,8 +196,8 @@ def chosen_at(entry: Entry, metric: str, better: int, budget: CostLimit | None) 
         figures = {seed: value for seed in seeds if (value := own.get(seed)) is not None}
         settings.append(Setting(setting.group, setting.values, seeds, figures))
     scores = [setting.score(better) for setting in settings]
-    best = max(scores)
-    if best[1] == -math.inf:
+    best = max((score for score in scores if score[1] > -math.inf), default=None)
+    if best is None:
         return replace(entry, settings=settings, chosen=None, reported=entry.runs, others=False)
     chosen = settings[scores.index(best)]
     others = [run for run in chosen.group.runs if run.seed not in chosen.seeds]

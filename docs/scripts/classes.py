@@ -57,7 +57,7 @@ def estimator_page(name, made, estimator, config, told):
         "In a model": "`z = estimator.rsample(logits)`, or `cost = estimator(logits, objective)`"
         if made.rsample is not Estimator.rsample
         else "`cost = estimator(logits, objective)`",
-        "Learns": estimator.learns,
+        "Learns": made.learns,
         "Paper": first_reference(estimator)[0],
         "Also known as": ", ".join(made.also_known_as),
         "Worth trying": "; ".join(f"`{as_overrides(s)}`" for s in made.worth_trying if s),

@@ -40,6 +40,7 @@ class Comparison:
             mean of figures that are compared as logarithms.
         difference: Measured less published.
         in_errors: The difference over its standard deviation among runs like ours; None where that is not known.
+        freedom: Of Student's t, the law of ``in_errors`` for runs like ours: its degrees; 0 where no spread is known.
         chance: How often a figure of runs like ours would lie as far from our mean; None where that is not known.
         verdict: ``agrees``, ``differs``, ``undecided``, ``settings incomplete``, ``smaller budget`` or ``not run``.
         notes: What a reader should know: of runs with smaller budgets or other settings, for one.
@@ -51,6 +52,7 @@ class Comparison:
     error: float | None
     difference: float | None
     in_errors: float | None
+    freedom: int
     chance: float | None
     verdict: str
     notes: tuple[str, ...]
@@ -185,7 +187,7 @@ def figure(value: Value, run: Run) -> float | None:
 def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) -> Comparison:
     r"""The comparison of a published value with figures of runs."""
     if not measured:
-        return Comparison(value, (), None, None, None, None, None, NOT_RUN, tuple(notes))
+        return Comparison(value, (), None, None, None, None, 0, None, NOT_RUN, tuple(notes))
     runs = tuple(run for run, _ in measured)
     found = np.array([figure for _, figure in measured])
     if value.log and value.value > 0 and (found > 0).all():
@@ -200,7 +202,7 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
     beyond = max(abs(difference) - value.rounding, 0.0)
     if value.exact:
         verdict = AGREES if beyond <= value.exact * abs(value.value) else DIFFERS
-        return Comparison(value, runs, mean, None, difference, None, None, verdict, tuple(notes))
+        return Comparison(value, runs, mean, None, difference, None, 0, None, verdict, tuple(notes))
     deviation, freedom = expected_deviation(value, found)
     chance = None
     if freedom:
@@ -216,6 +218,7 @@ def judged(value: Value, measured: list[tuple[Run, float]], notes: list[str]) ->
         error,
         difference,
         difference / deviation if deviation > NO_SPREAD * abs(mean) else None,
+        freedom,
         None if value.unpublished else chance,
         INCOMPLETE if value.unpublished else verdict,
         tuple(notes),

@@ -23,8 +23,10 @@ def cells(c: Comparison) -> list[str]:
     value = c.published
     as_written = value.decimals is not None and not value.exact
     written = f"{value.value:.{value.decimals}f}" if as_written else f"{value.value:g}"
-    if value.std is not None:
-        written += f" ± {value.standard_error:.2g}" if value.standard_error else f" (std {value.std:g})"
+    if value.standard_error:
+        written += f" ± {value.standard_error:.2g}"
+    elif value.std is not None:
+        written += f" (std {value.std:g})"
     written = with_minus(written)
     notes = "; ".join([*c.notes, *([value.remark] if value.remark and c.runs and c.verdict != SMALLER else [])])
     if c.mean is None:

@@ -59,14 +59,28 @@ def test_a_schedule_goes_on_where_it_was(name, annealing):
 @pytest.mark.parametrize(
     "make", [lambda **o: GumbelSoftmax(floor=0.5, **o), lambda **o: MVE(ceiling=0.5, tau=0.25, **o)]
 )
-def test_updates_come_every_so_many_steps(make):
-    estimator = make(annealing="linear", over=10, every=4)
+def test_by_the_rate_updates_come_every_so_many_steps(make):
+    seen = values_of(make(rate=0.06, every=4), 14)
+    assert seen[0] == seen[3] != seen[4] == seen[7] != seen[8] == seen[11] != seen[12] == 0.5
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **o: GumbelSoftmax(floor=0.5, **o), lambda **o: MVE(ceiling=0.5, tau=0.25, **o)]
+)
+def test_over_a_number_of_steps_every_step_moves(make):
+    """However few, beside the default of ``every``."""
+    seen = values_of(make(annealing="linear", over=10), 14)
+    assert len(set(seen)) == 11
+    assert seen[9] != seen[10] == seen[13] == 0.5
+
+
+def values_of(estimator, steps):
     value = (lambda: float(estimator.temperature())) if hasattr(estimator, "temperature") else estimator.tau_now
     seen = []
-    for _ in range(14):
+    for _ in range(steps):
         seen.append(float(value()))
         estimator.advance()
-    assert seen[0] == seen[3] != seen[4] == seen[7] != seen[8] == seen[11] != seen[12] == 0.5
+    return seen
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,12 @@ def test_in_a_model_of_pyro():
     for _ in range(50):
         svi.step()
     assert pyro.param("logits").argmax(-1).tolist() == [0, 1, 1]
+
+
+def test_what_is_impossible_has_no_probability():
+    logits = torch.tensor([0.0, -torch.inf, 0.0])
+    ours, plain = OneHotCategorical(logits=logits, estimator=ReinMax()), PLAIN(logits=logits)
+    for z in torch.eye(3):
+        assert ours.log_prob(z) == plain.log_prob(z)
+    relaxed = OneHotCategorical(logits=logits, estimator=GumbelSoftmax())
+    assert relaxed.log_prob(torch.tensor([0.5, 0.0, 0.5])).isfinite()

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from hardmax.files import write_whole
 from hardmax.harness import state as state_module
 from hardmax.harness import tracking
 from helpers.cases import in_part
@@ -125,6 +126,21 @@ def test_no_room_on_the_disk(command, tmp_path, file, most, options):
     assert command(*arguments, f"output={tmp_path / 'whole'}")[0] == 0
     one, other = (next((tmp_path / name).rglob("metrics.jsonl")) for name in ("output", "whole"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_a_killed_process_was_writing_goes_and_what_another_writes_stays(command, tmp_path):
+    """Two may write one file, as reports are; of a run only one does, and what it left behind takes room."""
+    left = tmp_path / "report.html.99999.partial"
+    left.write_text("half")
+    write_whole(tmp_path / "report.html", "whole")
+    assert left.read_text() == "half"
+    assert (tmp_path / "report.html").read_text() == "whole"
+    assert command(*TINY, "steps=3")[0] == 0
+    (folder,) = folders(tmp_path)
+    (folder / "state.pt.99999.partial").write_text("half")
+    (folder / "summary.json").unlink()
+    assert command(*TINY, "steps=3")[0] == 0
+    assert not list(folder.glob("*.partial"))
 
 
 def test_a_checkpoint_without_room_leaves_the_one_before(command, tmp_path, monkeypatch):

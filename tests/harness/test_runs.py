@@ -1,6 +1,7 @@
 """Runs, sweeps and refusals, as a user meets them on the command line."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -193,6 +194,28 @@ def test_rivals_learn_and_are_measured_beside_the_trained_estimator():
     assert row["gradient/truth/exact"] == 0
     assert timings["gradient/seconds"] > 0
     assert timings["gradient/rivals/relax/seconds"] > 0
+
+
+def test_schedules_of_rivals_are_where_training_is():
+    """However many steps those that learn take; what learns nothing takes none."""
+    annealed = [f"{{{name}:{{rate:0.01,every:1,floor:0.1}}}}" for name in ("gumbel_softmax", "gumbel_rao")]
+    learned = "{gumbel_softmax:{learned:true}},{reinforce:{samples:2,baseline:leave_one_out}}"
+    rivals = f"measure.rivals=[{','.join(annealed)},{learned}]"
+    state, cfg = started("estimator=arsm", *SHORT, rivals, "measure.every=5", "measure.rival_steps=30", "steps=20")
+    seen = []
+
+    def note(step, row, timings):
+        if any(key.startswith("gradient/") for key in row):
+            found = [rival.temperature() for rival in list(state.measuring.rivals.estimators.values())[:2]]
+            seen.append((step, *map(float, found)))
+
+    train(state, cfg, note)
+    assert [step for step, *_ in seen] == [0, 5, 10, 15, 20]
+    for step, *found in seen:
+        assert found == pytest.approx([math.exp(-0.01 * step)] * 2)
+    *_, of_learned, of_draws = state.measuring.rivals.estimators.values()
+    assert (of_learned.learns, of_draws.learns) == ("the temperature, with learned=true", "")
+    assert of_learned.temperature() != 1
 
 
 def test_rivals_that_do_not_fit_are_left_out_of_all(capsys):

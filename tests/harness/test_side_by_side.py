@@ -115,3 +115,13 @@ def test_flags_and_overrides_may_come_in_any_order(own, command):
     code, out, err = command("task=toy", "--config-dir", "conf", "estimator=mine", "--cfg", "job")
     assert code == 0, err
     assert "own_estimator" in out
+
+
+def test_the_truth_is_told_where_the_trained_estimator_has_none(measured):
+    """A bound is no expectation, and has no bias; its rivals have."""
+    sizes = ["task.variables=1", "task.categories=2", "task.encoder_widths=[4]", "task.decoder_widths=[4]"]
+    of_digits = ["task=dvae", *sizes, "task.kl=sampled", "batch_size=2", "measure.draws=4"]
+    code, out, err = measured(*of_digits, "estimator=vimco", "measure.rivals=[reinforce]")
+    assert code == 0, err
+    assert "truth: the exact gradient" in out
+    assert "truth: none" not in out

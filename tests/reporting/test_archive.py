@@ -4,12 +4,14 @@ import json
 import lzma
 import os
 import shutil
+import threading
+import types
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from hardmax.reporting import archives
+from hardmax.reporting import archives, archiving
 from hardmax.reporting.archives import read_archive
 from hardmax.reporting.archiving import evenly, steps_to_keep, thinned_rows
 from hardmax.reporting.runs import find_runs
@@ -29,7 +31,7 @@ def tree(tmp_path):
 def test_an_archive_and_its_folders_make_the_same_tables(tmp_path, reported):
     shutil.rmtree(tree(tmp_path) / "dvae/nvil")  # which has not finished
     assert reported("output", "--archive", "kept")[0] == 0
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["dvae.jsonl.xz"]
+    assert [path.name for path in (tmp_path / "kept").glob("[!.]*")] == ["dvae.jsonl.xz"]
     assert reported("output", "--to", "a")[0] == reported("kept", "--to", "b")[0] == 0
     assert reported("kept/dvae.jsonl.xz", "--to", "c")[0] == 0
     for other in ("b", "c"):
@@ -88,6 +90,48 @@ def test_rows_are_thinned_and_training_figures_stay_means():
     assert sum("gradient/logits/norm_error" in row for row in found) == 1
     assert evenly([1, 2, 3, 4, 5], 2) == [3, 5]
     assert len(steps_to_keep([{"step": n, "valid/elbo": 0.0} for n in range(999)])) == 200
+
+
+def test_validations_are_kept_before_measurements_and_those_before_all_else():
+    rows = [{"step": n, "train/loss": 0.0, "gradient/encoder/running_variance": 1.0} for n in range(1, 1001)]
+    for n in range(10, 1001, 10):
+        rows[n - 1]["valid/elbo"] = 0.0
+    for n in range(7, 1001, 20):
+        rows[n - 1]["gradient/logits/variance"] = 0.0
+    kept = steps_to_keep(rows)
+    assert len(kept) == 200
+    assert kept > {*range(10, 1001, 10), *range(7, 1001, 20)}
+    for row in rows:
+        row["gradient/logits/variance"] = 0.0
+    assert steps_to_keep(rows) > set(range(10, 1001, 10))
+
+
+def test_what_two_processes_add_at_once_is_all_there(tmp_path, monkeypatch):
+    """The second waits until what the first adds is there."""
+    for name in ("arsm", "reinmax"):
+        run(tmp_path / name, name)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(content, **options):
+        begun.set()
+        assert go_on.wait(20)
+        return lzma.compress(content, **options)
+
+    slow = types.SimpleNamespace(compress=slowly, PRESET_EXTREME=lzma.PRESET_EXTREME)
+    monkeypatch.setattr(archiving, "lzma", slow)
+    adding = [
+        threading.Thread(target=archiving.add_runs, args=(find_runs([tmp_path / name]).runs, tmp_path / "kept"))
+        for name in ("arsm", "reinmax")
+    ]
+    adding[0].start()
+    assert begun.wait(20)
+    adding[1].start()
+    adding[1].join(0.5)
+    assert adding[1].is_alive(), "it waits"
+    go_on.set()
+    for thread in adding:
+        thread.join(20)
+    assert len(list(read_archive(tmp_path / "kept/dvae.jsonl.xz"))) == 2
 
 
 def entry(**changes):
@@ -169,7 +213,7 @@ def test_runs_of_no_experiment_are_archived_by_task(tmp_path, reported):
     run(tmp_path / "output", "arsm", 1, settings={"experiment": None})
     run(tmp_path / "output", "arsm", 2, settings={"experiment": "mine"})
     assert reported("output", "--archive", "kept")[0] == 0
-    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["dvae.jsonl.xz", "mine.jsonl.xz"]
+    assert sorted(path.name for path in (tmp_path / "kept").glob("[!.]*")) == ["dvae.jsonl.xz", "mine.jsonl.xz"]
 
 
 def test_archives_are_refused_where_folders_are_needed(tmp_path, reported):

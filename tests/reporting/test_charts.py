@@ -1,5 +1,7 @@
 """What axes show, what is cut and marked, what is none, and how curves look."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,11 +104,25 @@ def test_pictures_say_that_something_is_cut():
 # ---------------------------------------------------------------- no bias
 
 
-def measured(folder, name, bias2, variance=0.0, error=0.0, norm=1e-3, loss=0.5):
+def measured(folder, name, bias2, variance=0.0, error=0.0, norm=1e-3, loss=0.5, divisor=1):
     more = {"bias2": bias2, "bias2_error": error, "true_norm": norm, "variance": variance, "relative_bias": 1.0}
     rows = [{"step": step, "train/loss": loss, "cost/evaluations": step} for step in (1, 50, 100)]
     more = {f"gradient/logits/{key}": value for key, value in more.items()} | {"gradient/evaluations": 1}
-    return run(folder, name, more=more, rows=rows)
+    place = run(folder, name, more=more, rows=rows)
+    summary = json.loads((place / "summary.json").read_text())
+    (place / "summary.json").write_text(json.dumps({**summary, "nats_divisor": divisor}))
+    return place
+
+
+def test_rounding_is_that_of_the_cost_of_an_example_whatever_it_is_divided_by(tmp_path):
+    """With nats per pixel, of 64: the bias lies below the rounding of an example's cost, above that of a pixel's."""
+    for name, divisor in (("pixels", 64), ("examples", 1)):
+        measured(tmp_path, name, (2e-7) ** 2, loss=0.02, divisor=divisor)
+    ((_, groups),) = grouped(find_runs([tmp_path]).runs, [], [], []).items()
+    biases = {name: results_of("dvae", groups).bias(name, "logits")[0] for name in ("pixels", "examples")}
+    assert biases == {"pixels": 0.0, "examples": pytest.approx(2e-4)}
+    curves = {group.label: curve_of(group, "gradient/logits/bias2", "steps", 50) for group in groups}
+    assert curves["pixels"] is None
 
 
 @pytest.mark.parametrize("bias2", [0.0, (1.3e-8) ** 2, (3e-8) ** 2])

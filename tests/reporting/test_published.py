@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 import yaml
 
 import report
@@ -120,6 +121,19 @@ def test_bars_hold_all_figures_and_are_beside_what_is_expected():
     assert sum(row["figures"] for row in rows) == 50
     assert sum(row["expected"] for row in rows) == pytest.approx(50)
     assert rows[-1]["figures"] == 1
+
+
+def test_bars_are_beside_the_laws_of_few_runs_and_of_many():
+    """Of three runs, differences of 3.5 standard deviations and more are not rare, as they are of a thousand."""
+    few = judged(value(seeds=1), of_runs([9.0, 10.0, 11.0]), [])
+    many = judged(value(seeds=1), of_runs(list(np.linspace(9, 11, 1000))), [])
+    last = lambda *found: chance_picture(list(found))["concat"][0]["layer"][0]["data"]["values"][-1]["expected"]
+    assert last(few) == pytest.approx(scipy.stats.t.sf(3.5, 2))
+    assert last(few, many) == pytest.approx(scipy.stats.t.sf(3.5, 2) + scipy.stats.t.sf(3.5, 999))
+
+
+def test_a_standard_error_that_is_published_is_shown():
+    assert cells(judged(value(error=0.3, std=None), of_runs([10.0, 10.1]), []))[1].endswith(" ± 0.3")
 
 
 def test_figures_of_other_runs_differ():

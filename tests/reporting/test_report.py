@@ -113,6 +113,17 @@ def test_equal_estimators_are_rarely_called_worse(count, paired):
     assert wrong / 400 < 0.09
 
 
+def test_runs_are_paired_where_they_share_most_seeds():
+    of = lambda *seeds: {seed: float(seed**2) for seed in seeds}
+    for ours, theirs, paired in (
+        ((1, 2, 3, 4, 5), (1, 2, 3, 4, 6), True),
+        ((1, 2, 3), range(1, 11), True),
+        ((1, 2, 3, 14, 15, 16), (1, 2, 3, 24, 25, 26), False),
+        ((1, 2, 3), (2, 3, 4), False),
+    ):
+        assert difference(of(*ours), of(*theirs)).paired == paired
+
+
 def test_a_difference_without_noise_counts():
     high, low = {1: 1.0, 2: 2.0, 3: 4.0}, {1: 0.5, 2: 1.5, 3: 3.5}
     higher = verdicts({"a": high, "b": low, "c": dict(high)}, better=1)

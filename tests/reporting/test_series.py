@@ -157,3 +157,10 @@ def test_our_own_facts_say_what_is_along_them():
 def test_series_are_of_experiments():
     """So that a report on other runs need not read them."""
     assert all(table.get("experiment") for table in entries(MORE_FACTS, "tables"))
+
+
+def test_a_published_0_has_no_share():
+    found = [compared("a", n, published, [9.0]) for n, published in enumerate((0.0, 10.0))]
+    (row,) = series_rows(found)
+    assert row["middle difference"] == "10 %"
+    assert series_rows(found[:1])[0]["middle difference"] == ""

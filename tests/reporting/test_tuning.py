@@ -138,6 +138,14 @@ def test_failed_unfinished_and_missing_runs_make_a_setting_the_worst(tmp_path):
     assert len(entries["nvil"].settings) == 4, "they count as tried"
 
 
+def test_a_setting_with_a_figure_is_chosen_before_one_without(tmp_path):
+    """Also where no seed is shared, and the one with a figure lacks more of its own."""
+    tried(tmp_path, "arsm", 1, -1.0, failed="diverged", lr=0.1)
+    for seed, failed in ((2, ""), (3, "diverged"), (4, "diverged")):
+        tried(tmp_path, "arsm", seed, -20.0, failed=failed, lr=0.2)
+    assert tuning(tmp_path)[1]["arsm"].chosen.values == {"optimizer.lr": "0.2"}
+
+
 def test_of_settings_that_tie_the_first_is_taken_and_it_is_said(tmp_path):
     for temperature in (2, 10, 1):
         tried(tmp_path, "arsm", 1, -20.0, temperature=temperature)

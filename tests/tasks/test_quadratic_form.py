@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from hardmax.estimators import MVE, ZGR, Exact, GumbelRao, Reinforce, ReinMax, StochasticStraightThrough
-from hardmax.gradients import measure, measure_outcomes, outcomes_of, truth_of
+from hardmax.gradients import TrueGradient, measure, measure_outcomes, outcomes_of, truth_of
+from hardmax.gradients.draws import Draws
+from hardmax.gradients.outcomes import over_outcomes
 from hardmax.tasks.quadratic_form import QuadraticForm
 from helpers.commands import folders, rows_of, started
 
@@ -85,7 +87,7 @@ def test_released_biases_and_variances(estimator, bias2, variance):
     found = measure_outcomes(task, estimator, task.problem(ONE), 1000)
     assert found["logits/rescaled_bias2"] == pytest.approx(bias2, rel=1e-5, abs=1e-9)
     assert found["logits/rescaled_variance"] == pytest.approx(variance, rel=1e-5)
-    assert found["draws"] == 4
+    assert found["draws"] == 8, "each outcome twice, which shows that there is no other noise"
     assert found["evaluations"] == 1
 
 
@@ -120,12 +122,38 @@ def test_the_noise_of_repeated_outcomes_is_debiased():
         assert abs(found.mean() - reference[f"logits/{name}"]) < 4 * found.std() / 20, name
 
 
+@pytest.mark.parametrize("estimator", [ReinMax(), GumbelRao()], ids=["exact", "noisy"])
+def test_draws_are_what_was_made(monkeypatch, estimator):
+    """The time that measuring takes is divided by their number."""
+    made, make = [], Draws.make
+    monkeypatch.setattr(Draws, "make", lambda self, m: (made.append(m), make(self, m))[1])
+    task = QuadraticForm(1, 3, drawn=2)
+    found = measure_outcomes(task, estimator, task.problem(ONE), 7)
+    assert made[0] == 1, "which counts the outcomes"
+    assert found["draws"] == sum(made[1:])
+
+
+def test_beside_a_truth_of_0_or_one_that_is_not_exact():
+    weight, g = torch.tensor([0.25, 0.75]).double(), torch.tensor([[[1.0, 2.0], [0.0, 0.0]]] * 2).double()
+    exact, reference = (TrueGradient("exact", torch.tensor([[1.0, 1.0]])) for _ in range(2))
+    none = over_outcomes(weight, g, TrueGradient("exact", torch.zeros(1, 2)))
+    undefined = ("relative_bias", "cosine", "cosine_mean", "rescaled_bias2", "rescaled_variance")
+    assert all(none[name].isnan() for name in undefined)
+    assert none["true_norm"] == 0
+    assert none["bias2"] == none["norm"].square()
+    known = over_outcomes(weight, g, exact)
+    assert known["cosine"] == pytest.approx(0.25 * 3 / 10**0.5), "a gradient of zero counts 0"
+    reference.noise = reference.noise + 0.1
+    for name in ("bias2", "mse"):
+        assert over_outcomes(weight, g, reference)[name] == pytest.approx(known[name] - 0.1)
+
+
 def test_outcomes_of_several_layers_are_joint_ones():
     sizes = ["task.variables=1", "task.categories=3", "task.encoder_widths=[4]", "task.decoder_widths=[4]"]
     state, _ = started("estimator=reinforce", "task=dvae", "task.layers=2", *sizes, "batch_size=1")
     problem = state.task.problem(state.measuring.batch)
     found = measure_outcomes(state.task, state.estimator, problem, 2)
-    assert found["draws"] == 9
+    assert found["draws"] == 18
     for where in ("logits", "encoder"):
         assert found[f"{where}/bias2"] < 1e-6 * found[f"{where}/true_norm"] ** 2, "REINFORCE has none"
     state, _ = started("estimator=reinforce", "task=generation", "task.length=2", "batch_size=1")
@@ -138,8 +166,11 @@ def test_too_many_outcomes_are_refused():
     assert outcomes_of(task, Reinforce(samples=2), task.problem(ONE)) == 3**4
     with pytest.raises(ValueError, match="batch_size must be 1, got 2"):
         outcomes_of(task, Reinforce(), task.problem(torch.zeros(2)))
-    with pytest.raises(ValueError, match=r"Reinforce has 3\.49e\+09 outcomes, and at most 100,000 are"):
+    with pytest.raises(ValueError, match=r"Reinforce has 3\.49e\+9 outcomes, and at most 100,000 are"):
         outcomes_of(QuadraticForm(20, 3), Reinforce(samples=1), QuadraticForm(20, 3).problem(ONE))
+    for K, C, count in ((64, 2, r"1\.84e\+19"), (30, 64, r"1\.53e\+54"), (200, 64, r"1\.72e\+361")):
+        with pytest.raises(ValueError, match=rf"Reinforce has {count} outcomes, and at most 100,000 are"):
+            outcomes_of(QuadraticForm(K, C), Reinforce(samples=1), QuadraticForm(K, C).problem(ONE))
 
 
 def test_an_axis_of_temperatures_in_a_run(command, tmp_path):
