@@ -32,7 +32,7 @@ def check_annealing(annealing: str, over: int | None, rate: float, by_rate: str)
 
 
 def annealed(start: float, end: float, share: Tensor, annealing: str) -> Tensor:
-    r"""What has gone so far from ``start`` to ``end``, a scalar.
+    r"""The value after this share of the way from ``start`` to ``end``, a scalar.
 
     Arguments:
         start, end: Numbers, both above 0 if ``annealing`` is exponential.

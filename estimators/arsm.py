@@ -95,7 +95,7 @@ class AR(Estimator):
 class ARS(AR):
     r"""Augment-REINFORCE-swap: compares the C pseudo-actions that come from swapping each category with a reference.
 
-    C evaluations at most, C - 1 of them without gradients. The reference category is drawn uniformly for every
+    C evaluations, C - 1 of them without gradients. The reference category is drawn uniformly for every
     example. Costs that agree cancel: where no swap changes the draw the gradient is exactly 0.
 
     References:
@@ -125,7 +125,7 @@ class ARS(AR):
 class ARSM(AR):
     r"""Augment-REINFORCE-swap-merge: :class:`ARS` averaged over every reference category.
 
-    C (C - 1) / 2 + 1 evaluations at most, one of them with gradients, however many variables there are. No
+    C (C - 1) / 2 + 1 evaluations, one of them with gradients, however many variables there are. No
     baseline and no temperature to tune. Do not use it for one variable, which :class:`Exact` sums over in C
     evaluations, nor where K (C - 1) + 1 are fewer, which :class:`LocalExpectation` takes with less noise. Its cost
     grows with the square of C: from some thirty categories on, REINFORCE with as many leave-one-out samples is worth
@@ -199,8 +199,9 @@ class Watched:
 class ARSPlus(ARS):
     r"""ARS without the noise of settled variables, those that no swap with the reference changes.
 
-    The mean over that noise, given the pseudo-actions, is 0. Evaluations are those of :class:`ARS`, the variance
-    is lower with more than one variable, and the same with one.
+    What such a variable adds has mean 0 whatever its noise is: no swap changes its category, and every swap leaves the
+    law of the other variables' draws as it is, so that on average the costs do not differ. Evaluations are those of
+    :class:`ARS`, the variance is lower with more than one variable, and the same with one.
 
     The authors' code also puts a mean in the place of the noise of the other variables. It is left out here: that
     mean is not the one given the pseudo-actions, and biases the gradient (``ARSPlusAsReleased`` in

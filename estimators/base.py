@@ -38,8 +38,8 @@ class Estimator(nn.Module):
     buffers, which count steps and average costs, keep their precision.
 
     Attributes:
-        target: What the value estimates: ``expectation`` (of the objective under the discrete variables),
-            ``relaxed`` (under a relaxation, whose gradient the expected one is), ``mode`` (at the most probable
+        target: What the value estimates: ``expectation`` (of the objective under the discrete variables), ``relaxed``
+            (under a relaxation, and the expected gradient is that of this value), ``mode`` (at the most probable
             categories), ``bound``, or ``draws``: at the estimator's own draws, whose law is not the softmax's; of its
             gradient nothing is claimed then.
         unbiased: Whether the expected gradient is that of the discrete expectation (of the bound, for a bound).

@@ -78,11 +78,11 @@ class ArithmeticVIMCO(VIMCO):
 class ReweightedWakeSleep(VIMCO):
     r"""Fits q to the posterior that draws of q, importance-weighted, stand for; the bound's gradient for all else.
 
-    The wake-phase update of q. With normalised weights :math:`w_s \propto e^{-\mathrm{cost}_s}` of S draws its
-    gradient is :math:`-\sum_s w_s \nabla \log q(z_s)`: with a sampled KL divergence an estimate of the gradient of
-    the divergence of q *from the posterior*, consistent but biased for finite S. That is no gradient of the value,
-    minus the bound, which only the objective's own parameters follow. It asks for many draws: where few carry
-    weight, q chases them. There is no sleep phase, draws from the model being nothing an objective offers.
+    The wake-phase update of q. With normalised weights :math:`w_s \propto e^{-\mathrm{cost}_s}` of S draws its gradient
+    is :math:`-\sum_s w_s \nabla \log q(z_s)`: with a sampled KL divergence an estimate of the gradient of KL(posterior,
+    q), whose mean is under the posterior, consistent but biased for finite S. That is no gradient of the value, minus
+    the bound, which only the objective's own parameters follow. It asks for many draws: where few carry weight, q
+    chases them. There is no sleep phase, draws from the model being nothing an objective offers.
 
     With gradients disabled its one evaluation gives the bound of a single draw.
 

@@ -16,8 +16,8 @@ class CARMS(Estimator):
 
     Leave-one-out REINFORCE with negatively dependent draws: for each variable the pair's weight is
     ``p(z) p(z') / P(z, z')``, with P the law of the pair. Needs only values of the objective. Two draws by
-    stick-breaking are :class:`hardmax.estimators.DisARMIW`. With ``inverse_cdf`` a pair's weight is unbounded, and its
-    cost grows with the square of C: prefer the sticks unless you compare the two.
+    stick-breaking are :class:`hardmax.estimators.DisARMIW`. With ``inverse_cdf`` a pair's weight can be as large as
+    C (C - 1) / 2, and its cost grows with the square of C: prefer the sticks unless you compare the two.
 
     References:
         | CARMS: Categorical-Antithetic-REINFORCE Multi-Sample Gradient Estimator (Dimitriev and Zhou, 2021)

@@ -84,7 +84,7 @@ class DisARMIW(DisARM):
     r"""DisARM with importance weights: pairs from sorted, antithetic sticks, weighted to the law of independent pairs.
 
     Two evaluations. Needs only values of the objective. Where draws rarely differ, at confident logits, most
-    gradients are exactly 0 and the rest are large; :class:`DisARMTree` couples more decisions for the same price.
+    gradients are exactly 0 and the rest are large.
 
     References:
         | Coupled Gradient Estimators for Discrete Latent Variables (Dong, Mnih and Tucker, 2021)
@@ -123,8 +123,8 @@ class DisARMIW(DisARM):
 class DisARMSB(DisARM):
     r"""DisARM through stick-breaking: the binary estimator on sticks that both draws reach, REINFORCE on the others.
 
-    Two evaluations. Needs only values of the objective. Sticks stand in the order of the categories, and only
-    those up to the shorter draw are coupled: with many categories prefer :class:`DisARMTree`.
+    Two evaluations. Needs only values of the objective. Sticks stand in the order of the categories; beyond the shorter
+    draw REINFORCE takes over.
 
     References:
         | Coupled Gradient Estimators for Discrete Latent Variables (Dong, Mnih and Tucker, 2021)

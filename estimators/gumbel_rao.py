@@ -16,8 +16,8 @@ class GumbelRao(PulledBack):
     The Jacobian of the relaxed sample is a mean over ``noises`` draws of the Gumbel noise among those that
     lead to the same category; one evaluation of the objective however many they are. Its expectation is that of
     :class:`StraightThroughGumbelSoftmax`, bias included, and its variance is no larger: use more noises where
-    low temperatures are wanted. With a single one it is that estimator, at a higher price. No gradient flows
-    through the conditional noise: with one the expectation would be another.
+    low temperatures are wanted. With a single one it is that estimator, at a higher price. The conditional
+    noise is held constant in the backward pass: a gradient through it would change the expectation.
 
     References:
         | Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient Estimator (Paulus et al., 2021)

@@ -90,10 +90,10 @@ class BlackBox(IMLE):
     r"""Differentiation of a black box: the most probable categories against those of better logits.
 
     :class:`IMLE` without noise: no variance, and nothing is explored. The gradient is exactly 0 wherever the step does
-    not change the most probable category, the more often the surer the model; nor does a small cost of all others tell
-    it anything. Where draws will be used in the end, or the logits are far apart, prefer :class:`IMLE`.
-    What is black in the paper's name is the solver, which chooses; a cost of which only values are known has no
-    derivative, and needs another estimator.
+    not change the most probable category, the more often the surer the model; the costs of categories that the step
+    does not reach have no part in it, however small they are. Where draws will be used in the end, or the logits are
+    far apart, prefer :class:`IMLE`. What is black in the paper's name is the solver, which chooses; a cost of which
+    only values are known has no derivative, and needs another estimator.
 
     References:
         | Differentiation of Blackbox Combinatorial Solvers (Vlastelica et al., 2020)

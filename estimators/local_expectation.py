@@ -16,7 +16,7 @@ class LocalExpectation(Estimator):
     do: with many variables compare it with REINFORCE and as many leave-one-out samples.
 
     References:
-        | Local Expectation Gradients for Black Box Variational Inference (Titsias and Lázaro-Gredilla, 2015)
+        | Local Expectation Gradients for Doubly Stochastic Variational Inference (Titsias, 2015)
         | https://arxiv.org/abs/1503.01494
         | Differentiable Sampling of Categorical Distributions Using the CatLog-Derivative Trick
           (De Smet et al., 2023), which finds the same estimator
@@ -63,14 +63,14 @@ class LocalExpectation(Estimator):
 
 
 class RandomLocalExpectation(LocalExpectation):
-    r"""Local expectation of a few random variables at a time, in proportion: the others have no gradient in a draw.
+    r"""Local expectation of V of the K variables, chosen at random, times K / V; that of the others is 0 in a draw.
 
     As many evaluations as categories, for one variable at a time, where :class:`LocalExpectation` takes them for each.
-    The choice of variables adds variance of its own, K times the mean square of their gradients for one of them: where
-    all variables matter as much, REINFORCE with as many leave-one-out samples moves all of them at once.
+    The choice adds variance of its own, K / V - 1 times the sum of the squares of all variables' gradients: where all
+    variables matter as much, REINFORCE with as many leave-one-out samples moves all of them at once.
 
     References:
-        | Local Expectation Gradients for Black Box Variational Inference (Titsias and Lázaro-Gredilla, 2015)
+        | Local Expectation Gradients for Doubly Stochastic Variational Inference (Titsias, 2015)
         | https://arxiv.org/abs/1503.01494
 
     Arguments:

@@ -14,9 +14,9 @@ from .straight_through import PulledBack, through_softmax
 class MVE(PulledBack):
     r"""Minimum-variance Jacobian among those that are right on average, with bias traded for variance by ``tau``.
 
-    Exact, on average, for a linear objective at every ``tau``. At 0 it is :class:`StraightThrough`, draw by
-    draw; as it grows it becomes exact, on average, for quadratic objectives as :class:`ZGR` is, from a Jacobian
-    that varies less from draw to draw (of a given objective's gradient that need not be true).
+    Exact, on average, for a linear objective at every ``tau``. At 0 it is :class:`StochasticStraightThrough` at
+    temperature 1, draw by draw; as it grows it becomes exact, on average, for quadratic objectives as :class:`ZGR` is,
+    from a Jacobian that varies less from draw to draw (of a given objective's gradient that need not be true).
     It solves a C x C system for every variable: from some hundred categories on that dominates the step, and
     :class:`ReinMax` comes without it.
 
@@ -25,7 +25,7 @@ class MVE(PulledBack):
         | https://openreview.net/forum?id=5LZQfHUVER
 
     Arguments:
-        tau: At least 0; the larger, the less bias and the more variance.
+        tau: At least 0; the larger, the less bias for an objective near to quadratic, and mostly the more variance.
         rate: After t optimiser steps, tau is ``min(ceiling, tau * exp(rate * t))``; 0 keeps it fixed.
         ceiling: Highest tau of the schedule, at least ``tau``.
         every: Optimiser steps between updates by the rate.

@@ -73,7 +73,7 @@ class NVIL(Estimator):
     """
 
     target, unbiased, differentiates_objective = "expectation", True, False
-    learns = "a baseline network of the context, by the squared error; running mean and variance of that error"
+    learns = "a baseline network of the context, by the squared error; running mean and variance of cost less baseline"
     worth_trying = ({"normalise": False}, {"normalise": True})  # Mnih and Gregor normalise
 
     def __init__(self, widths: Sequence[int] = (100,), decay: float = 0.8, normalise: bool = False):

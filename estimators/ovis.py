@@ -14,10 +14,10 @@ class OVISMonteCarlo(ArithmeticVIMCO):
     r"""Gradient of the multi-sample bound, each draw's baseline being the mean over other draws in its place.
 
     With log-weights l, minus the costs of S draws, the bound is :math:`L = \log \frac1S \sum_s e^{l_s}`. The score of
-    draw s has the weight :math:`L - v_s`, where :math:`v_s` is its share of the weights; with ``auxiliary`` more
-    draws put in its place one after the other, the mean of :math:`L - v_s` is subtracted. The second term is there with
-    a sampled KL divergence alone, as it comes from log q(z). Where evaluations are dear, :class:`VIMCO` makes more of
-    the same number: auxiliary draws do not tighten the bound.
+    draw s has the weight :math:`L - v_s`, where :math:`v_s` is its share of the weights, less a baseline: the mean of
+    :math:`L - v_s` as each of ``auxiliary`` further draws takes its place. The term :math:`v_s` is there only with a
+    sampled KL divergence, as it comes from the derivative of log q(z). Where evaluations are dear, :class:`VIMCO` makes
+    more of the same number: auxiliary draws do not tighten the bound.
 
     With gradients disabled its one evaluation gives the bound of a single draw.
 

@@ -18,8 +18,10 @@ class PerturbedArgmax(Pathwise):
     maxima, and so is of use where z solves a problem. Of categorical variables, with Gumbel noise of scale 1, that
     expectation is the softmax, and its Jacobian is known: :class:`Softmax` has both without variance.
 
-    For a linear objective value and gradient are then right on average, with any control variate; for others neither
-    is. The mean over the other noises lowers the variance, the most probable category lowers or raises it.
+    For an objective that is linear in each variable given the others, value and gradient are then right on average,
+    with any control variate; for others in general neither is. The mean over the other noises mostly lowers the
+    variance, but adds to it where the derivative's mean over the categories is near 0; the most probable category
+    lowers or raises it.
 
     References:
         | Learning with Differentiable Perturbed Optimizers (Berthet et al., 2020)

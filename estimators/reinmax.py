@@ -14,9 +14,10 @@ from .straight_through import PulledBack, through_softmax
 class DARN(PulledBack):
     r"""REINFORCE with the objective's first-order change from a baseline point instead of its value.
 
-    The objective is taken for linear between the draw and the baseline, so the gradient is exact if it is
-    linear, and for two categories with ``baseline=uniform`` if it is quadratic; else it is biased. It has more
-    variance than :class:`StraightThrough`, whose mean with it is :class:`ZGR`: prefer that one.
+    The objective is taken for linear between the draw and the baseline, so the gradient is exact if it is linear in
+    each variable given the others, and for two categories with ``baseline=uniform`` if it is quadratic; else it is in
+    general biased. It has more variance than :class:`StochasticStraightThrough` at temperature 1, whose mean with it is
+    :class:`ZGR`: prefer that one.
 
     References:
         | Deep AutoRegressive Networks (Gregor et al., 2014)
@@ -39,10 +40,11 @@ class DARN(PulledBack):
 
 
 class ZGR(PulledBack):
-    r"""Mean of :class:`StraightThrough` and :class:`DARN`: exact, on average, for an objective quadratic in z.
+    r"""Mean of stochastic straight-through and :class:`DARN`: exact, on average, for an objective quadratic in z.
 
-    One evaluation and nothing to tune. More variance than straight-through, and still biased where the
-    objective is far from quadratic between categories. :class:`ReinMax` at temperature 1, draw by draw.
+    That is :class:`StochasticStraightThrough` at temperature 1, and the same draw for both. One evaluation and nothing
+    to tune. More variance than straight-through, and still biased where the objective is far from quadratic between
+    categories. :class:`ReinMax` at temperature 1, draw by draw.
 
     References:
         | Cold Analysis of Rao-Blackwellized Straight-Through Gumbel-Softmax Gradient Estimator (Shekhovtsov, 2023)
@@ -61,12 +63,12 @@ class ZGR(PulledBack):
 
 
 class ReinMax(PulledBack):
-    r"""Straight-through of second order: Jacobians at the draw's side of the probabilities and at themselves.
+    r"""Straight-through of second order: the softmax's Jacobian halfway to the draw, and at the probabilities.
 
     Where straight-through takes the Jacobian J of the softmax at p, this takes
     :math:`2 J((p_\tau + D) / 2) - J(p) / 2` with the draw D, two points of Heun's method. At temperature 1 it is
-    exact, on average, for an objective that is quadratic in z; other temperatures trade that for variance. The
-    first term alone has the variance of a draw: where bias does not matter, straight-through has less.
+    exact, on average, for an objective that is quadratic in z; at others it is not, and the variance changes little,
+    up or down. Where bias does not matter, straight-through, whose Jacobian does not depend on the draw, has less.
 
     References:
         | Bridging Discrete and Backpropagation: Straight-Through and Beyond (Liu et al., 2023)
@@ -123,9 +125,9 @@ class ReinMaxCV(ReinMax):
 
     The two are :class:`GumbelRao`'s, given the draw, and that of one relaxed sample with noise of its own. Given the
     draw, ReinMax has no noise left that such a difference could take out, and the mean of the difference is not 0: with
-    ``eta`` the variance rises and the bias moves. Where variance matters prefer :class:`ReinMaxRao`. With the noise
-    that made the draw in place of its own both rise further; the authors' code has the relaxed sample in the place of
-    its noise, so that the variance falls below ReinMax's while the bias grows
+    ``eta`` the bias moves, and the variance mostly rises. Where variance matters prefer :class:`ReinMaxRao`. With the
+    noise that made the draw in place of its own mostly both rise further; the authors' code has the relaxed sample in
+    the place of its noise, so that the variance mostly falls a little below ReinMax's, and the bias moves
     (:class:`hardmax.estimators.released.ReinMaxCVAsReleased`).
 
     References:

@@ -72,7 +72,7 @@ def given(hard: Tensor, log_p: Tensor, clock: Tensor, shared: bool) -> Tensor:
 
 
 class ReinMaxCVAsReleased(ReinMaxCV):
-    r""":class:`hardmax.estimators.ReinMaxCV` with the authors' second Jacobian; less variance and more bias.
+    r""":class:`hardmax.estimators.ReinMaxCV` with the authors' second Jacobian; mostly a little less variance.
 
     It belongs to ``softmax(theta + y)``, where theta are the logits halfway to the draw and y is the relaxed sample
     whose largest entry the draw is: y stands where its Gumbel noise belongs, and the temperature only divides the
@@ -139,8 +139,8 @@ class CoupledLeaveOneOut(Stratified):
     r""":class:`hardmax.estimators.Stratified` without weights: leave-one-out as if the draws were independent; biased.
 
     The other draws are where this one is not, so that their costs tell which it is: their mean is no baseline. It is
-    what comes of quasi-random numbers in an estimator that is written for random ones. Less variance, and a gradient
-    that is too long along costs that follow the order of the categories.
+    what comes of quasi-random numbers in an estimator that is written for random ones: a gradient that is too long
+    along costs that follow the order of the categories, and more variance than with the weights.
 
     Arguments:
         samples: See :class:`hardmax.estimators.Stratified`.

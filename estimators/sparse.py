@@ -67,8 +67,8 @@ class StraightThroughSparsemax(Sparsemax):
     r"""Straight-through with sparsemax backward: a draw of the categorical variables forward.
 
     As :class:`StochasticStraightThrough`, whose Jacobian spreads the gradient over all categories, this one over those
-    of sparsemax's support alone: also a draw from outside of it leaves no trace. Biased even for a linear objective,
-    since the draws are the softmax's: use it where sparse gradients are wanted for their own sake.
+    of sparsemax's support alone: a category drawn from outside of it gets no gradient itself. Biased even for a linear
+    objective, since the draws are the softmax's: use it where sparse gradients are wanted for their own sake.
 
     References:
         | From Softmax to Sparsemax: A Sparse Model of Attention and Multi-Label Classification

@@ -103,8 +103,8 @@ class StochasticStraightThrough(StraightThrough):
     r"""Stochastic straight-through: a draw forward, softmax backward.
 
     One evaluation and little variance, at the price of a bias that no number of draws removes. At temperature 1 the
-    gradient is exact, on average, for an objective that is linear in z, and only for such: where the objective bends
-    between categories prefer :class:`ReinMax`.
+    gradient is exact, on average, for an objective that is linear in each variable given the others: where it bends
+    between the categories of a variable prefer :class:`ReinMax`.
 
     References:
         | Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation
@@ -130,8 +130,9 @@ class IdentityStraightThrough(PulledBack):
     r"""Straight-through with the identity backward: the objective's derivative at a draw is the gradient, as it is.
 
     ``hard + logits - logits.detach()``, as it is often written. The probabilities have no part in it: rare categories
-    are moved as much as likely ones, so that it is biased even for a linear objective, unless all are equally
-    likely: there it is, centred, C times :class:`StochasticStraightThrough`. Prefer that one: it costs the same.
+    are moved as much as likely ones, so that it is biased even for a linear objective. Where all are equally likely it
+    is, centred, C times :class:`StochasticStraightThrough`: of the right direction, not length. Prefer that one: it
+    costs the same.
     Without ``centred`` the gradient also has a part along (1, ..., 1) in every variable, which the softmax does not see
     but weights before it do. Where only one category is possible there is no choice, and no gradient.
 
@@ -203,7 +204,7 @@ class SlopeAnnealed(PulledBack):
 
     After t optimiser steps the slope is ``min(ceiling, slope + rate * t)``. The draws keep the logits' own
     distribution. A steep slope makes for rare and large gradients: do not raise it where
-    :class:`StraightThrough` with its constant temperature already has too much variance.
+    :class:`StochasticStraightThrough` with its constant temperature already has too much variance.
 
     References:
         | Hierarchical Multiscale Recurrent Neural Networks (Chung et al., 2017), for binary variables

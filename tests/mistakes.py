@@ -194,9 +194,12 @@ MISTAKES = {
         "two published repositories, among them one that compares estimators with it",
         relax,
     ),
-    "DisARM with importance weights, sticks not sorted": ("any order but the ascending one loses pairs", disarm),
+    "DisARM with importance weights, sticks not sorted": (
+        "beyond a stick of probability 1/2 or more the draws never go on together",
+        disarm,
+    ),
     "CARMS by inverse CDF, one fixed order of the categories": (
-        "neighbours in the order are never drawn together",
+        "most pairs of categories, neighbours above all, are never drawn together",
         lambda: carms(FixedOrder, lambda p: law_in_order(p, list(range(len(p))), 2)),
     ),
     "CARMS by inverse CDF, an order for each draw and the ratio of a common one": (
