@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator
-from hardmax.estimators.base import AT_MOST
+from hardmax.estimators.claims import AT_MOST
 from hardmax.gradients.candidates import claimed_evaluations
 from hardmax.gradients.enumeration import COPIES, ContinuousNoise, Failed, enumerate_draws, require
 

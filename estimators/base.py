@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from hardmax.checks import fraction, one_of
 
 from . import sampling
+from .claims import check_expression
 from .objectives import Objective, check_logits, depends_on, with_derivative, with_shape
 
-AT_MOST = "at most "  # before a number of evaluations that depends on the logits
 TARGETS = ("expectation", "relaxed", "mode", "bound", "draws")
 BYTES = 1024  # of memory for each number worked on at a time; a step of Rodeo, which takes the most, takes 900
 FORGOTTEN = 1000  # notes of a running mean without advance(): there are never so many in one optimiser step
@@ -76,6 +76,9 @@ class Estimator(nn.Module):
         one_of(TARGETS, target=cls.target)
         one_of([True, False], unbiased=cls.unbiased)
         one_of([True, False], differentiates_objective=cls.differentiates_objective)
+        check_expression(cls.evaluations)
+        if not isinstance(cls.worth_trying, tuple) or not all(isinstance(each, dict) for each in cls.worth_trying):
+            raise TypeError(f"worth_trying must be a tuple of dictionaries of arguments, got {cls.worth_trying!r}")
 
     @classmethod
     def other_names(cls) -> dict[str, list[str]]:
@@ -96,7 +99,7 @@ class Estimator(nn.Module):
             log_q: Whether to add log q(z), in nats, to the objective (a sampled KL divergence).
 
         Returns:
-            Cost, ``[*batch]``.
+            Cost, ``[*batch]``; NaN for an example whose logits have one.
 
         Raises:
             ValueError: If a shape is not as above; for an objective without a derivative at z, if the estimator is
@@ -107,13 +110,15 @@ class Estimator(nn.Module):
         objective = self.checked(objective, logits)
         if log_q:
             objective = with_log_q(objective, logits, self.attaches_log_q)
+        undefined = logits.detach().amax((-2, -1)) * 0  # NaN where a logit is, or none is finite; a draw would hide it
         if not torch.is_grad_enabled():
-            return objective(self.draw(logits))[0]
+            cost = objective(self.draw(logits))[0]
+            return cost + undefined.to(cost.dtype)
         cost = self.estimate(logits, objective, context)
         if cost.shape != logits.shape[:-2]:
             due = f"{list(logits.shape[:-2])}, one cost per example"
             raise ValueError(f"{type(self).__name__}.estimate must return {due}, got shape {list(cost.shape)}")
-        return cost
+        return cost + undefined.to(cost.dtype)
 
     def checked(self, objective: Objective, logits: Tensor) -> Objective:
         r"""The objective, refusing what it returns if the estimate would silently be wrong."""

@@ -22,6 +22,9 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         logits: Unnormalised log-probabilities, ``[*batch, C]``.
         estimator: Whose draws ``rsample`` returns: one-hot, or points of the simplex for a relaxation.
         validate_args: As any distribution of PyTorch has it.
+
+    Raises:
+        TypeError: If ``estimator`` is none, but a class for one.
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class OneHotCategorical(torch.distributions.OneHotCategorical):
         estimator: Estimator,
         validate_args: bool | None = None,
     ):
+        if not isinstance(estimator, Estimator):
+            raise TypeError(f"estimator must be an estimator, such as hardmax.ReinMax(), got {estimator!r}")
         self.estimator = estimator
         super().__init__(probs, logits, validate_args)
 

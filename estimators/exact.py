@@ -38,7 +38,7 @@ class Exact(Estimator):
         for _ in logits.shape[:-2]:
             z = z.unsqueeze(1)
         cost = objective(z.expand(len(z), *logits.shape))  # [N, *batch]
-        return (log_probabilities(logits, index).exp() * cost).sum(0)
+        return (log_probabilities(logits, index).exp() * cost).sum(0).to(cost.dtype)
 
 
 def configurations(logits: Tensor, limit: int, layers: int = 1) -> Tensor:
@@ -57,7 +57,10 @@ def configurations(logits: Tensor, limit: int, layers: int = 1) -> Tensor:
 
 
 def log_probabilities(logits: Tensor, index: Tensor) -> Tensor:
-    r"""log q of the configurations ``index`` ``[N, K]`` under logits ``[*batch, K, C]``: ``[N, *batch]``, in nats."""
-    log_p = logits.log_softmax(-1)
+    r"""log q of the configurations ``index`` ``[N, K]`` under logits ``[*batch, K, C]``: ``[N, *batch]``, in nats.
+
+    At least in float32: in less the probabilities do not add up to 1, and costs of any height weigh in with that.
+    """
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     chosen = log_p[..., torch.arange(index.shape[1], device=index.device), index]  # [*batch, N, K]
     return chosen.sum(-1).movedim(-1, 0)

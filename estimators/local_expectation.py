@@ -36,7 +36,8 @@ class LocalExpectation(Estimator):
         own = which.unsqueeze(-1).expand(*which.shape, logits.shape[-1])
         costs = self.costs_of_changes(logits, objective, z, cost.detach(), which)
         costs = costs.masked_fill(logits.gather(-2, own) == -torch.inf, 0.0)  # whatever it costs, it is never drawn
-        p = sampling.softmax(logits.detach()).gather(-2, own)
+        wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))  # else p does not add up to 1
+        p = sampling.softmax(wide).gather(-2, own)
         gradient = p * (costs - (p * costs).sum(-1, keepdim=True)) * (logits.shape[-2] / which.shape[-1])
         return graft(cost, logits, torch.zeros_like(logits, dtype=gradient.dtype).scatter_(-2, own, gradient))
 

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,11 @@ class Baseline(nn.Module):
                 self.network.append(nn.Linear([D, *self.widths][-1], 1, bias=False, device=device, dtype=dtype))
         elif self.network[0].in_features != D:
             raise ValueError(f"context must have the {self.network[0].in_features} features of the first, got {D}")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        if not len(self.network) and (first := state_dict.get(f"{prefix}network.0.weight")) is not None:
+            self.take_size(first[:1])
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, features: Tensor | None) -> Tensor:
         r"""The baseline ``[*batch]`` of features ``[*batch, D]``, and a scalar without them."""

@@ -3,7 +3,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hardmax.checks import at_least, one_of, positive
+from hardmax.checks import at_least, finite, one_of, positive
 
 from . import sampling
 from .base import Estimator, evaluate_network, graft, trained_on
@@ -46,7 +46,7 @@ class Rebar(Estimator):
         super().__init__()
         one_of([True, False], learned=learned)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(positive(temperature=temperature))), learned)
-        self.scale = nn.Parameter(torch.tensor(float(scale)), learned)
+        self.scale = nn.Parameter(torch.tensor(finite(scale=scale)), learned)
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         fixed = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))

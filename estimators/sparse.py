@@ -147,7 +147,7 @@ class SparseExpectation(Estimator):
         index = supported(log_p, self.limit, layers_of(self))
         chosen = log_p.expand(len(index), *log_p.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
         cost = objective(sampling.one_hot(index, logits))
-        return (chosen.sum(-1).exp() * cost).sum(0).to(logits.dtype)
+        return (chosen.sum(-1).exp() * cost).sum(0).to(cost.dtype)
 
     def draw(self, logits: Tensor) -> Tensor:
         return sampling.draw(log_sparsemax(logits), 1).to(logits.dtype)
@@ -176,7 +176,7 @@ def entmax(logits: Tensor) -> Tensor:
     mean = highest.cumsum(-1) / k
     variance = highest.square().cumsum(-1) / k - mean.square()
     thresholds = (mean - (1 / k - variance).clamp(min=0).sqrt()).clamp(min=-1)
-    inside = x > thresholds.gather(-1, (thresholds <= highest).sum(-1, keepdim=True) - 1)
+    inside = x > thresholds.gather(-1, (thresholds <= highest).sum(-1, keepdim=True).clamp(min=1) - 1)
     size = inside.sum(-1, keepdim=True)
     mean = (x * inside).sum(-1, keepdim=True) / size
     spread = ((x - mean) * inside).square().sum(-1, keepdim=True)
@@ -204,7 +204,7 @@ def supported(log_p: Tensor, limit: int, layers: int = 1) -> Tensor:
         ValueError: If as many layers of them have more than ``limit``.
     """
     K, C = log_p.shape[-2:]
-    sizes = (log_p > -torch.inf).sum(-1).reshape(-1, K).amax(0).tolist()
+    sizes = (log_p > -torch.inf).sum(-1).reshape(-1, K).amax(0).clamp(min=1).tolist()  # none are inside of NaN
     found = math.prod(sizes)
     if found**layers > limit:
         raise ValueError(

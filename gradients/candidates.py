@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hardmax import estimators
-from hardmax.estimators.base import AT_MOST, Estimator
+from hardmax.estimators.base import Estimator
+from hardmax.estimators.claims import evaluations_of
 from hardmax.estimators.objectives import Objective, with_shape
 from hardmax.tasks.base import Problem, Task
 
@@ -16,6 +17,7 @@ from .draws import Draws, add_draws
 from .moments import BLOCKS, Moments, finite_or_none
 
 TIMED_CALLS = 5  # of which the fastest tells what one draw takes: others had something in their way
+NOT_FINITE = "its gradient is not finite"
 LEARNING_STEPS, LEARNING_RATE = 100, 0.01  # of what an estimator learns, before it is measured
 
 
@@ -100,8 +102,7 @@ def settings_worth_trying(classes: Iterable[type[Estimator]]) -> dict[str, tuple
 
 def claimed_evaluations(estimator: Estimator, K: int, C: int) -> int:
     r"""Evaluations of the objective for one draw, as the class's expression of K, C and S says, or the most."""
-    names = {"K": K, "C": C, "S": getattr(estimator, "samples", 1)}
-    return eval(estimator.evaluations.removeprefix(AT_MOST), {}, names)
+    return evaluations_of(estimator.evaluations, K, C, getattr(estimator, "samples", 1))
 
 
 def applying(made: Estimator, problem: Problem, has_derivative: bool, most_evaluations: int) -> Estimator:
@@ -143,7 +144,7 @@ def try_out(label: str, made: Estimator, ours: bool, task: OneProblem, until: fl
         raise DoesNotApply(reason) from error
     variance = finite_or_none(moments.replicates().V[0].mean())
     if variance is None:
-        raise DoesNotApply("its gradient is not finite")
+        raise DoesNotApply(NOT_FINITE)
     return Trial(label, making, ours, min(took), variance)
 
 

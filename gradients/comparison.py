@@ -28,6 +28,7 @@ from .advice import (
     recommend,
 )
 from .candidates import (
+    NOT_FINITE,
     DoesNotApply,
     OneProblem,
     Trial,
@@ -195,7 +196,8 @@ def compare(
         found = measure_all(task, trials, truth, averaged, end, seed) if truth else {}
     left_out |= {t.label: NO_TIME for t in trials if t.label not in found}
     if truth is None or not found:
-        reason = NO_TIME if NO_TIME in left_out.values() else next(iter(left_out.values()))
+        reasons = list(left_out.values())
+        reason = next((why for why in (NOT_FINITE, NO_TIME) if why in reasons), reasons[0])
         raise ValueError(f"nothing can be measured in seconds={seconds:g}: {reason}")
     table = by_evaluations(list(found.values()), averaged).order
     sentence = recommend(table, averaged, derivative=derivative)
@@ -219,6 +221,8 @@ def check_compared(logits: object, objective: object, own: object, context: obje
     if not isinstance(logits, Tensor):
         raise TypeError(f"logits must be a tensor [*batch, K, C], got {type(logits).__name__}")
     check_logits(logits)
+    if logits.isnan().any():
+        raise ValueError("logits must be numbers or minus infinity, got NaN among them")
     if not callable(objective):
         raise TypeError(f"objective must be a function of z, [S, *batch, K, C] -> [S, *batch], got {objective!r}")
     if not isinstance(own, Sequence) or isinstance(own, str):

@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -59,20 +60,39 @@ def main(arguments: list[str] | None = None) -> int:
             subject, name, code = find_task(given.task, given.what, given.config_dir)
         else:
             subject, name, code = find_subject(given.what, given.sampler, given.config_dir)
-        if given.json and not Path(given.json).resolve().parent.is_dir():
-            raise WrongRequest(f"--json {given.json}: there is no such folder")
+        if given.json is not None:
+            check_json(given.json)
     except WrongRequest as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG
     say = lambda line: print(line, flush=True)
     certificate: Certificate | TaskCertificate
-    if isinstance(subject, Task):
-        certificate = certify_task(subject, name, code, say)
-    else:
-        certificate = certify(subject, name, code, say)
-    if given.json:
-        Path(given.json).write_text(json.dumps(certificate.to_dict(), indent=2) + "\n", encoding="utf-8")
+    try:
+        if isinstance(subject, Task):
+            certificate = certify_task(subject, name, code, say)
+        else:
+            certificate = certify(subject, name, code, say)
+    except SystemExit as error:
+        print(f"error: {name} ended the program ({first_line(error)})", file=sys.stderr)
+        return FAILS
+    try:
+        if given.json is not None:
+            Path(given.json).write_text(json.dumps(certificate.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        print(f"error: --json {given.json}: {error.strerror}", file=sys.stderr)
+        return WRONG
     return HOLDS if certificate.holds else FAILS
+
+
+def check_json(name: str) -> None:
+    r"""Raises WrongRequest if no certificate can be written to a file of that name."""
+    path = Path(name).resolve()
+    if not name or path.is_dir():
+        raise WrongRequest(f"--json {name}: a file is needed")
+    if not path.parent.is_dir():
+        raise WrongRequest(f"--json {name}: there is no such folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise WrongRequest(f"--json {name}: cannot be written to")
 
 
 def find_subject(what: list[str], sampler: str | None, config_dir: str | None) -> tuple[Estimator, str, str]:
@@ -131,7 +151,7 @@ def imported(path: str) -> Any:
         raise WrongRequest(f"{path} is no module:name")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         raise WrongRequest(f"{path}: {type(error).__name__}: {first_line(error)}") from error
 
 
@@ -217,7 +237,7 @@ def of_config(
     from hardmax.harness import options as harness_options
     from hardmax.harness.config import build
     from hardmax.harness.names import meant
-    from hardmax.harness.shared import nearest
+    from hardmax.harness.shared import nearest, some_of
     from hardmax.paths import CONFIGS
 
     harness_options.register()
@@ -235,7 +255,8 @@ def of_config(
     except MissingConfigException as error:
         known = list(error.options or [])
         hint = meant(choice, known) if group == "estimator" else nearest(choice, known)
-        raise WrongRequest(f"Could not find '{group}/{choice}'{hint}") from error
+        there = hint or f"; there are: {some_of(known)}"
+        raise WrongRequest(f"Could not find '{group}/{choice}'{there}") from error
     except Exception as error:
         raise WrongRequest(first_line(error)) from error
     return subject, f"{group}={choice}: {call}", f"{importing}\n{group} = {call}"

@@ -1,5 +1,6 @@
 r"""Checks of options, which every room makes of what it is given: the value, or an error that names the option."""
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard, TypeVar
@@ -31,6 +32,14 @@ def positive(**option: float) -> float:
     ((name, value),) = option.items()
     if not is_number(value) or not 0 < value < float("inf"):
         raise (ValueError if is_number(value) else TypeError)(f"{name} must be a number above 0, got {value!r}")
+    return float(value)
+
+
+def finite(**option: float) -> float:
+    r"""The one option given by name; ValueError unless finite, TypeError if it is no number, naming it."""
+    ((name, value),) = option.items()
+    if not is_number(value) or not math.isfinite(value):
+        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a finite number, got {value!r}")
     return float(value)
 
 

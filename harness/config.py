@@ -74,6 +74,8 @@ def check(cfg: DictConfig) -> None:
     check_own_targets(cfg)
     check_loggers(cfg)
     wandb_mode(cfg.wandb.mode and cfg.wandb.mode.value)
+    if not cfg.output:
+        raise Refused("output must name a folder, got nothing")
     place = next(p for p in (Path(cfg.output), *Path(cfg.output).parents) if p.exists())
     if not place.is_dir():
         raise Refused(f"output={cfg.output}: {place} is a file, where a folder is needed")
@@ -237,7 +239,9 @@ def label_of(cfg: DictConfig, group: str, choice: str) -> str:
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, ConfigLoaderImpl)
     own = loader.repository.load_config(f"{group}/{choice}")  # with no other's to compose
-    assert own is not None
+    if own is None:
+        said = "--config-dir FOLDER, or config_dir=FOLDER in Python"
+        raise Refused(f"{group}={choice}: in a folder of hydra.searchpath alone; name that with {said}")
     assert isinstance(own.config, DictConfig)
     named = own.config.get("_target_")
     target = named or config_of(loader, group, choice).get("_target_")

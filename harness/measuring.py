@@ -108,6 +108,9 @@ def nest_and_try(task: Task, estimator: Estimator, batch: Tensor) -> None:
     except ValueError as error:
         raise Refused(str(error)) from error
     name, problem = type(estimator).__name__, task.problem(batch)
+    if not isinstance(problem, Problem):
+        got = f"got {type(problem).__name__}"
+        raise Refused(f"{type(task).__name__}.problem must return a hardmax.tasks.base.Problem, {got}")
     if estimator.target == "bound" and (isinstance(problem.penalty, Tensor) or problem.penalty):
         raise Refused(
             f"{name}: what it estimates is no bound once the task adds a penalty outside it "

@@ -24,7 +24,7 @@ from hardmax.paths import CONFIGS
 
 from . import options
 from .names import meant
-from .shared import NotWritten, Refused, innermost, nearest, one_line, some_of
+from .shared import NotWritten, Refused, innermost, nearest, one_line, program, some_of
 from .train import NotFinite
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -53,7 +53,7 @@ def flags_parser() -> ArgumentParser:
     r"""Hydra's own, which refuses in one line."""
 
     def refuse(message: str) -> NoReturn:
-        raise Refused(f"{message}; python run.py --help lists what there is")
+        raise Refused(f"{message}; {program()} --help lists what there is")
 
     flags = get_args_parser()
     flags.error = refuse  # type: ignore[method-assign]
@@ -168,7 +168,7 @@ def composition_error(text: str, cause: str, arguments: list[str]) -> str:
         known, key = known_keys(arguments), match[2]
         group = key.split(".")[0]
         takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
-        hint = f"{group} takes: {', '.join(takes)}" if takes else "python run.py --help lists them"
+        hint = f"{group} takes: {', '.join(takes)}" if takes else f"{program()} --help lists them"
         choice = next((a for a in reversed(arguments) if "." in key and a.startswith(f"{group}=")), None)
         if choice and choice not in sys.argv:
             hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it, "

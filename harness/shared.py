@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,11 @@ def said_once(config: dict) -> dict:
     if isinstance(task, dict) and task.get("data") is not None and task["data"] == config.get("data"):
         return config | {"task": {key: value for key, value in task.items() if key != "data"}}
     return config
+
+
+def program() -> str:
+    r"""What is typed to make a run, as it was for this one."""
+    return "hardmax run" if sys.argv[0].startswith("hardmax ") else "python run.py"
 
 
 class Refused(ValueError):

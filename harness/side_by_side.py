@@ -52,6 +52,8 @@ def measure_command() -> tuple[list[dict], str, Path] | None:
             torch.set_num_threads(cfg.threads)
             memory.keep_freed_memory()
             to = folder or Path(cfg.output) / "measured" / chosen["task"]
+            if to.exists() and not os.access(to, os.W_OK):
+                raise Refused(f"{to} cannot be written to, and the figures go there")
             found.append((measure_side_by_side(cfg, chosen, folder), chosen["task"], to))
         except Exception as error:
             end_with(error)

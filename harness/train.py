@@ -131,7 +131,7 @@ def train(
         return state.step in (0, steps) or (every > 0 and state.step % every == 0)
 
     def figures(split):
-        found = {f"{split}/{k}": v for k, v in task.evaluate(split).items()}
+        found = {f"{split}/{k}": v for k, v in evaluated(task, split).items()}
         if bad := [name for name, value in found.items() if not math.isfinite(value)]:
             raise not_finite(state, f"{bad[0]} after step {state.step}")
         return found
@@ -193,7 +193,9 @@ def train(
     with progress, evaluations.of_nested():
         clock = time.perf_counter()
         while not (best and best.over):
+            state.seconds += time.perf_counter() - clock  # before it may be saved
             pause(state.step == steps)
+            clock = time.perf_counter()
             logging = state.step % log_every == 0 or due(valid_every) or due(measure_every)
             if logging:
                 if device.type == "cuda":
@@ -218,6 +220,16 @@ def train(
         tested = figures("test")
     log(state.step, tested, {"cost/seconds": state.seconds})
     return tested | (best.figures if best else {})
+
+
+def evaluated(task: Task, split: str) -> dict[str, float]:
+    r"""What a task evaluates to; TypeError if it is anything but numbers by name."""
+    found = task.evaluate(split)
+    wrong = found if not isinstance(found, dict) else next((v for v in found.values() if not is_number(v)), None)
+    if not isinstance(found, dict) or wrong is not None:
+        must = f"{type(task).__name__}.evaluate must return a dictionary of numbers (of a tensor x, float(x))"
+        raise TypeError(f"{must}, got {wrong!r}{' in it' * isinstance(found, dict)}")
+    return found
 
 
 def mean_loss(state: State, log_every: int) -> float:

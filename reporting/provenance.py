@@ -76,7 +76,9 @@ def command(run: Run) -> str:
     words = run.environment.get("command")
     if not isinstance(words, list) or not words:
         return ""
-    return shlex.join(["python", Path(str(words[0])).name, *map(str, words[1:])])
+    program, *arguments = map(str, words)
+    installed = program.startswith("hardmax ")  # as in "hardmax run"
+    return shlex.join([*(program.split() if installed else ["python", Path(program).name]), *arguments])
 
 
 def commit_versions_hardware(run: Run) -> dict[str, str]:
@@ -104,9 +106,13 @@ def circumstances(groups: list[Group]) -> list[Made]:
 
 def changed_code(runs: list[Run]) -> list[str]:
     r"""Files of code and of data whose hash is not the same behind all runs that kept one."""
+    return sorted({*changed_files(runs, "code"), *changed_files(runs, "data")})
+
+
+def changed_files(runs: list[Run], part: str) -> list[str]:
+    r"""Files of one part, ``code`` or ``data``, whose hash is not the same behind all runs that kept one."""
     hashes = defaultdict(set)
-    kept = [run.environment.get(part) for run in runs for part in ("code", "data")]
-    for code in (files for files in kept if isinstance(files, dict)):
-        for name, value in code.items():
+    for files in (run.environment.get(part) for run in runs):
+        for name, value in files.items() if isinstance(files, dict) else ():
             hashes[name].add(str(value))
     return sorted(name for name, found in hashes.items() if len(found) > 1)

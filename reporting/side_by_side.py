@@ -1,6 +1,8 @@
 r"""What ``measure.py`` has measured, as tables, pictures and a CSV file."""
 
+import itertools
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ WHAT = {"logits": "gradient to the logits, of one example", "encoder": "gradient
 
 
 def show_side_by_side(measured: list[dict], task: str, to: Path) -> None:
-    r"""Prints the tables, and writes all figures and the pictures to a folder."""
+    r"""Prints the tables, and writes all figures and the pictures to a folder; what was measured before is kept."""
     rows = pd.DataFrame(measured)
     to.mkdir(parents=True, exist_ok=True)
+    if kept := keep_former(to):
+        print(f"what was measured here before is kept: {kept}")
     write_whole(to / "measured.csv", as_csv(rows))
     written = [to / "measured.csv"]
     for where, of_one in rows.groupby("where", sort=False):
@@ -34,6 +38,19 @@ def show_side_by_side(measured: list[dict], task: str, to: Path) -> None:
             title = f"{task}, step {rows.step[0]}: {WHAT[where]}; truth: {truths_in_words(rows)}"
             bias_variance_picture(of_one, title, written[-1])
     print("".join(f"\n{path}" for path in written))
+
+
+def keep_former(folder: Path) -> Path | None:
+    r"""Renames what was measured before, if anything was, by the first number that is free; gives its figures' file."""
+    former = [folder / name for name in ("measured.csv", *(f"measured_{where}.png" for where in WHAT))]
+    if not os.path.lexists(former[0]):
+        return None
+    numbered = lambda n: [path.with_stem(f"{path.stem}.{n}") for path in former]
+    n = next(n for n in itertools.count(1) if not any(map(os.path.lexists, numbered(n))))
+    for before, after in zip(former, numbered(n), strict=True):
+        if os.path.lexists(before):
+            before.rename(after)
+    return numbered(n)[0]
 
 
 def printed_table(rows: pd.DataFrame) -> pd.DataFrame:

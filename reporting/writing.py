@@ -19,6 +19,7 @@ from .curves import Curve, drawn, group_curves
 from .final_figures import results_of
 from .groups import Group, chosen, grouped
 from .page import OnTask, head_facts, page
+from .provenance import changed_files
 from .published.join import Comparison, compare_with_runs
 from .published.values import Value, read_published
 from .runs import Run, find_runs
@@ -69,6 +70,10 @@ def write(
     if tune is not None:  # other settings than the best are not meant to have the seeds by which that one is reported
         for group in (group for own in groups.values() for group in own):
             group.missing = []
+    for task, own in groups.items():
+        if differ := changed_files([run for group in own for run in group.runs], "data"):
+            names = ", ".join(differ)
+            found.notes.append(f"{task}: not all of its runs can be compared, as their data differ: {names}")
     measured = by_problem(found, groups)
     beside = published_beside(values, groups)
     tasks = [on_task(task, own, measured, found.notes, beside[task]) for task, own in groups.items()]

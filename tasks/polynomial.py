@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hardmax.checks import at_least, is_number, one_of
+from hardmax.checks import at_least, finite, is_number, one_of
 
 from .base import Problem
 from .known_cost import KnownCost
@@ -106,7 +106,7 @@ class Polynomial(Distances):
         drawn = one_of(("drawn", "integer"), embedding=embedding) == "drawn"
         weights = torch.randn(C, generator=torch.Generator().manual_seed(0)) if drawn else torch.arange(C)
         weights = (weights - weights.min()) / (weights.max() - weights.min())
-        super().__init__(weights, [float(target)] * K, power, 1 / K, torch.empty(K, C).uniform_(-0.01, 0.01))
+        super().__init__(weights, [finite(target=target)] * K, power, 1 / K, torch.empty(K, C).uniform_(-0.01, 0.01))
 
 
 # Targets, number of variables and share of each; whether they share one logit.
@@ -142,6 +142,5 @@ class Quadratic(Distances):
 
     def __init__(self, toy: str = "tucker", start: float = 0.0):
         targets, share, shared = QUADRATICS[one_of(QUADRATICS, toy=toy)]
-        if not is_number(start):
-            raise TypeError(f"start must be a number, got {start!r}")
-        super().__init__([0.0, 1.0], targets, 2, share, torch.full((1 if shared else len(targets), 1), float(start)))
+        logits = torch.full((1 if shared else len(targets), 1), finite(start=start))
+        super().__init__([0.0, 1.0], targets, 2, share, logits)

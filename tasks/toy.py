@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from hardmax.checks import at_least, one_of, positive
+from hardmax.checks import at_least, finite, one_of, positive
 
 from .base import Problem
 from .known_cost import KnownCost
@@ -37,7 +37,7 @@ class Toy(KnownCost):
         super().__init__()
         K, C = at_least(1, variables=variables), at_least(1, categories=categories)
         self.quadratic = one_of(("reward", "quadratic"), objective=objective) == "quadratic"
-        self.goal, scale = float(goal), positive(scale=scale)
+        self.goal, scale = finite(goal=goal), positive(scale=scale)
         self.logits = nn.Parameter(torch.zeros(K, C))
         steps = torch.arange(C, dtype=torch.float32)
         values = steps / max(C - 1, 1) if self.quadratic else -(0.5 + (steps + 1) / (C * scale))

@@ -57,6 +57,7 @@ def certified(tmp_path, monkeypatch, capsys):
     """Runs the command in a folder that has a module mine.py; gives exit code, output and errors."""
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "my_task.py").write_text(MY_TASK)
+    (tmp_path / "ending.py").write_text("import sys\n\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("mine", "my_task"):
@@ -189,6 +190,10 @@ def test_a_task_of_the_configs(certified, tmp_path):
         (["mine.Mine", "samples"], "'samples' is no option: key=value is expected"),
         (["mine.Mine", "--config-dir", "nowhere"], "0 files below nowhere/estimator have it as their _target_"),
         (["mine.Mine", "--json", "nowhere/a.json"], "--json nowhere/a.json: there is no such folder"),
+        (["mine.Mine", "--json", "."], "--json .: a file is needed"),
+        (["mine.Mine", "--json", ""], "--json : a file is needed"),
+        (["ending.Mine"], "ending.Mine: SystemExit: 0"),
+        (["estimator=nope"], "Could not find 'estimator/nope'; there are: adaptive_imle, ar, ars,"),
         (["--sampler", "mine:soft", "tau=1"], "unexpected keyword argument 'tau'"),
         (["--sampler", "mine:torch"], "mine:torch is no function, but module"),
         (["estimator=arsmm"], "Could not find 'estimator/arsmm'"),
@@ -203,6 +208,15 @@ def test_wrong_requests_are_refused_in_one_line(certified, arguments, message):
     assert err.startswith("error: ")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_what_ends_the_program_is_not_certified(certified, tmp_path):
+    (tmp_path / "ends.py").write_text(
+        "from hardmax.estimators import Reinforce\n\n\nclass Mine(Reinforce):\n"
+        "    def estimate(self, logits, objective, context):\n        raise SystemExit(0)\n"
+    )
+    code, _, err = certified("ends.Mine")
+    assert (code, err) == (1, "error: Mine() ended the program (0)\n")
 
 
 def test_torch_alone_is_enough():

@@ -122,3 +122,9 @@ def test_what_is_impossible_has_no_probability():
         assert ours.log_prob(z) == plain.log_prob(z)
     relaxed = OneHotCategorical(logits=logits, estimator=GumbelSoftmax())
     assert relaxed.log_prob(torch.tensor([0.5, 0.0, 0.5])).isfinite()
+
+
+@pytest.mark.parametrize("estimator", [ReinMax, 3, None])
+def test_what_is_no_estimator_is_refused(estimator):
+    with pytest.raises(TypeError, match=r"estimator must be an estimator, such as hardmax.ReinMax\(\), got"):
+        OneHotCategorical(logits=LOGITS, estimator=estimator)

@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from hardmax import certification as c
+from hardmax.estimators import Exact, Reinforce
 from helpers.cases import CASES, FOLDER, build, in_part
 
 
@@ -109,3 +110,55 @@ def test_an_objective_of_the_wrong_shape_is_refused():
         estimator = instantiate(OmegaConf.load(FOLDER / f"{name}.yaml"))
         with pytest.raises(ValueError, match="one cost per draw and example"):
             estimator(torch.zeros(2, 3, 4, requires_grad=True), lambda z: z.sum(-1))
+
+
+@pytest.mark.parametrize("name", ["exact", "local_expectation", "random_local_expectation", "sum_and_sample"])
+def test_low_precision_and_high_costs_do_not_make_a_bias(name):
+    """Probabilities in bfloat16 do not add up to 1, and a cost of 1,000 would weigh in with that."""
+    generator = torch.Generator().manual_seed(0)
+    low, weights = torch.randn(2, 3, generator=generator).bfloat16(), torch.tensor([0.0, 1.0, 3.0])
+    wide = lambda x: x if x.dtype == torch.float64 else x.float()
+    objective = lambda z: 1000 + (wide(z) @ weights.to(wide(z).dtype)).sum(-1) ** 2
+    exact = low.double().requires_grad_()
+    value = Exact()(exact, objective)
+    (truth,) = torch.autograd.grad(value, exact)
+    estimator = instantiate(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    torch.manual_seed(0)
+    leaf = low.expand(20_000, 2, 3).clone().requires_grad_()
+    cost = estimator(leaf, objective)
+    (g,) = torch.autograd.grad(cost.sum(), leaf)
+    error = g.double().std(0).square().sum().sqrt() / 20_000**0.5
+    assert (g.double().mean(0) - truth).norm() < 4 * error + 0.004 * truth.norm(), "a last digit of bfloat16"
+    if name == "exact":
+        assert (cost.dtype, cost[0].item()) == (torch.float32, pytest.approx(value.item(), rel=1e-6))
+
+
+def test_the_cost_has_the_precision_of_the_objective():
+    for path in FOLDER.glob("*.yaml"):
+        estimator = instantiate(OmegaConf.load(path))
+        logits = torch.zeros(2, 3, dtype=torch.bfloat16, requires_grad=True)
+        assert estimator(logits, lambda z: 1001 + z.float().square().sum((-2, -1))).dtype == torch.float32, path.stem
+
+
+@every_estimator
+def test_a_logit_that_is_no_number_shows_in_the_cost(estimator):
+    logits = torch.zeros(3, 2, 4)
+    logits[1, 0, 2] = torch.nan
+    logits[2, 0, 2] = -torch.inf
+    objective = lambda z: 1 + z.square().sum((-2, -1))
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            cost = copy.deepcopy(estimator).eval()(logits.clone().requires_grad_(), objective)
+        assert cost.isnan().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("evaluations", value) for value in (1, "samples", "2 *", "0.5", "True")),
+        *(("worth_trying", value) for value in ("x", [{}], ({}, 3))),
+    ],
+)
+def test_what_a_class_declares_is_looked_at_as_it_is_defined(name, value):
+    with pytest.raises(TypeError, match=f"^{name} must be a t"):
+        type("Mine", (Reinforce,), {name: value})

@@ -163,3 +163,13 @@ def test_what_is_noted_before_a_move_goes_along():
     assert mean().tolist() == pytest.approx([6.0, 6.0]), "2 with weight 0.25, 8 with 0.5"
     assert mean.sum.tolist() == [0, 0]
     assert not any("sum" in key for key in mean.state_dict()), "a checkpoint lies between two steps"
+
+
+def test_a_baseline_that_has_its_size_loads_into_one_that_has_not():
+    trained, fresh = NVIL(widths=[5]), NVIL(widths=[5])
+    context = torch.randn(4, 3)
+    trained(torch.zeros(4, 2, 3), lambda z: z.sum((-2, -1)), context)
+    fresh.load_state_dict(trained.state_dict())
+    assert torch.equal(fresh.baseline(context), trained.baseline(context))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        NVIL(widths=[6]).load_state_dict(trained.state_dict())

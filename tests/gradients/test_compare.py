@@ -278,11 +278,17 @@ def test_the_objective_sees_one_leading_dimension(compare, few):
     assert shapes == {logits.shape}
 
 
+def undefined(z):
+    return z.sum((-2, -1)) * torch.nan
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
         ({"logits": [1.0]}, TypeError, "logits must be a tensor [*batch, K, C], got list"),
         ({"logits": torch.zeros(3)}, ValueError, "logits must be [*batch, K, C], all at least 1, got [3]"),
+        ({"logits": torch.full((2, 2), torch.nan)}, ValueError, "logits must be numbers or minus infinity, got NaN"),
+        ({"objective": undefined}, ValueError, "nothing can be measured in seconds=60: its gradient is not finite"),
         ({"objective": 3}, TypeError, "objective must be a function of z, [S, *batch, K, C] -> [S, *batch], got 3"),
         ({"objective": lambda z: z.sum(-1)}, ValueError, "objective returned shape [1, 1, 2]"),
         ({"seconds": 0}, ValueError, "seconds must be a number above 0, got 0"),

@@ -23,6 +23,7 @@ QUICK = ["task=toy", "steps=2", "batch_size=4", "measure.every=0", "valid.every=
             (["hydra.output_subdir=x"], "hydra.output_subdir=x would change nothing"),
             (["hydra/launcher=joblib"], "hydra/launcher=joblib is about the jobs of a sweep: with -m"),
             (["hydra.sweep.dir=x"], "hydra.sweep.dir=x is about the jobs of a sweep: with -m"),
+            (["output="], "output must name a folder, got nothing"),
             (["hydra/sweeper=rows"], "hydra/sweeper=rows is about the jobs of a sweep: with -m"),
             (["estimator._target_=nope.Mine"], "estimator._target_=nope.Mine: No module named 'nope'"),
             (["estimator._target_=hardmax.estimators.Nope"], "module 'hardmax.estimators' has no attribute 'Nope'"),

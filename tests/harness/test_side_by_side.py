@@ -125,3 +125,15 @@ def test_the_truth_is_told_where_the_trained_estimator_has_none(measured):
     assert code == 0, err
     assert "truth: the exact gradient" in out
     assert "truth: none" not in out
+
+
+def test_what_was_measured_before_is_kept(measured, tmp_path):
+    place = tmp_path / "output/measured/toy"
+    kept = []
+    for n, rival in enumerate(("arsm", "reinforce", "rebar")):
+        code, out, err = measured(*TOY, "estimator=reinmax", f"measure.rivals=[{rival}]")
+        assert code == 0, err
+        assert (f"what was measured here before is kept: output/measured/toy/measured.{n}.csv" in out) == (n > 0)
+        kept.append((place / "measured.csv").read_bytes())
+    assert [(place / name).read_bytes() for name in ("measured.1.csv", "measured.2.csv")] == kept[:2]
+    assert (place / "measured_logits.2.png").is_file()

@@ -11,8 +11,10 @@ from hydra.utils import get_class
 from hardmax.harness.config import check_interpolations, key_of, plain_config
 from hardmax.harness.shared import NEW_OPTIONS, NEW_SETTINGS, Refused, with_new_settings
 from hardmax.harness.train import train
+from hardmax.tasks.polynomial import Polynomial, Quadratic
+from hardmax.tasks.toy import Toy
 from helpers.cases import in_part
-from helpers.commands import composed, folders, rows_of, started
+from helpers.commands import SHORT, composed, folders, rows_of, started
 
 ESTIMATORS = {
     "gumbel_softmax": [],
@@ -144,3 +146,36 @@ def test_new_options_have_the_values_that_change_nothing_by_default():
     for target, new in NEW_SETTINGS.items():
         found = inspect.signature(get_class(target)).parameters
         assert new == {option: found[option].default for option in new}
+
+
+def test_seconds_up_to_a_checkpoint_are_in_it():
+    """Not only those up to the last row: what is interrupted took as long as it took."""
+    state, cfg = started("estimator=reinforce", *SHORT, "steps=10", "log_every=10", "valid.every=0", "measure.every=0")
+    at_checkpoints = []
+    train(state, cfg, lambda *_: None, lambda last: at_checkpoints.append(state.seconds))
+    assert len(at_checkpoints) == 11
+    assert at_checkpoints == sorted(set(at_checkpoints)), "it grows with every step"
+    assert at_checkpoints[-1] > 0.5 * state.seconds
+
+
+@pytest.mark.parametrize(("returned", "got"), [(None, "None"), ({"cost": torch.zeros(())}, "tensor(0.) in it")])
+def test_an_evaluation_that_is_none_is_named(returned, got):
+    state, cfg = started("task=toy", "estimator=reinforce", "steps=1")
+    state.task.evaluate = lambda split: returned
+    with pytest.raises(TypeError) as raised:
+        train(state, cfg, lambda *_: None)
+    must = "Toy.evaluate must return a dictionary of numbers (of a tensor x, float(x))"
+    assert str(raised.value) == f"{must}, got {got}"
+
+
+def test_a_problem_that_is_none_is_named(monkeypatch):
+    monkeypatch.setattr(Toy, "problem", lambda self, batch: (1, 2))
+    with pytest.raises(Refused, match=r"Toy.problem must return a hardmax.tasks.base.Problem, got tuple"):
+        started("task=toy", "estimator=reinforce")
+
+
+@pytest.mark.parametrize(("make", "name"), [(Toy, "goal"), (Polynomial, "target"), (Quadratic, "start")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "abc", True, None])
+def test_what_is_no_number_is_refused_by_name(make, name, value):
+    with pytest.raises((TypeError, ValueError), match=f"^{name} must be a finite number, got {value!r}"):
+        make(**{name: value})

@@ -521,6 +521,23 @@ def test_bias_variance_and_cost_of_runs_rivals_and_measured_files(tmp_path):
     assert any("cannot be read" in note and "measured.csv" in note for note in notes)
 
 
+def test_commands_of_an_installed_program_are_as_they_were_typed(tmp_path):
+    place = run(tmp_path)
+    about = json.loads((place / "environment.json").read_text())
+    (place / "environment.json").write_text(json.dumps({**about, "command": ["hardmax run", "task=toy", "note=a b"]}))
+    groups, _ = groups_of(tmp_path)
+    assert provenance(list(groups.values())).commands == [("hardmax run task=toy 'note=a b'", 1)]
+
+
+def test_runs_of_other_data_are_not_compared_without_a_word(tmp_path):
+    for name in ("arsm", "nvil"):
+        place = run(tmp_path / "output", name)
+        about = json.loads((place / "environment.json").read_text())
+        (place / "environment.json").write_text(json.dumps({**about, "data": {"mine.npz": name}}))
+    _, _, notes = write([tmp_path / "output"], tmp_path / "to", [], [])
+    assert "dvae: not all of its runs can be compared, as their data differ: mine.npz" in notes
+
+
 def test_provenance_tells_what_differs(tmp_path):
     for name in ("arsm", "nvil"):
         place = run(
