@@ -5,6 +5,7 @@ A server that is away costs a run little time, and no figure.
 
 import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -221,7 +222,7 @@ def examples_of(folder: Path) -> dict:
     for path in example_files(folder):
         if path.suffix == ".png":
             found[path.stem] = wandb.Image(str(path))
-        elif rows := list(csv.reader(read_text(path).splitlines())):
+        elif rows := list(csv.reader(io.StringIO(read_text(path), newline=""))):
             found[path.stem] = wandb.Table(columns=[*rows[0]], data=rows[1:])
     return found
 

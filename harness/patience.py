@@ -65,9 +65,10 @@ class Best:
         return self.since >= self.patience
 
     def restore(self) -> None:
-        r"""Gives task and estimator what they had at the best validation."""
+        r"""Gives task and estimator what they had at the best validation, but for what they count along training."""
         for part, module in self.modules.items():
-            module.load_state_dict(self.kept[part])
+            history = {name: module.get_buffer(name) for name in getattr(module, "history", ())}
+            module.load_state_dict(self.kept[part] | history)
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name) for name in self.VALUES} | {"kept": self.kept}

@@ -78,6 +78,7 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
                     state.save(tracker.folder, tracker.sizes())
                 saved = state.step
 
+        again = "without fresh=true the same command" if cfg.fresh else "the same command"
         exit_code, stopping = 1, sweep.stopping if sweep else lambda: False
         try:
             with Pause(save, cfg.checkpoint_every, stopping, lambda: state.step > saved) as pause:
@@ -99,10 +100,10 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
             exit_code = 0
         except Stopped:
             where = tracker.folder
-            print(f"\ninterrupted after step {state.step}; the same command goes on in {where}", file=sys.stderr)
+            print(f"\ninterrupted after step {state.step}; {again} goes on in {where}", file=sys.stderr)
             raise
         except NotWritten as error:
-            kept = f"what was saved at step {saved} is kept, and the same command goes on from there"
+            kept = f"what was saved at step {saved} is kept, and {again} goes on from there"
             gone = "the run's folder is gone, and what was in it is lost; the same command begins anew"
             raise NotWritten(f"{error} (at step {state.step}); {kept if tracker.is_there() else gone}") from error
         except Exception as error:

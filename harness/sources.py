@@ -2,7 +2,6 @@ r"""What is behind a run's results beside its config: code, data files and versi
 
 import ast
 import contextlib
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -26,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from hardmax import __version__
 from hardmax.paths import HOME
 
+from .hashes import hash_of_code, hash_of_file, hash_of_typed, hashed, names_in
 from .options import EVERY_RIVAL
 from .shared import Refused
 
@@ -49,8 +49,9 @@ def code_of(cfg: DictConfig) -> dict[str, str]:
     nodes = [OmegaConf.to_container(cfg[group], resolve=True) for group in CODE_GROUPS if cfg.get(group) is not None]
     targets = [str(target) for node in (*nodes, *beside.values()) for _, target in targets_in(node)]
     files |= {name: path for name, path in modules_behind(targets).items() if path.resolve() not in ours}
+    typed = {target: hash_of_typed(located(target)) for target in targets if top(target) == "__main__"}
     options = {f"estimator/{name}.yaml": hashed(json.dumps(node, sort_keys=True)) for name, node in beside.items()}
-    return {name: hash_of_file(path) for name, path in sorted(files.items())} | options
+    return {name: hash_of_code(name, path) for name, path in sorted(files.items())} | typed | options
 
 
 def configs_beside(cfg: DictConfig) -> dict[str, dict]:
@@ -185,29 +186,6 @@ def top(name: str) -> str:
 
 def is_package(path: Path) -> bool:
     return path.stem == "__init__"
-
-
-def hashed(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def hash_of_file(path: str | Path) -> str:
-    r"""Of the file's content; read again only if its size or time has changed. Of a folder: of its files' names."""
-    if os.path.isdir(path):
-        return hashed("\n".join(names_in(path)))
-    stat = os.stat(path)
-    return hash_of_content(os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-
-
-def names_in(folder: str | Path) -> list[str]:
-    r"""Names of a folder's files, without hidden ones."""
-    return sorted(p.name for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith("."))
-
-
-@cache
-def hash_of_content(path: str, *_: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 class Opened:

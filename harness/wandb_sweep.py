@@ -13,6 +13,8 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig
 
+from .config import build
+from .shared import Refused
 from .sources import located
 
 CHOOSES = re.compile(r"[\w/]+=")  # an option without dots, as the choice of an estimator is: those come first
@@ -33,7 +35,10 @@ def sweep_file(jobs: Sequence[Sequence[str]], cfg: DictConfig) -> str:
     in_checkout = program.name == "run.py"
     start = ["${interpreter}", "${program}"] if in_checkout else ["${program}", "run"]
     flags = [argument for argument in sys.argv[1:] if argument.startswith("--config-dir")]
-    figures = located(cfg.task._target_).figures.items()
+    try:
+        figures = build(cfg, "task", str(cfg.task._target_)).figures.items()
+    except Refused:  # for want of its data, which need not be on this machine
+        figures = located(cfg.task._target_).figures.items()
     judged = next(((name, about.better) for name, about in figures if about.better), None)
     content = {
         "program": str(program) if in_checkout else "hardmax",

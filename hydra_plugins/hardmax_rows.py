@@ -204,7 +204,7 @@ def best_of_each(tried: list[list[str]], merits: Sequence[float | None]) -> list
     best: dict[tuple, tuple] = {}
     for setting, mean in means.items():
         problem = tuple((k, v) for k, v in setting if k == "estimator" or k.split(".")[0] in ("task", "data"))
-        if mean > -math.inf and mean > means.get(best.get(problem, ()), -math.inf):
+        if mean > -math.inf and (problem not in best or mean > means[best[problem]]):
             best[problem] = setting
     return [dict(setting) for setting in best.values()]
 

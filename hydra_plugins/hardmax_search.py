@@ -44,7 +44,7 @@ class Search(Sweeper):
         searches = one_for_each(arguments, parser)
         for estimator, others in searches:
             settings = composed.worth_trying(estimator) if self.space else ({},)
-            search = OptunaSweeper(**copy.deepcopy(self.settings))  # with a sampler of its own
+            search = OptunaSweeper(**self.settings_of(estimator, len(searches)))  # with a sampler of its own
             search.setup(hydra_context=self.context, task_function=self.function, config=self.whole)
             assert search.sweeper.launcher is not None
             recorder = recorder or Recorder(search.sweeper.launcher)
@@ -58,6 +58,13 @@ class Search(Sweeper):
             best = best_of_each(recorder.jobs, [job.return_value for job in recorder.returned])
             recorder.launch(final_jobs(best, self.finals, parser), 0)
         return recorder.returned
+
+    def settings_of(self, estimator: list[str], searches: int) -> dict[str, Any]:
+        r"""Settings of the search of one of several estimators: a study that has a name is one of its own."""
+        found = copy.deepcopy(self.settings)
+        if searches > 1 and found.get("study_name"):
+            found["study_name"] += f"-{estimator[0].partition('=')[2]}"
+        return found
 
 
 def one_for_each(arguments: Sequence[str], parser: OverridesParser) -> list[tuple[list[str], list[str]]]:

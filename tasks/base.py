@@ -64,6 +64,7 @@ class Task(nn.Module):
         examples: Number of training examples; None if every batch is the same problem.
         nats_divisor: What an example's nats are divided by in the loss and in figures (tokens of a sentence, say). The
             estimator works in nats per example, as sums with log q(z) and bounds need; so do gradient statistics.
+        history: Buffers that count along training: they stay when parameters of an earlier step are taken up again.
         nested: Number of estimators beside the one that the harness calls, which objectives call themselves.
         inner: These, once :meth:`nest` has made them.
         parameters_only: Whether gradients are measured to :meth:`encoder_parameters` alone, through the objective
@@ -75,6 +76,7 @@ class Task(nn.Module):
 
     examples: int | None = None
     nats_divisor: float = 1.0
+    history: tuple[str, ...] = ()
     nested: int = 0
     inner: tuple[Estimator, ...] = ()
     parameters_only: bool = False

@@ -101,6 +101,7 @@ class Episode(Task):
             nn.init.normal_(parameter, std=deviation) if parameter.ndim == 2 else nn.init.constant_(parameter, 0.1)
         self.asked: tuple[Estimator, ...] = ()  # the estimator that takes the true actions; no part of the task
         self.latest: Simulation | None = None
+        self.history = ("last", "counts", "solved_at")
         self.register_buffer("last", torch.zeros(SUCCESSIVE, dtype=torch.float64))  # returns, the oldest first
         self.register_buffer("counts", torch.zeros(3, dtype=torch.long))  # of steps, episodes, branches
         self.register_buffer("solved_at", torch.full((2,), -1, dtype=torch.long))  # steps, episodes

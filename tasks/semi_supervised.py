@@ -81,7 +81,10 @@ class SemiSupervised(Task):
         for split in ("valid", "test"):
             self.register_buffer(f"{split}_classes", classes[split], persistent=False)
         of_train = classes["train"]
-        each = at_least(known, labels=labels) // known
+        each, fewest = at_least(known, labels=labels) // known, min(int((of_train == c).sum()) for c in range(known))
+        if labels % known or each > fewest:
+            most = f"at most {fewest * known:,}, as a class has {fewest:,} images"
+            raise ValueError(f"labels must be a multiple of the {known} classes, and {most}, got {labels}")
         chosen = torch.cat([(of_train == c).nonzero().flatten()[:each] for c in range(known)])
         self.register_buffer("labelled_images", self.data.fixed(self.data.train_images[chosen]), persistent=False)
         self.register_buffer("labelled_classes", of_train[chosen], persistent=False)

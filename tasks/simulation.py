@@ -51,7 +51,7 @@ class Simulation:
     ):
         self.environment, self.policy, self.discount, self.start = environment, policy, discount, start
         L, B, C = self.environment.limit, start.episodes, self.environment.actions
-        generator = np.random.default_rng(start.seed)
+        self.generator = generator = np.random.default_rng(start.seed)
         state = self.environment.start(B, generator)
         self.noise = generator.random((L, B))  # the true episode and its branches choose by the same numbers
         self.order = generator.random((L, B, C))  # branches are simulated in it, where they are too many
@@ -133,6 +133,8 @@ class Simulation:
         now = (unknown.transpose(1, 0, 2) & (order.transpose(1, 0, 2) < last)).transpose(1, 0, 2)
         self.costs[now] = -self.branch(*now.nonzero())
         self.known |= now
+        if unknown.any():  # else what was passed over once would be in the next evaluation as well
+            self.order = self.generator.random(self.order.shape)
         share = unknown.sum((0, 2)) / np.maximum(now.sum((0, 2)), 1)  # how many each of them stands for, [B]
         true = -self.true[..., None]
         return np.where(now, true + share[:, None] * (self.costs - true), self.costs)

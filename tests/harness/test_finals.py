@@ -111,6 +111,11 @@ def test_what_is_wrong_is_refused_before_the_first_job(command, tmp_path, argume
     assert len(err.strip().splitlines()) == 1, err
 
 
+def test_a_setting_without_a_choice_may_be_the_best():
+    jobs = [["seed=1"], ["seed=2"], ["estimator=arsm", "seed=1"]]
+    assert best_of_each(jobs, [1.0, 2.0, 0.5]) == [{}, {"estimator": "arsm"}]
+
+
 def test_the_best_of_each_problem_by_the_mean_over_seeds():
     names = "estimator", "lr", "seed", "task"
     job = lambda *values: [f"{k}={v}" for k, v in zip(names, (*values, "dvae")[:4], strict=True)]

@@ -1,7 +1,9 @@
 """What a run is known by: its key, its name, its code and its data; and that a change of any of them is noticed."""
 
+import importlib
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -190,18 +192,32 @@ PYTHON = ["class", "package", "imported", "imported from there", "imported late"
 PYTHON += ["two of one name", "beside"]
 
 
+def as_new_process(folder):
+    """Forgets the modules that lie below a folder, as a process does that begins."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
 def test_own_code_and_data_that_have_changed_are_noticed(command, tmp_path, project):
     code, _, err = command(*OWN)
     assert code == 0, err
     code, out, err = command(*OWN)
     assert "finished already" in out, err
     for what in PYTHON:
+        assert "finished already" in command(*OWN)[1]
         before = project[what].read_text()
         project[what].write_text(before + "\n# changed\n")
+        if what in ("class", "schedule", "data"):
+            _, out, err = command(*OWN)
+            assert "finished already" in out, (what, err)
+        as_new_process(tmp_path)
         code, _, err = command(*OWN)
         assert code == 2, f"{what} has changed, and nothing was said"
         assert f"was finished by other code ({project[what].relative_to(tmp_path)}): fresh=true" in err
         project[what].write_text(before)
+        as_new_process(tmp_path)
     import numpy as np
 
     np.savez(tmp_path / "digits.npz", grey=1 - GREY)

@@ -88,3 +88,36 @@ def test_a_class_of_the_notebook_s_own(tmp_path, monkeypatch):
     (tmp_path / "conf/estimator/mine.yaml").write_text("_target_: __main__.Mine\n")
     run = hardmax.run(*TOY[1:], "estimator=mine", config_dir=tmp_path / "conf", steps=5, output=str(tmp_path / "out"))
     assert run.folder.parent.name == "mine"
+
+
+def test_a_class_of_a_notebook_that_is_typed_anew_is_other_code(tmp_path, monkeypatch):
+    """Its file is none; what counts is what it does, and what the bases do that were typed there too."""
+    (tmp_path / "conf/estimator").mkdir(parents=True)
+    (tmp_path / "conf/estimator/mine.yaml").write_text("_target_: __main__.Mine\n")
+    main = sys.modules["__main__"]
+    cell = """
+from hardmax.estimators import Reinforce
+class Base(Reinforce):
+    def estimate(self, logits, objective, context):
+        return {factor} * super().estimate(logits, objective, context)
+class Mine(Base):
+    limit = 3
+"""
+
+    def typed(factor):
+        exec(compile(cell.format(factor=factor), f"<cell {factor}>", "exec"), main.__dict__)
+
+    for name in ("Base", "Mine"):
+        monkeypatch.setattr(main, name, None, raising=False)
+    mine = ["estimator=mine", *TOY[1:]]
+    with monkeypatch.context() as patch:
+        for name in ("Base", "Mine", "Reinforce"):
+            patch.setitem(main.__dict__, name, None)
+        typed(1)
+        first = hardmax.run(*mine, steps=5, output=str(tmp_path), config_dir=tmp_path / "conf")
+        typed(1)
+        again = hardmax.run(*mine, steps=5, output=str(tmp_path), config_dir=tmp_path / "conf")
+        assert again.folder == first.folder, "the same, typed again"
+        typed(0)
+        with pytest.raises(Refused, match=r"was finished by other code \(__main__.Mine\): fresh=true"):
+            hardmax.run(*mine, steps=5, output=str(tmp_path), config_dir=tmp_path / "conf")

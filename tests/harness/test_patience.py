@@ -117,3 +117,17 @@ def test_a_run_that_is_over_early_dies_anywhere_and_goes_on_to_the_same_bytes(co
     assert state.step == best
     with forked_random(torch.device("cpu"), cfg.seed, last, Stream.TEST):
         assert state.task.evaluate("test")["elbo"] == rows[-1]["test/elbo"], "what is measured later is what was tested"
+
+
+def test_what_a_task_counts_along_training_is_of_the_whole_run():
+    """Though its parameters are those of the best validation."""
+    state, cfg = started(*TOY, "patience=2")
+    task = state.task
+    task.register_buffer("count", torch.zeros(()))
+    task.history = ("count",)
+    state.best.kept = state.best.copied()
+    task.advance = lambda: task.count.add_(1)
+    task.evaluate = lambda split: {"cost": float(state.step), "optimum": 0.0}  # the first is the best
+    train(state, cfg, lambda *_: None)
+    assert (state.best.step, state.step) == (0, 20)
+    assert task.count == 20

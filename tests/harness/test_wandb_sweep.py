@@ -105,3 +105,18 @@ def test_what_is_no_sweep_of_wandb_s_is_refused(command, tmp_path, arguments, li
     assert (code, err.count("\n")) == (2, 1), err
     assert err.startswith(f"error: {line}")
     assert not folders(tmp_path)
+
+
+def test_the_figure_is_one_that_the_runs_have(command):
+    """Where there are too many configurations to look for the lowest cost, there is no gap to it."""
+    for variables, figure in ((2, "valid/gap"), (8, "valid/cost")):
+        sweep = [
+            "-m",
+            "task=quadratic_form",
+            f"task.variables={variables}",
+            "task.categories=20",
+            "optimizer.lr=0.1,0.2",
+        ]
+        code, out, err = command(*sweep, "--wandb-sweep")
+        assert code == 0, err
+        assert yaml.safe_load(out)["metric"] == {"name": figure, "goal": "minimize"}

@@ -312,3 +312,28 @@ def test_relaxed_actions_and_limits_below_1_are_refused():
     task = small(None)
     with pytest.raises(ValueError, match="an episode takes one action at each step: z must be one-hot"):
         task.problem(Start(0, 2, None)).objective(torch.full((1, 3, 2, 1, 2), 0.5))
+
+
+class OneStep(Environment):
+    """One step, in which the last of nine actions brings nothing and each other one 1."""
+
+    features, actions, limit = 1, 9, 1
+
+    def start(self, episodes, generator):
+        return np.zeros((episodes, 1))
+
+    def step(self, state, action):
+        return state, (action < 8) * 1.0, np.ones(len(state), dtype=bool)
+
+
+def test_branches_that_were_passed_over_have_their_share_in_the_next_evaluation():
+    policy, costs = torch.nn.Sequential(torch.nn.Linear(1, 9)), []
+    with torch.no_grad():
+        policy[0].bias[8] = 99.0  # which is taken
+    for seed in range(3000):
+        found = Simulation(OneStep(), policy, 1.0, Start(seed, 1, 2))
+        for asked in (range(4), range(8)):
+            last = found.costs_of(np.isin(np.arange(9), asked)[None, None])
+        costs.append(last[0, 0, :8])
+    mean, error = np.mean(costs, 0), np.std(costs, 0) / 3000**0.5
+    assert (np.abs(mean + 1) < 4 * error).all(), mean

@@ -103,6 +103,11 @@ def test_figures():
     [
         ({"categories": 2}, "categories must be an integer of at least 3, got 2"),
         ({"labels": 2}, "labels must be an integer of at least 3, got 2"),
+        ({"labels": 8}, "labels must be a multiple of the 3 classes, and at most 30, as a class has 10 images, got 8"),
+        (
+            {"labels": 33},
+            "labels must be a multiple of the 3 classes, and at most 30, as a class has 10 images, got 33",
+        ),
         ({"alpha": -1}, "alpha must be a number of at least 0, got -1"),
         ({"data": Images(*[torch.rand(5, 4)] * 3)}, "data must have labels, these images have none"),
     ],
