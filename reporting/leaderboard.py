@@ -43,14 +43,15 @@ own options. The best by the validation figure runs again with other seeds, and 
 standard error; bold is the best and what is not significantly worse (95 %), and ? below three runs; † marks
 those that were chosen from fewer settings. The test figure is that of the last step; at equal evaluations and at equal
 time the same runs count with their best validation figure up to what the cheapest run spends in all, so that those that
-become worse again do better there. Times are those of runs side by side on a machine that
+become worse again do better there; their settings were chosen for the whole run, and what is chosen for a smaller budget
+(`report.py --tune --at`) does better, above all with several evaluations a step. Times are those of runs side by side on a machine that
 did other work too: factors of two mean something, less does not.
 """
 WHY_TUNED = """
 ## Why it is tuned
 
-Compared at default settings after 2,000 steps, as on an earlier page, most estimators still sit on the plateau of an
-ignored latent variable, and the order is that of how fast they leave it at the one learning rate. REINFORCE with one
+Compared at default settings after 2,000 steps, as on an earlier page, most estimators have left the plateau of an
+ignored latent variable but are far from their end, and the order is that of how soon they left it. REINFORCE with one
 draw then stood near the bottom, and what is usually meant by it, four draws that are each other's baseline, was not
 tried; Gumbel-softmax stood below it at a temperature of 1, at which its bias makes it worse from some step on. Where
 their best settings put them is in the tables above.

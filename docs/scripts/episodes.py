@@ -44,7 +44,7 @@ no training, while it takes 100 training episodes, with all their branches, to s
 branches of an episode are simulated.
 
 Branches cost many times the steps of their episode, so an estimator that saves episodes need not save steps. ARSM,
-local expectation and leave-one-out solve the problem with every seed, in few episodes. NVIL and REINFORCE with a
+local expectation and leave-one-out solve the problem with every seed, mostly in few episodes. NVIL and REINFORCE with a
 running mean solve it with some seeds. With the steps of the failures counted, theirs are fewer on average than ARSM's,
 but so few seeds do not settle it. Branches also say when there is nothing left to learn: where every action leads to
 the full 200 steps, what the first three compare is equal, their gradient is exactly 0, and the policy stays. The other
