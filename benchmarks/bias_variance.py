@@ -1,9 +1,9 @@
 """Bias and standard deviation of the biased estimators against temperature: ``docs/bias_variance.png``.
 
-The problem: three variables of four categories, and the squared error of a fixed small tanh network of z. All
-64 joint draws are enumerated where they are an estimator's only randomness, as is the true gradient; the rest is
-400,000 seeded draws for each point. ``slope_annealed`` is ``stochastic_straight_through`` at temperature
-1 / slope, and is left out. Run it as ``python -m benchmarks.bias_variance``: one to two minutes, and it prints the figures as it goes.
+The problem: three variables of four categories, and the squared error of a fixed small tanh network of z. All 64
+joint draws are enumerated where they are an estimator's only randomness, as is the true gradient; the rest is 400,000
+seeded draws for each point. ``slope_annealed`` is ``stochastic_straight_through`` at temperature 1 / slope, and is
+left out. Run it as ``python -m benchmarks.bias_variance``: one to two minutes, and it prints the figures as it goes.
 """
 
 from collections.abc import Callable

@@ -39,13 +39,13 @@ nothing else.
 
 Each tries as many settings as the others, with one seed: learning rates, and what its class calls worth trying of its
 own options. The best by the validation figure runs again with other seeds, and these alone are reported. In the tables
-*chosen from* is the number of settings (and of all runs, the tuning's and the reported); figures are means over seeds ±
-standard error; bold is the best and what is not significantly worse (95 %), and ? below three runs; † marks
-those that were chosen from fewer settings. The test figure is that of the last step; at equal evaluations and at equal
-time the same runs count with their best validation figure up to what the cheapest run spends in all, so that those that
-become worse again do better there; their settings were chosen for the whole run, and what is chosen for a smaller budget
-(`report.py --tune --at`) does better, above all with several evaluations a step. Times are those of runs side by side on a machine that
-did other work too: factors of two mean something, less does not.
+*chosen from* is the number of settings (and of all runs, the tuning's and the reported); figures are means over seeds
+± standard error; bold is the best and what is not significantly worse (95 %), and ? below three runs; † marks those
+that were chosen from fewer settings. The test figure is that of the last step; at equal evaluations and at equal time
+the same runs count with their best validation figure up to what the cheapest run spends in all, so that those that
+become worse again do better there; their settings were chosen for the whole run, and what is chosen for a smaller
+budget (`report.py --tune --at`) does better, above all with several evaluations a step. Times are those of runs side
+by side on a machine that did other work too: factors of two mean something, less does not.
 """
 WHY_TUNED = """
 ## Why it is tuned
