@@ -28,17 +28,26 @@ from .behaviour import (
     gradient_draws,
 )
 from .certificate import Certificate, Outcome, certify, failures
-from .checks import OF_DRAWS, check_claims, check_expectation, runner, truths_of
+from .checks import OF_DRAWS, check_claims, check_expectation, check_rare_category, runner, truths_of
 from .devices import Agreement, check_on_device
 from .expectations import DRAWS, FALSE_ALARM, MeanOfDraws, assert_close, assert_mean, z_scores
+from .in_training import (
+    check_after_steps,
+    check_features,
+    check_other_calls,
+    check_values_alone,
+    check_weighted_costs,
+)
 from .limits import EXTREME, PRECISIONS, check_compiles, check_extreme_logits, check_precision, check_smallest_problem
 from .measurement import Measurement, measure_on
 from .problems import PROBLEMS, SMALL, Nested, SmallProblem, fitting
 from .samplers import (
     Sampler,
+    check_fresh_noise,
     check_gradient_reaches_logits,
     check_independent_samples,
     check_law,
+    check_law_of_each,
     check_many_draws_are_finite,
     check_simplex,
 )
@@ -87,6 +96,7 @@ __all__ = [
     "assert_mean",
     "certify",
     "certify_task",
+    "check_after_steps",
     "check_batches",
     "check_claims",
     "check_closing_over_logits",
@@ -102,19 +112,24 @@ __all__ = [
     "check_expectation",
     "check_expected_cost",
     "check_extreme_logits",
+    "check_features",
+    "check_fresh_noise",
     "check_gradient_reaches_logits",
     "check_independent_draws",
     "check_independent_samples",
     "check_law",
+    "check_law_of_each",
     "check_leading_dimensions",
     "check_many_draws_are_finite",
     "check_measurement_examples",
     "check_nested",
     "check_nothing_changes",
     "check_on_device",
+    "check_other_calls",
     "check_penalty",
     "check_pinned",
     "check_precision",
+    "check_rare_category",
     "check_repeated_costs",
     "check_rsample",
     "check_shapes",
@@ -123,6 +138,8 @@ __all__ = [
     "check_smallest_problem",
     "check_state",
     "check_sum_over_categories",
+    "check_values_alone",
+    "check_weighted_costs",
     "check_without_gradients",
     "enumerate_draws",
     "evaluations",

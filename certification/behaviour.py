@@ -114,7 +114,7 @@ def evaluations(estimator: Estimator, problem: SmallProblem, enabled: bool = Tru
     objective = problem.objective(parameters)
 
     def counted(z: Tensor) -> Tensor:
-        rows[torch.is_grad_enabled()] += len(z)
+        rows[torch.is_grad_enabled()] += z.shape[:-2].numel() // logits.shape[:-2].numel()
         return objective(z)
 
     with torch.set_grad_enabled(enabled):

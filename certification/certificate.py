@@ -10,10 +10,12 @@ import torch
 
 from hardmax.estimators import Estimator
 
-from . import behaviour, checks, limits, samplers, text
+from . import behaviour, checks, in_training, limits, samplers, text
 from .measurement import Measurement, measure_on
 from .problems import PROBLEMS, SMALL, SmallProblem, fitting
 from .samplers import Sampler
+
+LARGER = [SmallProblem(1, 12, extreme=0.3), SmallProblem(4, 2, extreme=0.5)]
 
 
 @dataclass
@@ -116,11 +118,14 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
         ],
     }
     if isinstance(estimator, Sampler):
-        law = [Call(samplers.check_law, (p,)) for p in problems]
+        law = [*(Call(samplers.check_law, (p,)) for p in problems), Call(samplers.check_law_of_each, (small,))]
         return {
             "z is one-hot or on the simplex, any dimensions": [Call(samplers.check_simplex, (p,)) for p in problems],
             **({"one-hot z have the softmax's law": law} if estimator.target != "relaxed" else {}),
-            "draws are independent": [Call(samplers.check_independent_samples, (small,))],
+            "draws are independent": [
+                Call(samplers.check_independent_samples, (small,)),
+                Call(samplers.check_fresh_noise, (small,)),
+            ],
             "a gradient reaches the logits": [Call(samplers.check_gradient_reaches_logits, (small,))],
             **of_limits,
             f"{samplers.DRAWS_WITHOUT_NAN:,} draws are finite": [
@@ -138,6 +143,15 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
         "the same with leading dimensions": [
             Call(checks.check_expectation, (SmallProblem(*sizes, extreme=0.4),)) for sizes in batches
         ],
+        "the same after steps of training": [Call(in_training.check_after_steps, (small,))],
+        "the same with more categories, more variables, a rare category": [
+            *(Call(checks.check_expectation, (p,)) for p in LARGER),
+            Call(checks.check_rare_category, (SmallProblem(1, 3, rare=9.0),)),
+        ],
+        "weights of costs, and penalties": [Call(in_training.check_weighted_costs, (small,))],
+        "a context": [Call(in_training.check_features, (small,))],
+        "logits of other calls": [Call(in_training.check_other_calls, (small,))],
+        "values of the objective alone": [Call(in_training.check_values_alone, (small,))],
         "evaluations of the objective": [Call(behaviour.check_evaluations, (p,)) for p in problems],
         "one evaluation without gradients": [Call(behaviour.check_without_gradients, (small,))],
         "nested in its own objective": [Call(behaviour.check_nested)],
@@ -147,6 +161,10 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
     }
     if small.batch:  # a baseline over examples needs examples: the nested problem has none
         del found["nested in its own objective"]
+    if small.batch or not estimator.unbiased or estimator.target != "expectation":
+        del found["the same with more categories, more variables, a rare category"]
+    if estimator.differentiates_objective:
+        del found["values of the objective alone"]
     if type(estimator).rsample is Estimator.rsample:
         del found["rsample"]
     if not estimator.compiles:

@@ -47,6 +47,15 @@ def check_claims(estimator: Estimator) -> None:
     )
 
 
+def check_rare_category(estimator: Estimator, problem: SmallProblem) -> None:
+    r"""As :func:`check_expectation`, where all draws can be enumerated: others hardly ever draw what is rare."""
+    try:
+        enumerate_draws(runner(estimator, problem), len(problem.batch))
+    except ContinuousNoise:
+        return
+    check_expectation(estimator, problem)
+
+
 def check_expectation(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> None:
     r"""Value against the target; gradients to the logits (if unbiased for it) and to the parameters."""
     what = f"{problem.K} variables of {problem.C} categories{', log_q' if log_q else ''}"

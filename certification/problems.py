@@ -24,6 +24,7 @@ class SmallProblem:
         linear: Whether the objective is linear in z.
         extreme: Standard deviation of the logits; no category may become rarer than 0.02.
         seed: Of logits and parameters.
+        rare: By how much the logit of the last category, which is then dear, lies below the others.
     """
 
     K: int
@@ -32,6 +33,7 @@ class SmallProblem:
     linear: bool = False
     extreme: float = 0.7
     seed: int = 0
+    rare: float = 0.0
 
     def __post_init__(self) -> None:
         g = torch.Generator().manual_seed(1000 * self.K + 10 * self.C + self.seed)
@@ -41,6 +43,10 @@ class SmallProblem:
         self.scale = 1 + 0.5 * torch.arange(math.prod(self.batch), dtype=torch.float64).reshape(self.batch)
         if self.logits.softmax(-1).min() <= 0.02:
             raise ValueError(f"{self} has a category rarer than 0.02: lower extreme, or take another seed")
+        if self.rare:
+            self.logits[..., -1] -= self.rare
+            for parameter in self.parameters:
+                parameter[..., -1] = 4
 
     def __repr__(self) -> str:
         told = [(f.name, getattr(self, f.name)) for f in fields(self)[2:] if getattr(self, f.name) != f.default]

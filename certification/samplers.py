@@ -88,6 +88,26 @@ def check_law(sampler: Sampler, problem: SmallProblem) -> None:
     expectations.assert_mean(run, [law], what)
 
 
+def check_fresh_noise(sampler: Sampler, problem: SmallProblem) -> None:
+    r"""A second call has noise of its own; with no noise there is nothing to check."""
+    first, second = (sampler.draw(problem.logits.repeat(FEW, 1, 1))[0].detach() for _ in range(2))
+    random = bool((first != first[:1]).any())
+    require(not random or not torch.equal(first, second), "a second call has the noise of the first: it seeds itself")
+
+
+def check_law_of_each(sampler: Sampler, problem: SmallProblem) -> None:
+    r"""One-hot z of two examples with other logits have each the law of its own."""
+    if sampler.target == "mode":
+        return
+    both = torch.stack([problem.logits, 1.5 * problem.logits.flip(-1)])
+
+    def run(draws: int) -> list[Tensor]:
+        return [sampler.draw(both.repeat(draws, 1, 1, 1))[0].detach().double().flatten(1)]
+
+    what = "z of an example has not the law of its own logits"
+    expectations.assert_mean(run, [both.softmax(-1).flatten()], what)
+
+
 def check_independent_samples(sampler: Sampler, problem: SmallProblem) -> None:
     r"""z along leading dimensions share no noise."""
 

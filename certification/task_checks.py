@@ -31,6 +31,7 @@ from .task_problems import (
     training_batch,
 )
 
+SAME_MEAN = 1e-3  # of a penalty, as a share
 SAME_SIGN = 0.5  # share of the entropy's gradient in a penalty's, from which on the penalty has it in it
 
 
@@ -199,11 +200,25 @@ def check_penalty(task: Task) -> None:
             "expected: another shape would be broadcast to more than one for each",
         )
         require(bool(penalty.isfinite().all()), "penalty is not finite")
+        if not penalty.ndim:
+            check_mean_penalty(task)
         if problem.log_q and share_of_entropy(penalty, problem.logits) > SAME_SIGN:
             raise Failed(
                 "log_q=True lets the estimator add log q(z), whose expectation penalty has in it already: say "
                 "log_q=False, or leave the entropy out of penalty"
             )
+
+
+def check_mean_penalty(task: Task) -> None:
+    r"""A scalar is that of an example, in the mean: it does not grow with a batch that has every example twice."""
+    rows = list(range(EXAMPLES))
+    batch = training_batch(task, numbers_of(task, EXAMPLES))
+    twice = selected(batch, rows + rows, EXAMPLES)
+    if twice is None:
+        return
+    once, again = (torch.as_tensor(problem_of(task, each).penalty).detach() for each in (batch, twice))
+    of_each = f"penalty is {float(once):.4g} for a batch, {float(again):.4g} for one that has each example twice"
+    require(close(once, again, SAME_MEAN), f"{of_each}: a scalar must be a mean over the examples")
 
 
 def share_of_entropy(penalty: Tensor, logits: Tensor) -> float:

@@ -1,7 +1,9 @@
 r"""The checks of what a task gives beside its problems: batches, figures, examples; none of them changes anything."""
 
+import contextlib
 import math
 import re
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from .task_problems import (
     noting_streams,
     numbers_of,
     problem_of,
+    selected,
     some_problem,
     state_of,
     training_batch,
@@ -28,6 +31,7 @@ from .task_problems import (
 
 LOOKED_AT = 2000  # training examples at most among which measurement examples are looked for
 MEASURED = 50  # measurement examples that are
+MOST_ALIKE = 0.5  # share of them that may be alike by chance
 
 
 def check_declarations(task: Task) -> None:
@@ -69,8 +73,12 @@ def check_evaluation(task: Task) -> None:
         for n, split in enumerate(("valid", "test", "valid")):
             torch.default_generator.manual_seed(1)
             streams: list[str] = []
-            with noting_streams(streams):
+            with noting_streams(streams), noting_training_layers(task) as left:
                 now = task.evaluate(split)
+            require(
+                not left,
+                f"evaluate leaves {', '.join(sorted(left))} in training mode: eval() before it, and train() after",
+            )
             require(isinstance(now, dict), f"evaluate({split!r}) must return figures by name, got {type(now).__name__}")
             changed = changes(task, before)
             require(not changed, f"evaluate changes {', '.join(changed)}: training would go on from something else")
@@ -92,6 +100,24 @@ def check_evaluation(task: Task) -> None:
             are_equal(training, training_batch(task)),
             "after evaluate, batch gives other examples for the same generator",
         )
+
+
+@contextlib.contextmanager
+def noting_training_layers(task: Task) -> Iterator[set[str]]:
+    r"""Within it, notes the names of layers that do something else in training, and are called so."""
+    found: set[str] = set()
+    kinds = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._BatchNorm)
+
+    def note(name: str) -> Callable:
+        return lambda layer, *_: found.add(name) if layer.training else None
+
+    layers = [(name, layer) for name, layer in task.named_modules() if isinstance(layer, kinds)]
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def check_figures_are_declared(task: Task, split: str, found: dict) -> None:
@@ -134,6 +160,14 @@ def check_batches(task: Task) -> None:
         )
         changed = changes(task, before)
         require(not changed, f"batch changes {', '.join(changed)}, so that a run cannot be measured without moving it")
+        turned = training_batch(task, index.flip(0))
+        expected = selected(first, list(range(len(index)))[::-1], len(index))
+        if task.examples and expected is not None and are_equal(first, training_batch(task, index, 1)):
+            require(
+                are_equal(expected, turned),
+                "batch gives other examples, or their parts in another order, for the same numbers in another order: "
+                "take every part by the numbers that it is given",
+            )
         if task.examples:
             try:
                 training_batch(task, torch.tensor([0, task.examples - 1]))
@@ -169,7 +203,9 @@ def check_held_out(task: Task) -> str | None:
     if task.examples is None:
         return None
     number = min(task.examples, LOOKED_AT)
-    numbers = torch.arange(number)
+    numbers = torch.cat(
+        [torch.arange(number // 2), torch.arange(task.examples - (number - number // 2), task.examples)]
+    )
     trained, again = (training_batch(task, numbers, seed) for seed in (0, 1))
     measured = task.measurement_batch(MEASURED)
     size = len(problem_of(task, measured).logits)
@@ -180,13 +216,17 @@ def check_held_out(task: Task) -> str | None:
         return "whether it is trained on cannot be told from its type"
     known = set(rows)
     diverse = len(known) > len(rows) / 2  # else what there is to see is soon seen
-    if not diverse or any(row not in known for row in own):
+    share = sum(row in known for row in own) / len(own)
+    if not diverse or share < MOST_ALIKE:
         return None
     figures = []
     for split in ("valid", "test"):
         torch.default_generator.manual_seed(1)
         figures.append(task.evaluate(split))
-    require(figures[0] == figures[1], "measurement_batch has training examples: take them from the validation split")
+    require(
+        figures[0] == figures[1],
+        f"measurement_batch has training examples, {share:.0%} of it: take them from the validation split",
+    )
     return "it is of training examples, as the task has no others: valid and test are the same"
 
 

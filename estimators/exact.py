@@ -38,7 +38,9 @@ class Exact(Estimator):
         for _ in logits.shape[:-2]:
             z = z.unsqueeze(1)
         cost = objective(z.expand(len(z), *logits.shape))  # [N, *batch]
-        return (log_probabilities(logits, index).exp() * cost).sum(0).to(cost.dtype)
+        weight = log_probabilities(logits, index).exp()
+        cost = cost.masked_fill(weight == 0, 0.0)  # whatever it costs, it is never drawn
+        return (weight * cost).sum(0).to(cost.dtype)
 
 
 def configurations(logits: Tensor, limit: int, layers: int = 1) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hardmax.estimators import sampling
 
+MOST_JOINT = 200_000  # outcomes
 COPIES = 100  # of a call, in which noise of any kind shows
 
 RunOfDraws = Callable[[int], list[Tensor]]  # of a number N of draws, each result [N, coordinates]
@@ -100,10 +101,13 @@ def all_outcomes(run: RunOfDraws, batch_dims: int = 0) -> tuple[Tensor, list[Ten
     r"""The probability ``[N]`` of every outcome of ``run``'s draws, and the results ``[N, coordinates]`` of each.
 
     Raises:
-        ContinuousNoise: If there is other randomness than draws of ``sampling.categorical``.
+        ContinuousNoise: If there is other randomness than draws of ``sampling.categorical``, or more than 200,000
+            outcomes of these, which take too much memory.
         Failed: If the draws are not independent along the leading dimension.
     """
     count = number_of_outcomes(run, batch_dims)
+    if count > MOST_JOINT:
+        raise ContinuousNoise
     twice = []
     for _ in range(2):  # noise from generators of one's own, or of other libraries, differs in the second
         with patched(EnumeratedDraws(batch_dims, COPIES), forbid, forbid), no_other_noise():

@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from hardmax import certification as c
+from hardmax.certification.certificate import calls
 from hardmax.estimators import Exact, Reinforce
 from helpers.cases import CASES, FOLDER, build, in_part
 
@@ -91,6 +92,17 @@ def test_smallest_problems(estimator):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_mean_gradients_are_those_of_float64(estimator, precision):
     c.check_precision(estimator, c.fitting(estimator, c.SMALL), precision)
+
+
+IN_USE = {"the same after steps of training", "weights of costs, and penalties", "a context", "logits of other calls"}
+IN_USE |= {"values of the objective alone", "the same with more categories, more variables, a rare category"}
+
+
+@pytest.mark.parametrize("estimator", in_part(CASES, 4), indirect=True)
+def test_in_training_it_is_what_it_is_by_itself(estimator):
+    for claim, tried in calls(estimator).items():
+        for call in tried if claim in IN_USE else ():
+            assert not call.message(estimator), claim
 
 
 @every_estimator

@@ -199,6 +199,38 @@ class MeasuredOnTraining(Right):
         return self.train_x[:size]
 
 
+class MeasuredOnTheLastOfTraining(Right):
+    """Nine in ten of a training set that is larger than what is looked at."""
+
+    examples = 3000
+
+    def measurement_batch(self, size):
+        return (
+            torch.cat([self.train_x[-9 * size // 10 :], self.valid_x[: size // 10]])
+            if size > 9
+            else self.valid_x[:size]
+        )
+
+
+class InTheOrderOfTheSet(Right):
+    def batch(self, index, generator):
+        return self.train_x[index.sort().values]
+
+
+class SummedPenalty(Right):
+    def penalty(self, logits):
+        return super().penalty(logits).sum()
+
+
+class DropsInEvaluation(Right):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def logits(self, x):
+        return super().logits(self.dropout(x))
+
+
 class OneSetOnly(MeasuredOnTraining):
     """Right, but that there is nothing but what it is trained on."""
 
