@@ -25,7 +25,7 @@ def every_estimator(test):
 
 def every_other_estimator(test):
     """And all of them in the long tests."""
-    return pytest.mark.parametrize("estimator", in_part(CASES, 2), indirect=True)(test)
+    return pytest.mark.parametrize("estimator", in_part(CASES, 3), indirect=True)(test)
 
 
 ON_PROBLEMS = [
@@ -34,7 +34,7 @@ ON_PROBLEMS = [
 ]
 
 
-@pytest.mark.parametrize(("estimator", "problem"), in_part(ON_PROBLEMS, 2), indirect=["estimator"])
+@pytest.mark.parametrize(("estimator", "problem"), in_part(ON_PROBLEMS, 3), indirect=["estimator"])
 def test_value_and_gradients(estimator, problem):
     c.check_expectation(estimator, c.fitting(estimator, problem))
 
@@ -98,7 +98,7 @@ IN_USE = {"the same after steps of training", "weights of costs, and penalties",
 IN_USE |= {"values of the objective alone", "the same with more categories, more variables, a rare category"}
 
 
-@pytest.mark.parametrize("estimator", in_part(CASES, 4), indirect=True)
+@pytest.mark.parametrize("estimator", in_part(CASES, 8), indirect=True)
 def test_in_training_it_is_what_it_is_by_itself(estimator):
     for claim, tried in calls(estimator).items():
         for call in tried if claim in IN_USE else ():

@@ -288,7 +288,7 @@ def undefined(z):
         ({"logits": [1.0]}, TypeError, "logits must be a tensor [*batch, K, C], got list"),
         ({"logits": torch.zeros(3)}, ValueError, "logits must be [*batch, K, C], all at least 1, got [3]"),
         ({"logits": torch.full((2, 2), torch.nan)}, ValueError, "logits must be numbers or minus infinity, got NaN"),
-        ({"objective": undefined}, ValueError, "nothing can be measured in seconds=60: its gradient is not finite"),
+        ({"objective": undefined, "seconds": 2}, ValueError, "nothing can be measured in seconds=2: its gradient"),
         ({"objective": 3}, TypeError, "objective must be a function of z, [S, *batch, K, C] -> [S, *batch], got 3"),
         ({"objective": lambda z: z.sum(-1)}, ValueError, "objective returned shape [1, 1, 2]"),
         ({"seconds": 0}, ValueError, "seconds must be a number above 0, got 0"),

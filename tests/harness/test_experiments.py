@@ -108,6 +108,7 @@ def test_the_small_budget_runs(experiment, command, tmp_path):
     few += (
         ["measure.rivals=[{reinmax:{temperature:[1.0,2.0]}}]"] if experiment == "hooper2026_bias" else ["batch_size=4"]
     )
+    few += ["task.labels=50"] if experiment == "jang2017_table2" else []  # of the images that stand in for MNIST
     row = rows_in(experiment)[0]
     code, out, err = command("-m", f"experiment={experiment}", *QUICK, *few, *row, "steps=2")
     assert code == 0, err

@@ -103,7 +103,7 @@ def test_relaxed_costs_are_not_linear():
         (lambda: Polynomial(power="two"), "power must be a number of at least 1, got 'two'"),
         (lambda: Polynomial(categories=1), "categories must be an integer of at least 2, got 1"),
         (lambda: Quadratic("shi"), "toy must be one of tucker, grathwohl, kool, titsias, got 'shi'"),
-        (lambda: Quadratic(start="low"), "start must be a number, got 'low'"),
+        (lambda: Quadratic(start="low"), "start must be a finite number, got 'low'"),
     ],
 )
 def test_wrong_options_are_refused(make, line):
