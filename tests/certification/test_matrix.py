@@ -16,7 +16,7 @@ def test_the_page_has_every_estimator_and_task():
     assert set(PAGE) == due, "make matrix writes the page anew"
 
 
-@pytest.mark.parametrize(("estimator", "task"), in_part(sorted({*REFUSED, *IN_TURN}), 5), ids=str)
+@pytest.mark.parametrize(("estimator", "task"), in_part(sorted({*REFUSED, *IN_TURN}), 8), ids=str)
 def test_what_is_refused_is_what_the_page_says(estimator, task):
     """A fifth of what the page calls refused, and of one task more for each estimator; all the rest where long."""
     assert matrix.refusals(estimator, task).general() == PAGE[estimator, task], "make matrix writes the page anew"

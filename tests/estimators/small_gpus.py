@@ -43,7 +43,7 @@ APPLYING = [name for name in NAMES if name not in ("exact", "sparse_expectation"
 @pytest.mark.parametrize(
     "name",
     [
-        *in_part((name for name in APPLYING if name not in MANY_CALLS), 10),
+        *in_part((name for name in APPLYING if name not in MANY_CALLS), 15),
         *(pytest.param(name, marks=pytest.mark.long) for name in MANY_CALLS),
     ],
 )

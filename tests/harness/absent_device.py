@@ -37,7 +37,7 @@ CASES = [
     for e in NAMES
     if e not in ("exact", "sparse_expectation")
 ]
-CASES = in_part([(*case, "measure.every=0") for case in CASES], 8) + [
+CASES = in_part([(*case, "measure.every=0") for case in CASES], 12) + [
     pytest.param(*case, "measure.every=1000", marks=pytest.mark.long) for case in CASES
 ]
 CASES += in_part([("reinforce", task, tuple(options), "measure.every=1000") for task, options in TASKS.items()], 3)

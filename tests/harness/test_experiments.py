@@ -100,7 +100,7 @@ def test_a_report_on_an_experiment_leaves_budgets_as_they_are():
     assert composed("experiment=kool2020_vae", "budget=small").steps == 2_750
 
 
-@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 4))
+@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 6))
 def test_the_small_budget_runs(experiment, command, tmp_path):
     few = ["task.bound_samples=1"] if "bound_samples" in composed(f"experiment={experiment}").task else []
     few += ["task.test_samples=1"] if experiment.startswith(("jang2017_table1", "paulus", "leaderboard_s")) else []

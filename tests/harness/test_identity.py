@@ -38,7 +38,7 @@ TAKEN = [
 ]
 
 
-@pytest.mark.parametrize("choice", in_part(TAKEN, 3), ids=" ".join)
+@pytest.mark.parametrize("choice", in_part(TAKEN, 4), ids=" ".join)
 def test_what_is_saved_builds_the_task_with_its_data(tmp_path, choice):
     """Read back by itself, as by someone who has nothing but the file."""
     config = plain_config(composed(*choice))

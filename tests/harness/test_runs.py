@@ -284,7 +284,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("task", in_part(RESUMED, 3))
+@pytest.mark.parametrize("task", in_part(RESUMED, 4))
 def test_a_run_that_dies_goes_on_to_the_same_bytes(command, tmp_path, monkeypatch, task):
     """It dies after a row that is newer than its checkpoint."""
     choice = [f"task={task}", *RESUMED[task], "steps=24", "batch_size=20", "log_every=3", "wandb.mode=disabled"]
