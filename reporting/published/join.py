@@ -128,9 +128,10 @@ def identity(keys: list[str], run: Run) -> tuple:
 def varied(value: Value, runs: list[Run]) -> list[str]:
     r"""Keys of which runs have several values; for a value at a stated step, they may have gone on for longer or not.
 
+    Runs on a processor and on a GPU have the same settings, and are averaged.
     A run that lacks an option is older than it, and counts as having its default.
     """
-    free = ("seed", "steps", "stop_after") if value.step is not None else ("seed",)
+    free = ("seed", "device", *(("steps", "stop_after") if value.step is not None else ()))
     keys = {key for run in runs for key in run.config}
     keys = {k for k in keys if k not in free and k.split(".")[0] not in NOT_RESULTS and not k.startswith(WATCHING)}
     return sorted(key for key in keys if len({setting(run, key) for run in runs}) > 1)

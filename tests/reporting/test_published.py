@@ -263,6 +263,15 @@ def test_runs_from_before_an_option_came_are_averaged_with_later_ones(tmp_path):
     )
 
 
+def test_devices_are_no_setting(tmp_path):
+    for seed, device in ((1, "cpu"), (2, "cuda")):
+        folder = make_run(tmp_path, *HOOPER, rows=losses(9.0 + seed), seed=seed)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config, "device": device}))
+    found = compare_with_runs(value(experiment="hooper2026_polynomial"), find_runs([tmp_path]).runs)
+    assert (len(found.runs), found.mean) == (2, 10.5)
+
+
 def test_how_closely_a_run_is_watched_is_no_setting(tmp_path):
     make_run(tmp_path, *HOOPER, "measure.every=0", "valid.every=1000", rows=losses(0.00427))
     assert beside(tmp_path).verdict == "agrees"
