@@ -37,7 +37,7 @@ def hash_of_code(name: str, path: Path) -> str:
     module = sys.modules.get(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
     if module is None:
         return hash_of_file(path)
-    spec = module.__spec__  # another one after each import
+    spec = getattr(module, "__spec__", None)  # another one after each import
     return IMPORTED.setdefault((os.path.abspath(path), id(spec)), (spec, hash_of_file(path)))[1]
 
 
@@ -49,14 +49,19 @@ def hash_of_typed(made: Any) -> str:
 
 
 def told(content: object) -> object:
-    r"""What a function does, as compiled, or a plain value says; nothing of what is neither."""
+    r"""What a function does, as compiled, with its defaults, or a plain value says; nothing of what is neither."""
     content = getattr(content, "__func__", getattr(content, "fget", content))  # of a classmethod, or a property
     code = content if isinstance(content, CodeType) else getattr(content, "__code__", None)
     if isinstance(code, CodeType):
-        return [code.co_code.hex(), code.co_names, list(map(told, code.co_consts))]
+        defaults = [getattr(content, name, None) for name in ("__defaults__", "__kwdefaults__")]
+        return [code.co_code.hex(), code.co_names, told(code.co_consts), told(defaults)]
     if isinstance(content, frozenset):
         return sorted(map(repr, content))
-    return repr(content) if isinstance(content, str | bytes | int | float | tuple | list | dict | None) else None
+    if isinstance(content, list | tuple):
+        return [told(each) for each in content]
+    if isinstance(content, dict):
+        return {str(key): told(each) for key, each in content.items()}
+    return repr(content) if isinstance(content, str | bytes | int | float | None) else None
 
 
 def names_in(folder: str | Path) -> list[str]:

@@ -101,11 +101,12 @@ class Base(Reinforce):
     def estimate(self, logits, objective, context):
         return {factor} * super().estimate(logits, objective, context)
 class Mine(Base):
-    limit = 3
+    def __init__(self, decay={decay}):
+        super().__init__(decay=decay)
 """
 
-    def typed(factor):
-        exec(compile(cell.format(factor=factor), f"<cell {factor}>", "exec"), main.__dict__)
+    def typed(factor, decay=0.9):
+        exec(compile(cell.format(factor=factor, decay=decay), f"<cell {factor}>", "exec"), main.__dict__)
 
     for name in ("Base", "Mine"):
         monkeypatch.setattr(main, name, None, raising=False)
@@ -118,6 +119,7 @@ class Mine(Base):
         typed(1)
         again = hardmax.run(*mine, steps=5, output=str(tmp_path), config_dir=tmp_path / "conf")
         assert again.folder == first.folder, "the same, typed again"
-        typed(0)
-        with pytest.raises(Refused, match=r"was finished by other code \(__main__.Mine\): fresh=true"):
-            hardmax.run(*mine, steps=5, output=str(tmp_path), config_dir=tmp_path / "conf")
+        for changed in ((0, 0.9), (1, 0.8)):
+            typed(*changed)
+            with pytest.raises(Refused, match=r"was finished by other code \(__main__.Mine\): fresh=true"):
+                hardmax.run(*mine, steps=5, output=str(tmp_path), config_dir=tmp_path / "conf")
