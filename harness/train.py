@@ -193,9 +193,9 @@ def train(
     with progress, evaluations.of_nested():
         clock = time.perf_counter()
         while not (best and best.over):
-            state.seconds += time.perf_counter() - clock  # before it may be saved
+            now = time.perf_counter()
+            state.seconds, clock = state.seconds + now - clock, now  # before it may be saved, which takes time as well
             pause(state.step == steps)
-            clock = time.perf_counter()
             logging = state.step % log_every == 0 or due(valid_every) or due(measure_every)
             if logging:
                 if device.type == "cuda":
