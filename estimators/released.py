@@ -12,7 +12,7 @@ from . import sampling
 from .arsm import ARSPlus, Race
 from .base import graft
 from .carms import Stratified
-from .gumbel_rao import behind, mean_jacobian
+from .gumbel_rao import GumbelRao, behind, mean_jacobian
 from .objectives import Objective
 from .rebar import Relax
 from .reinmax import ReinMax, ReinMaxCV, log_midpoint
@@ -69,6 +69,31 @@ def given(hard: Tensor, log_p: Tensor, clock: Tensor, shared: bool) -> Tensor:
     winner = (clock * hard).sum(-1, keepdim=True)
     others = -(clock / log_p.exp() + (winner if shared else clock)).log()
     return torch.where(hard.bool(), -winner.log(), others)
+
+
+class GumbelRaoAsReleased(GumbelRao):
+    r""":class:`hardmax.estimators.GumbelRao` with 1e-8 added to waiting times, in units that the logits choose.
+
+    The 1e-8, which keeps a logarithm from infinity, is added while the waiting times are those of unnormalised
+    probabilities, with a sum Z of exp(logits): among normalised ones it is Z 1e-8. So the gradient depends on a
+    constant that is added to all logits, which changes no probability: where log Z is some 20, the categories that
+    lost are far behind, relaxed samples are nearly hard, and most of the gradient is gone.
+
+    References:
+        | conditional_gumbel in Gradient_estimators.py of
+          https://github.com/James-Hooper123/Generalized-and-Optimal-Straight-Through-Estimators
+
+    Arguments:
+        noises, temperature, rate, floor, every, annealing, over: See :class:`hardmax.estimators.GumbelRao`.
+    """
+
+    def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
+        clock, tiny, temperature = -sampling.uniform(logits, self.noises).log(), 1e-8, self.temperature()
+        winner = (clock * hard).sum(-1, keepdim=True) + tiny
+        log_z = logits.logsumexp(-1, keepdim=True)
+        others = -(clock / logits.exp() + winner / log_z.exp() + tiny).log()
+        y = sampling.softmax(torch.where(hard.bool(), log_z - winner.log(), others) / temperature)
+        return lambda g: (through_softmax(y, g) / temperature).mean(0, keepdim=True)
 
 
 class ReinMaxCVAsReleased(ReinMaxCV):

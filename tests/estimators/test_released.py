@@ -5,9 +5,14 @@ import math
 
 import torch
 
-from hardmax import Exact, ReinMax, ReinMaxCV, SumAndSample, certification
+from hardmax import Exact, GumbelRao, ReinMax, ReinMaxCV, SumAndSample, certification
 from hardmax.estimators.arsm import Race
-from hardmax.estimators.released import ARSPlusAsReleased, ReinMaxCVAsReleased, SumAndSampleAsReleased
+from hardmax.estimators.released import (
+    ARSPlusAsReleased,
+    GumbelRaoAsReleased,
+    ReinMaxCVAsReleased,
+    SumAndSampleAsReleased,
+)
 from hardmax.reporting.published.values import read_published
 
 DRAWS = 20_000
@@ -37,6 +42,23 @@ def test_the_control_variate_of_reinmax_raises_the_variance_and_the_released_one
     plain, ours, released = map(bias_and_variance, (ReinMax(), ReinMaxCV(eta=0.7), ReinMaxCVAsReleased(eta=0.7)))
     assert released[1] < 0.97 * plain[1] < plain[1] < ours[1]
     assert released[0] > 1.5 * plain[0]
+
+
+def test_gumbel_rao_as_released_depends_on_a_constant_that_is_added_to_the_logits():
+    """At logits of 20 or so most of the gradient is gone; at 0 it is the right one, within the noise of 0.4 %."""
+    generator = torch.Generator().manual_seed(0)
+    logits, w = (torch.randn(6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    hard = torch.nn.functional.one_hot(torch.arange(6) % 5, 5).double().unsqueeze(0)
+
+    def gradient(estimator, constant):
+        torch.manual_seed(1)
+        return estimator.pullback(logits + constant, hard)(w.unsqueeze(0))
+
+    ours, released = GumbelRao(noises=100_000), GumbelRaoAsReleased(noises=100_000)
+    right, near, far = gradient(ours, 0), gradient(released, 0), gradient(released, 20)
+    assert torch.allclose(gradient(ours, 20), right, rtol=0, atol=1e-12)
+    assert (near - right).norm() < 0.02 * right.norm()
+    assert 0.2 < far.norm() / right.norm() < 0.4
 
 
 def swap_winners(phi, pi, j):
