@@ -181,8 +181,10 @@ def without_empty(titles: list[str], rows: list[list]) -> str:
 
 
 def groups_of(runs: list[Run]) -> list[Group]:
-    r"""Runs that are averaged; each is called by its estimator and by what tells it from others of that estimator."""
-    by_task = grouped(runs, [], sorted({run.estimator for run in runs}), [])
+    r"""Runs that are averaged, on whatever device; each is called by its estimator and by what tells it from others of
+    that estimator."""
+    anywhere = [replace(run, config={k: v for k, v in run.config.items() if k != "device"}) for run in runs]
+    by_task = grouped(anywhere, [], sorted({run.estimator for run in runs}), [])
     groups = [group for groups in by_task.values() for group in groups]
     for estimator in {group.estimator for group in groups}:
         own = [group for group in groups if group.estimator == estimator]

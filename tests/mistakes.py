@@ -19,14 +19,16 @@ from hardmax.estimators import (
     VIMCO,
     ARSPlus,
     DisARMIW,
+    GumbelRao,
     Rebar,
     Reinforce,
     StochasticStraightThrough,
+    StraightThroughGumbelSoftmax,
     Stratified,
     UnorderedSet,
     unordered_set,
 )
-from hardmax.estimators.released import ARSPlusAsReleased, CoupledLeaveOneOut
+from hardmax.estimators.released import ARSPlusAsReleased, CoupledLeaveOneOut, GumbelRaoAsReleased
 from hardmax.paths import ROOT
 from helpers.laws import (
     antithetic_law,
@@ -61,13 +63,17 @@ def error(found: torch.Tensor, truth: torch.Tensor) -> float:
     return float((found - truth).norm() / truth.norm())
 
 
-def sampled(estimator, problem) -> tuple[float, float]:
-    """Relative error of the mean of many draws, and what an unbiased estimator would show for its noise alone."""
+def mean_of_draws(estimator, problem) -> c.MeanOfDraws:
     torch.manual_seed(0)
     run, moments = c.runner(estimator, problem), c.MeanOfDraws()
     for _ in range(PARTS):
         moments.add(run(DRAWS // PARTS)[1])
-    truth = problem.truth()[1]
+    return moments
+
+
+def sampled(estimator, problem) -> tuple[float, float]:
+    """Relative error of the mean of many draws, and what an unbiased estimator would show for its noise alone."""
+    moments, truth = mean_of_draws(estimator, problem), problem.truth()[1]
     return error(moments.mean, truth), float(moments.error().norm() / truth.norm())
 
 
@@ -170,6 +176,19 @@ def clamped():
     return f"{error(found, truth):.1%} of that logit's", f"{error(right, truth):.0e}", "enumeration"
 
 
+def gumbel_rao():
+    """Against the mean of straight-through Gumbel-softmax, which both forms should have, at logits around 20."""
+    problem = c.SmallProblem(1, 4)
+    problem.logits += 20
+    right = mean_of_draws(StraightThroughGumbelSoftmax(), problem)
+    found, ours = (error(mean_of_draws(e, problem).mean, right.mean) for e in (GumbelRaoAsReleased(2), GumbelRao(2)))
+    return (
+        f"{found:.1%} (noise {right.error().norm() / right.mean.norm():.1%})",
+        f"{ours:.1%}",
+        f"{DRAWS:,} draws",
+    )
+
+
 def relaxed_rebar():
     return by_draws(RelaxedRebar(0.5), Rebar(0.5, learned=False), c.SmallProblem(1, 4, extreme=0.5))
 
@@ -247,6 +266,11 @@ MISTAKES = {
         relaxed_rebar,
     ),
     "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),
+    "Gumbel-Rao: 1e-8 added to waiting times of probabilities that are not normalised": (
+        "the released code of a comparison, here at logits around 20 and beside straight-through Gumbel-softmax, whose "
+        "mean it should have: a constant that is added to all logits takes the gradient away",
+        gumbel_rao,
+    ),
     "Implicit MLE: the difference of the draws not divided by the step": (
         "the released code; with a step of 0.01 and a linear cost, whose gradient is right but for the step's length",
         lambda: by_draws(Undivided(0.01), IMLE(0.01), c.SmallProblem(2, 3, linear=True)),

@@ -63,7 +63,7 @@ def telling(rows):
         seen |= parts
 
 
-@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 4))
+@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 8))
 def test_every_row_can_be_built(experiment):
     """Composition, of which rows share what a sweep's do, refuses unknown options, the classes wrong values."""
     chosen = f"experiment={experiment}"
@@ -80,7 +80,7 @@ def test_every_row_can_be_built(experiment):
             build(cfg, "estimator", "estimator")
 
 
-@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 2))
+@pytest.mark.parametrize("experiment", in_part(EXPERIMENTS, 4))
 def test_small_is_a_smaller_part(experiment):
     full, small = (plain_config(composed(f"experiment={experiment}", f"budget={b}")) for b in ("full", "small"))
     changed = {key for key in full if full[key] != small[key]}

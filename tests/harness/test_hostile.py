@@ -246,7 +246,7 @@ def test_a_wrong_state_leaves_nothing_in_the_way_of_a_good_one(tmp_path, good):
     assert state.load(tmp_path / "good.pt") == {"metrics.jsonl": 3}
 
 
-@pytest.mark.parametrize("optimizer", sorted(p.stem for p in (ROOT / "configs/optimizer").glob("*.yaml")))
+@pytest.mark.parametrize("optimizer", in_part(sorted(p.stem for p in (ROOT / "configs/optimizer").glob("*.yaml")), 3))
 def test_checkpoints_of_every_optimiser_are_read(tmp_path, optimizer):
     choice = [*RUN, f"optimizer={optimizer}", "optimizer.lr=1e-4", "measure.every=0", "valid.every=0"]
     state, cfg = started(*choice)

@@ -268,8 +268,11 @@ def test_devices_are_no_setting(tmp_path):
         folder = make_run(tmp_path, *HOOPER, rows=losses(9.0 + seed), seed=seed)
         config = yaml.safe_load((folder / "config.yaml").read_text())
         (folder / "config.yaml").write_text(yaml.safe_dump({**config, "device": device}))
-    found = compare_with_runs(value(experiment="hooper2026_polynomial"), find_runs([tmp_path]).runs)
+    runs = find_runs([tmp_path]).runs
+    found = compare_with_runs(value(experiment="hooper2026_polynomial"), runs)
     assert (len(found.runs), found.mean) == (2, 10.5)
+    (group,) = reproduction.groups_of(runs)
+    assert len(group.finished) == 2
 
 
 def test_how_closely_a_run_is_watched_is_no_setting(tmp_path):

@@ -30,6 +30,7 @@ from hardmax.reporting.runs import find_runs
 from hardmax.reporting.statistics import AS_GOOD, BEST, UNTESTED, WORSE, difference, verdicts
 from hardmax.reporting.tables import cell
 from hardmax.reporting.writing import write
+from helpers.cases import in_part
 from helpers.made_up import STEPS, picture, run
 
 PNG = picture(8, 8)
@@ -73,7 +74,7 @@ def brute_force(ours, theirs, paired):
     return [center + by * (end - center) for end in np.quantile(found, [0.025, 0.975])]
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 12])
+@pytest.mark.parametrize("seeds", in_part([5, 3, 12], 3))
 def test_marks_agree_with_a_brute_force_bootstrap(tmp_path, seeds):
     """Known differences from nothing to far beyond the noise, with seeds that all estimators share and feel."""
     dice = np.random.default_rng(seeds)
@@ -99,8 +100,7 @@ def test_marks_agree_with_a_brute_force_bootstrap(tmp_path, seeds):
     assert words == {WORSE, AS_GOOD}, "both happen here"
 
 
-@pytest.mark.parametrize("count", [3, 5])
-@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize(("count", "paired"), in_part([(3, True), (3, False), (5, True), (5, False)], 3))
 def test_equal_estimators_are_rarely_called_worse(count, paired):
     """A bare percentile interval would exclude 0 in a quarter of all cases for three seeds."""
     dice = np.random.default_rng(count)

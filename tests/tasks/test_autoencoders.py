@@ -91,8 +91,12 @@ def test_loss_and_every_gradient_are_those_of_the_enumerated_elbo(options):
     assert torch.allclose(gradients(vae, ours.mean()), gradients(vae, exact.mean()), atol=1e-10)
 
 
-@pytest.mark.parametrize("kl", ["analytic", "sampled"])
-@pytest.mark.parametrize("estimator", [Reinforce(2, "leave_one_out"), Reinforce(1, "batch"), ARSM()])
+@pytest.mark.parametrize(
+    ("estimator", "kl"),
+    in_part(
+        itertools.product([Reinforce(2, "leave_one_out"), ARSM(), Reinforce(1, "batch")], ["analytic", "sampled"]), 3
+    ),
+)
 def test_two_layers_of_an_unbiased_estimator_are_unbiased(estimator, kl):
     vae = small(kl=kl, C=3)
     x = vae.held_out("valid")[:1].expand(1000, -1)

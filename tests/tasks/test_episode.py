@@ -12,6 +12,7 @@ from hardmax.tasks.environments import CartPole, Environment
 from hardmax.tasks.episode import Episode
 from hardmax.tasks.simulation import NextDraw, Simulation, Start, by_inversion
 from helpers import cases
+from helpers.cases import in_part
 from helpers.commands import ESTIMATORS as NAMES
 
 
@@ -88,8 +89,9 @@ def mean_and_error(task, estimator, episodes, times=40):
     return draws.mean(0), draws.std(0) / times**0.5
 
 
-@pytest.mark.parametrize("settings", [(1.0, None), (0.8, None), (1.0, 1)], ids=["", "discounted", "one branch"])
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "settings"), in_part(itertools.product(ESTIMATORS, [(1.0, None), (0.8, None), (1.0, 1)]), 4)
+)
 def test_mean_gradient_is_that_of_all_paths(name, settings):
     """Within 5 standard errors, at each of 26 parameters; with no discount it is that of the expected return."""
     task = small(ESTIMATORS[name], *settings)
