@@ -117,10 +117,11 @@ def plane_picture(comparisons: Sequence[Comparison], across: str, up: str, title
 
 
 def colours(names: list[str]) -> alt.Color:
-    r"""A colour for each series, and their legend."""
-    own = looks({name: name for name in names}, [])
-    if not own:
+    r"""A colour for each series, and their legend, in the order in which they come."""
+    if not names:
         return alt.Color()
+    of_series = looks({name: name for name in names}, [])
+    own = {name: of_series[name] for name in dict.fromkeys(names)}
     scale = alt.Scale(domain=list(own), range=ranges(own)["color"])
     return alt.Color("series:N", title=None, scale=scale, legend=legend_below(own))
 

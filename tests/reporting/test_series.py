@@ -134,6 +134,12 @@ def test_pictures_have_published_points_and_measured_lines():
     assert [(row["x"], row["y"], row["published_y"]) for row in rows[:1]] == [(1.1, 33.0, 30.0)]
 
 
+def test_a_legend_has_its_series_in_the_order_in_which_they_come():
+    found = [compared(rate, at, 1.0, [1.1, 1.2]) for rate in ("rate 3e-4", "rate 1e-3", "rate 1e-2") for at in (1, 2)]
+    for layer in series_picture(found, "T")["concat"][0]["layer"]:
+        assert layer["encoding"]["color"]["scale"]["domain"] == ["rate 3e-4", "rate 1e-3", "rate 1e-2"]
+
+
 def test_a_run_that_stops_early_counts_as_far_as_it_goes(tmp_path):
     hooper = ["experiment=hooper2026_vae", "task.variables=8", "task.categories=64",
               "estimator=zgr", "optimizer.lr=1e-3"]  # fmt: skip
