@@ -172,8 +172,8 @@ class AdaptiveIMLE(IMLE):
     beta moves by ``speed``, up while fewer than ``entries`` of an example's gradient are other than 0 on a running
     average, and else down. So the size of the objective does not matter, and there is no step to tune. The gradient is
     that of :class:`SymmetricIMLE` or :class:`IMLE`, and as biased. An example whose logits are all 0 has steps of
-    length 0, and gets no gradient: do not begin with such. The released code takes the norms over the whole batch; here
-    examples are independent.
+    length 0, and gets no gradient: do not begin with such. The released code takes the norms over the whole batch,
+    and with S noises its gradient is the root of S times as long; here examples are independent.
 
     References:
         | Adaptive Perturbation-Based Gradient Estimation for Discrete Latent Variable Models (Minervini et al., 2023)

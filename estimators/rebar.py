@@ -107,7 +107,7 @@ class Relax(Rebar):
 
     Arguments:
         temperature: Of the relaxation at the start, above 0.
-        scale: Of the objective in the control variate at the start; 0 leaves the network alone.
+        scale: Of the objective in the control variate at the start; 0 leaves the network alone, and stays.
         width: Hidden units of the network, at least 1.
     """
 
@@ -116,6 +116,7 @@ class Relax(Rebar):
 
     def __init__(self, temperature: float = 0.5, scale: float = 1.0, width: int = 100):
         super().__init__(temperature, scale)
+        self.scale.requires_grad_(scale != 0)
         last = nn.Linear(at_least(1, width=width), 1)
         nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.LazyLinear(width), nn.Tanh(), last)

@@ -19,6 +19,7 @@ from hardmax.estimators import (
     VIMCO,
     ARSPlus,
     DisARMIW,
+    DisARMTree,
     GumbelRao,
     Rebar,
     Reinforce,
@@ -41,6 +42,8 @@ from helpers.laws import (
     strata_law,
 )
 from helpers.wrong import (
+    AddedCosts,
+    BinaryRebar,
     ByDefinition,
     ClampedLog,
     Clipped,
@@ -48,6 +51,7 @@ from helpers.wrong import (
     DividedByTheOthers,
     FixedOrder,
     MeanOverReferences,
+    MeanThatMovesFirst,
     NothingLeftOut,
     RelaxedRebar,
     Undivided,
@@ -213,9 +217,17 @@ MISTAKES = {
         "two published repositories, among them one that compares estimators with it",
         relax,
     ),
+    "REBAR of two categories: pluses for minuses in the two logits of its noise given the draw": (
+        "a published library; its RELAX has the same noise",
+        lambda: by_draws(BinaryRebar(1), BinaryRebar(-1), c.SmallProblem(2, 2)),
+    ),
     "DisARM with importance weights, sticks not sorted": (
         "beyond a stick of probability 1/2 or more the draws never go on together",
         disarm,
+    ),
+    "DisARM: half of the sum of the two costs where half of their difference belongs": (
+        "a published library, of two categories: the gradient's mean is 0",
+        lambda: by_draws(AddedCosts(), DisARMTree(), c.SmallProblem(2, 2)),
     ),
     "CARMS by inverse CDF, one fixed order of the categories": (
         "most pairs of categories, neighbours above all, are never drawn together",
@@ -242,6 +254,10 @@ MISTAKES = {
         "a published leave-one-out REINFORCE, here with 4 draws: every gradient is (S - 1) / S of what it should be",
         lambda: by_outcomes(NothingLeftOut(4, "leave_one_out"), Reinforce(4, "leave_one_out")),
     ),
+    "Running mean of the costs that is moved before it is subtracted": (
+        "a published library, with its decay of 0.95 and one cost a step: every gradient is 0.95 of what it should be",
+        lambda: by_outcomes(MeanThatMovesFirst(1, decay=0.95), Reinforce(1, decay=0.95)),
+    ),
     "Mean of the group, and division by its standard deviation": (
         "policy optimisation of language models, here with 4 draws and a cost of 100 that one draw in 20 has: its "
         "weight is lost, and with it the direction",
@@ -267,8 +283,8 @@ MISTAKES = {
     ),
     "VIMCO: log q detached": ("from estimators of an expectation, where detaching is right", vimco),
     "Gumbel-Rao: 1e-8 added to waiting times of probabilities that are not normalised": (
-        "the released code of a comparison, here at logits around 20 and beside straight-through Gumbel-softmax, whose "
-        "mean it should have: a constant that is added to all logits takes the gradient away",
+        "three repositories, one with 1e-8, two with 1e-20; here 1e-8, at logits around 20 and beside straight-through "
+        "Gumbel-softmax, whose mean it should have: a constant that is added to all logits takes the gradient away",
         gumbel_rao,
     ),
     "Implicit MLE: the difference of the draws not divided by the step": (

@@ -15,6 +15,10 @@ WRONG = {
         lambda: wrong.OwnCostInBaseline(samples=2, **NONE),
         "logits' gradient is off .* it is 0.5 times",
     ),
+    "running mean that moves first": (
+        lambda: wrong.MeanThatMovesFirst(1, decay=0.9),
+        "logits' gradient is off .* it is 0.9.* times",
+    ),
     "missing probabilities": (wrong.MissingProbabilities, "logits' gradient is off"),
     "gradient through the baseline": (wrong.GradientThroughBaseline, "parameters' gradient is off"),
     "baseline over everything": (lambda: wrong.BaselineOverEverything(**NONE), "depend on each other's costs"),

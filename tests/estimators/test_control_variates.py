@@ -115,6 +115,20 @@ def test_without_its_control_variate_rebar_is_reinforce():
     assert torch.allclose(ours, expected)
 
 
+def test_a_scale_of_0_stays_and_leaves_the_network_alone():
+    estimator = Relax(scale=0.0, width=2)
+    run = c.runner(estimator, TWO)
+    run(1)
+    optimizer = torch.optim.SGD([p for p in estimator.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        logits, parameters = TWO.leaves(100)
+        estimator(logits, TWO.objective(parameters)).sum().backward()
+        optimizer.step()
+    assert estimator.scale == 0
+    assert estimator.network[-1].bias != 0
+
+
 def test_a_constant_control_variate_is_a_constant_baseline():
     estimator = Relax(scale=0.0, width=2)
     c.runner(estimator, TWO)(1)

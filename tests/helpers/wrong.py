@@ -384,3 +384,51 @@ class RelaxedRebar(GumbelSoftmax):
     """Calls itself REBAR, and has its relaxed sample alone: no discrete draw, and no correction by one."""
 
     target, unbiased = "expectation", True
+
+
+class MeanThatMovesFirst(Reinforce):
+    """Moves the running mean to the cost before it is subtracted from that cost."""
+
+    def subtracted(self, cost, logits, objective):
+        decay = self.running.decay
+        return decay * self.running().to(cost.dtype) + (1 - decay) * cost
+
+
+class AddedCosts(Estimator):
+    """DisARM of binary variables with half of the sum of the two costs where half of their difference belongs."""
+
+    target, unbiased, differentiates_objective = "expectation", True, False
+
+    def estimate(self, logits, objective, context):
+        p = logits.softmax(-1)
+        u = torch.rand_like(p[..., 0])
+        pair = torch.stack([v < p[..., 1] for v in (u, 1 - u)]).long()
+        z = torch.nn.functional.one_hot(pair, 2).to(logits.dtype)
+        cost = objective(z)
+        weight = (z[0] - z[1]) * p.amax(-1, keepdim=True)
+        return graft(cost.mean(0), logits, cost.mean(0)[..., None, None] * weight / 2)
+
+
+class BinaryRebar(Estimator):
+    """REBAR of binary variables whose noise given the draw has pluses for minuses: log p + log(1 + p) + ..."""
+
+    target, unbiased, differentiates_objective = "expectation", True, True
+
+    def __init__(self, sign, temperature=0.5):
+        super().__init__()
+        self.sign, self.temperature = sign, temperature
+
+    def estimate(self, logits, objective, context):
+        leaf = logits.detach().requires_grad_()
+        p = leaf.softmax(-1)[..., 1]
+        u, v = torch.rand_like(p), torch.rand_like(p)
+        logit = lambda x, sign=-1: x.log() + sign * (sign * x).log1p()
+        z = logit(p) + logit(u)
+        b = (z > 0).to(p.dtype).detach()
+        given_draw = b * (v * p + 1 - p) + (1 - b) * v * (1 - p)
+        other = logit(p, self.sign) + logit(given_draw, self.sign)
+        both = [torch.stack([1 - y, y], -1) for y in ((x / self.temperature).sigmoid() for x in (z, other))]
+        hard = torch.stack([1 - b, b], -1)
+        cost, relaxed = objective(hard.unsqueeze(0))[0], [objective(y.unsqueeze(0))[0] for y in both]
+        (difference,) = torch.autograd.grad((relaxed[0] - relaxed[1]).sum(), leaf)
+        return graft(cost, logits, (cost - relaxed[1])[..., None, None] * (hard - logits.softmax(-1)) + difference)
