@@ -107,7 +107,7 @@ class Relax(Rebar):
 
     Arguments:
         temperature: Of the relaxation at the start, above 0.
-        scale: Of the objective in the control variate at the start; 0 leaves the network alone, and stays.
+        scale: Of the objective in the control variate at the start; 0 is not trained, and leaves the network alone.
         width: Hidden units of the network, at least 1.
     """
 

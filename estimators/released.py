@@ -106,7 +106,7 @@ class ReinMaxCVAsReleased(ReinMaxCV):
     ReinMax away: that, and no control of noise, is what lowers the variance.
 
     References:
-        | reinmax_jacobians.py in https://github.com/danielwang0452/ReinMax_ASC
+        | reinmax_jacobians.py in https://github.com/danielwang0452/ReinMax_ASC, at commit fe1ee7b
 
     Arguments:
         temperature, eta, noises, relaxation_temperature: See :class:`hardmax.estimators.ReinMaxCV`.

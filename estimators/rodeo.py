@@ -17,6 +17,8 @@ class Rodeo(Estimator):
     linearisation at z: its neighbour values are cheap, and no further evaluation of the objective is needed. One
     output of the network corrects the costs in the baseline, the other the gradient. The published form is for
     binary variables; this one is for categories, and width and activation of its network are not those of the paper.
+    With more than two draws the authors' code prefers the mean of the network's outputs at the other draws to its
+    output at their mean, which is taken here: as unbiased, and with two draws the same.
     Uses the objective's derivative at the draws, if it has one, and needs time to train the network: for short runs
     take leave-one-out REINFORCE.
 

@@ -29,6 +29,7 @@ from hardmax.estimators import (
     UnorderedSet,
     unordered_set,
 )
+from hardmax.estimators import carms as carms_file
 from hardmax.estimators.released import ARSPlusAsReleased, CoupledLeaveOneOut, GumbelRaoAsReleased
 from hardmax.paths import ROOT
 from helpers.laws import (
@@ -117,6 +118,18 @@ def carms(wrong: Callable, law_of: Callable):
     estimator.coupling = wrong(2)
     found = enumerated(estimator, "draws", problem, [law_of(p)])
     return exactly(found, enumerated(right, "draws", problem, [inverse_law(p, 2)]), problem)
+
+
+def released_sticks():
+    problem = c.SmallProblem(1, 5)
+    law = antithetic_law(p := problem.logits[0].softmax(-1), comb(p.argsort().tolist()))
+    right, inverse = enumerated(CARMS(2), "draws", problem, [law]), carms_file.inverse
+    carms_file.inverse = lambda order: order
+    try:
+        found = enumerated(CARMS(2), "draws", problem, [law])
+    finally:
+        carms_file.inverse = inverse
+    return exactly(found, right, problem)
 
 
 def own_orders(p: torch.Tensor) -> torch.Tensor:
@@ -228,6 +241,10 @@ MISTAKES = {
     "DisARM: half of the sum of the two costs where half of their difference belongs": (
         "a published library, of two categories: the gradient's mean is 0",
         lambda: by_draws(AddedCosts(), DisARMTree(), c.SmallProblem(2, 2)),
+    ),
+    "CARMS by sticks: weights go back from the sorted categories by the order, and not by its inverse": (
+        "the released code, here with 2 draws: right only where the order is its own inverse",
+        released_sticks,
     ),
     "CARMS by inverse CDF, one fixed order of the categories": (
         "most pairs of categories, neighbours above all, are never drawn together",
