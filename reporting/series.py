@@ -76,9 +76,12 @@ def series_picture(comparisons: Sequence[Comparison], title: str) -> dict | None
     colour, charts = colours([c.published.series for found in by_table.values() for c in found]), []
     for table, found in by_table.items():
         rows = [point_row(c) for c in found]
-        base = alt.Chart({"values": rows}).properties(width=300, height=220, title=table)
         x = alt.X("at:Q", title=found[0].published.along, scale=scale_of(rows, "at"))
-        y = alt.Y("mean:Q", title=None, scale=scale_of(rows, "published"))
+        y = alt.Y("mean:Q", title=None, scale=scale_of(rows, "published", "mean"))
+        if spread_wide(rows, "published", "mean"):  # a logarithmic axis, which has no 0
+            least = min(min(row["published"], row["mean"]) for row in rows)
+            rows = [row if row["low"] > 0 else row | {"low": least} for row in rows]
+        base = alt.Chart({"values": rows}).properties(width=300, height=220, title=table)
         band = base.mark_area(opacity=0.15).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
         line = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour)
         dots = base.mark_point(filled=True, opacity=1, size=24).encode(x=x, y="published:Q", color=colour)
@@ -135,8 +138,12 @@ def point_row(c: Comparison) -> dict:
     return row | {"mean": rounded(c.mean), "low": rounded(c.mean - reach), "high": rounded(c.mean + reach)}
 
 
-def scale_of(rows: list[dict], name: str) -> alt.Scale:
-    r"""Of an axis: logarithmic where numbers are positive and span more than a factor of 4."""
-    found = [row[name] for row in rows]
-    wide = min(found) > 0 and max(found) > WIDE * min(found)
-    return alt.Scale(type="log", nice=False) if wide else alt.Scale(zero=False)
+def scale_of(rows: list[dict], *names: str) -> alt.Scale:
+    r"""Of an axis: logarithmic where numbers are spread widely."""
+    return alt.Scale(type="log", nice=False) if spread_wide(rows, *names) else alt.Scale(zero=False)
+
+
+def spread_wide(rows: list[dict], *names: str) -> bool:
+    r"""Whether numbers are positive and span more than a factor of 4."""
+    found = [row[name] for row in rows for name in names]
+    return min(found) > 0 and max(found) > WIDE * min(found)

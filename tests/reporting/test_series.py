@@ -134,6 +134,14 @@ def test_pictures_have_published_points_and_measured_lines():
     assert [(row["x"], row["y"], row["published_y"]) for row in rows[:1]] == [(1.1, 33.0, 30.0)]
 
 
+def test_a_band_is_cut_where_a_logarithmic_axis_ends():
+    """Two runs of 600 and 16,000: two standard deviations below their mean lies below 0."""
+    found = [compared("ST", at, theirs, ours) for at, theirs, ours in ((1, 500, [510, 520]), (2, 4600, [600, 16_000]))]
+    spec = series_picture(found, "T")
+    assert spec["concat"][0]["layer"][1]["encoding"]["y"]["scale"]["type"] == "log"
+    assert [row["low"] for row in drawn(spec)] == [pytest.approx(497.7, abs=0.1), 500]
+
+
 def test_a_legend_has_its_series_in_the_order_in_which_they_come():
     found = [compared(rate, at, 1.0, [1.1, 1.2]) for rate in ("rate 3e-4", "rate 1e-3", "rate 1e-2") for at in (1, 2)]
     for layer in series_picture(found, "T")["concat"][0]["layer"]:
