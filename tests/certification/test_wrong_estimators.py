@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from hardmax import certification as c
 from hardmax.estimators import GumbelSoftmax, Reinforce
@@ -88,6 +89,18 @@ def test_wrong_samplers_fail_and_the_message_names_what_is_wrong(name):
     function, message = SAMPLERS[name]
     (found,) = c.failures(c.Sampler(function), first=True)
     assert re.search(message, found), found
+
+
+@pytest.mark.parametrize(
+    ("estimator", "right"), [(wrong.AddedCosts(), False), (wrong.BinaryRebar(1), False), (wrong.BinaryRebar(-1), True)]
+)
+def test_mistakes_that_need_two_categories_show_in_the_mean(estimator, right):
+    """Of 20,000 draws, in standard errors of the coordinate that is farthest off."""
+    problem, moments = c.SmallProblem(2, 2), c.MeanOfDraws()
+    torch.manual_seed(0)
+    moments.add(c.runner(estimator, problem)(20_000)[1])
+    off = ((moments.mean - problem.truth()[1]) / moments.error()).abs().max()
+    assert off < 5 if right else off > 10
 
 
 def test_what_cannot_be_traced_does_not_compile():
