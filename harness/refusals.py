@@ -119,6 +119,10 @@ def user_error_line(error: BaseException, arguments: list[str] | None = None) ->
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
+        if group.startswith("estimator/"):  # the options are those of the folder above
+            group, inner = group.split("/", 1)
+            choice = f"{inner}/{choice}"
+            known = sorted(f"{inner}/{p.stem}" for p in (CONFIGS / group / inner).glob("*.yaml")) or known
         hint = meant(choice, known) if group == "estimator" else nearest(choice, known)
         return f"{group}={choice} does not exist{hint}; there are: {some_of(known)}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):

@@ -494,6 +494,11 @@ def test_measuring_refuses_in_one_line(measured, arguments, line):
 # What the composition of a config shows, before any job of a sweep starts.
 WRONG_OPTIONS = [
     (["estimator=renforce"], "estimator=renforce does not exist (did you mean reinforce?); there are: adaptive_imle, "),
+    (
+        ["estimator=released/gumbel_rao_as_releasd"],
+        "estimator=released/gumbel_rao_as_releasd does not exist (did you mean released/gumbel_rao_as_released?); "
+        "there are: released/ars_plus_as_released, ",
+    ),
     (["task=nothing"], "task=nothing does not exist (did you mean routing?); there are: addition, bandit, dvae, "),
     (["hydra/launcher=joblb"], "hydra/launcher=joblb does not exist (did you mean joblib?)"),
     (["debug=slow"], "debug=slow does not exist; there are: fast"),
