@@ -1,16 +1,21 @@
 r"""One page of HTML that needs nothing else: a list of sections, with charts that a reader can change."""
 
+import contextlib
 import datetime
 import functools
 import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import altair as alt
+import pooch
 import vl_convert
 from markupsafe import Markup
+
+from hardmax.files import write_whole
 
 from . import charts
 from .biases import BiasComparison
@@ -96,8 +101,15 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
 
 @functools.cache
 def library() -> Markup:
-    r"""The code that draws charts in a browser."""
-    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
+    r"""The code that draws charts in a browser, which takes seconds to bundle, and is kept in the user's cache."""
+    kept = Path(pooch.os_cache("hardmax"), f"charts_{VEGA_LITE}_{version('vl-convert-python')}.js")
+    with contextlib.suppress(OSError):
+        return Markup(kept.read_text("utf-8"))
+    code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, code)
+    return Markup(code)
 
 
 def looks_of(on: OnTask) -> dict[str, list]:

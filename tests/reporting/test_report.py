@@ -16,8 +16,8 @@ from scipy import stats
 import report
 from hardmax.harness.shared import Refused
 from hardmax.numbers import with_error
+from hardmax.reporting import page, tables
 from hardmax.reporting import runs as reading
-from hardmax.reporting import tables
 from hardmax.reporting.biases import comparisons
 from hardmax.reporting.curves import curve_of, drawn
 from hardmax.reporting.examples import exhibits
@@ -688,3 +688,16 @@ def test_a_page_embeds_aggregates_and_words(tmp_path):
     titles += json.loads(found.data)["axes"].values()
     assert {"optimiser steps", "seconds of training", "evaluations of the objective, per example"} <= set(titles)
     assert not [title for title in titles if title and ("/" in title or "_" in title)]
+
+
+def test_what_draws_charts_is_bundled_once_if_it_can_be_kept(tmp_path, monkeypatch):
+    bundled = []
+    monkeypatch.setattr(page.vl_convert, "javascript_bundle", lambda *about: bundled.append(about) or "draw();")
+    library = page.library.__wrapped__
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert [library(), library()] == ["draw();"] * 2
+    assert len(bundled) == 1
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert [library(), library()] == ["draw();"] * 2
+    assert len(bundled) == 3
