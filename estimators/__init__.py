@@ -5,12 +5,14 @@ from .arsm import AR, ARS, ARSM, ARSMPlus, ARSPlus
 from .base import Estimator
 from .bounds import VIMCO, ArithmeticVIMCO, ReweightedWakeSleep
 from .carms import CARMS, Stratified
+from .direct import DirectOptimisation
 from .disarm import DisARMIW, DisARMSB, DisARMTree
 from .distributions import OneHotCategorical
 from .double_cv import DoubleCV
 from .exact import Exact
 from .gumbel_rao import GumbelRao
 from .gumbel_softmax import DecoupledSTGumbel, GumbelSoftmax, StraightThroughGumbelSoftmax
+from .hard_concrete import HardConcrete
 from .imle import IMLE, AdaptiveIMLE, BlackBox, SumOfGammaIMLE, SymmetricIMLE
 from .local_expectation import LocalExpectation, RandomLocalExpectation
 from .muprop import MuProp
@@ -25,6 +27,7 @@ from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
 from .softmax import Softmax
 from .sparse import Entmax, SparseExpectation, Sparsemax, StraightThroughEntmax, StraightThroughSparsemax
+from .spigot import SPIGOT
 from .stochastic_triples import StochasticTriples
 from .straight_through import (
     GappedStraightThrough,
@@ -36,6 +39,7 @@ from .straight_through import (
 from .sum_and_sample import SumAndSample
 from .tvo import TVO
 from .unordered_set import UnorderedSet
+from .without_replacement import ReinforceWithoutReplacement
 
 __all__ = [
     "AR",
@@ -46,6 +50,7 @@ __all__ = [
     "IMLE",
     "MVE",
     "NVIL",
+    "SPIGOT",
     "TVO",
     "VIMCO",
     "ZGR",
@@ -55,6 +60,7 @@ __all__ = [
     "ArithmeticVIMCO",
     "BlackBox",
     "DecoupledSTGumbel",
+    "DirectOptimisation",
     "DisARMIW",
     "DisARMSB",
     "DisARMTree",
@@ -65,6 +71,7 @@ __all__ = [
     "GappedStraightThrough",
     "GumbelRao",
     "GumbelSoftmax",
+    "HardConcrete",
     "IdentityStraightThrough",
     "LocalExpectation",
     "MuProp",
@@ -81,6 +88,7 @@ __all__ = [
     "ReinMaxCV",
     "ReinMaxRao",
     "Reinforce",
+    "ReinforceWithoutReplacement",
     "Relax",
     "ReweightedWakeSleep",
     "Rodeo",

@@ -22,6 +22,9 @@ class CARMS(Estimator):
     References:
         | CARMS: Categorical-Antithetic-REINFORCE Multi-Sample Gradient Estimator (Dimitriev and Zhou, 2021)
         | https://arxiv.org/abs/2110.14002
+        | ARMS: Antithetic-REINFORCE-Multi-Sample Gradient for Binary Variables (Dimitriev and Zhou, 2021), which this
+          is for two categories
+        | https://arxiv.org/abs/2105.14141
 
     Arguments:
         samples: Number S of draws, at least 2.
@@ -34,6 +37,7 @@ class CARMS(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "S"
+    also_known_as = ("ARMS",)  # of two categories
     worth_trying = ({"samples": 2}, {"samples": 4})  # what more evaluations buy
 
     def __init__(self, samples: int = 4, coupling: str = "sticks"):

@@ -27,7 +27,9 @@ class LocalExpectation(Estimator):
 
     target, unbiased, differentiates_objective = "expectation", True, False
     evaluations = "K * (C - 1) + 1"
-    also_known_as = ("LEG", "IndeCateR", "CatLog-derivative", "GO gradient", "summed measure-valued derivative")
+    also_known_as: tuple[str, ...] = (
+        "LEG", "IndeCateR", "CatLog-derivative", "GO gradient", "summed measure-valued derivative"
+    )  # fmt: skip
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         z = sampling.categorical(logits, 1)  # [1, *batch, K]
@@ -57,7 +59,10 @@ class LocalExpectation(Estimator):
             variable, rows = torch.arange(K, device=z.device), []
             for turn, by in zip(*(x.split(copies_in_cache(logits)) for x in (turns, change)), strict=True):
                 at = which.movedim(-1, 0)[turn].unsqueeze(-1) == variable  # [n, *batch, K]
-                rows.append(objective(sampling.one_hot((z + at * by) % C, logits)))
+                moved = (z + at * by) % C  # [n, *batch, K]
+                log_p = logits.expand(*moved.shape, C).gather(-1, moved.unsqueeze(-1)).squeeze(-1)
+                moved = torch.where(log_p == -torch.inf, z, moved)  # whose cost has no weight, and may not be asked for
+                rows.append(objective(sampling.one_hot(moved, logits)))
             category = (z[0].gather(-1, which).unsqueeze(-1) + torch.arange(1, C, device=z.device)) % C
             costs.scatter_(-1, category, torch.cat(rows).unflatten(0, (V, C - 1)).movedim((0, 1), (-2, -1)))
         return costs
@@ -73,12 +78,16 @@ class RandomLocalExpectation(LocalExpectation):
     References:
         | Local Expectation Gradients for Doubly Stochastic Variational Inference (Titsias, 2015)
         | https://arxiv.org/abs/1503.01494
+        | Gradient Estimation for Binary Latent Variables via Gradient Variance Clipping (Kunes et al., 2022), whose
+          bitflip-1 is this for two categories and one variable
+        | https://arxiv.org/abs/2208.06124
 
     Arguments:
         variables: Number of variables whose gradients are taken in a draw, at least 1; all if there are no more.
     """
 
     evaluations = "C"
+    also_known_as = ("bitflip-1",)  # of two categories
     worth_trying = ({"variables": 1}, {"variables": 4})  # what more evaluations buy
 
     def __init__(self, variables: int = 1):

@@ -72,8 +72,13 @@ class UnorderedSet(Estimator):
         return beam_search(log_p, self.samples, noise.movedim(0, -2))
 
 
-@torch.no_grad()
 def beam_search(log_p: Tensor, width: int, noise: Tensor | None = None) -> Tensor:
+    r"""The configurations of :func:`beam` alone."""
+    return beam(log_p, width, noise)[0]
+
+
+@torch.no_grad()
+def beam(log_p: Tensor, width: int, noise: Tensor | None = None, lowest: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
     r"""The joint configurations that have the largest probabilities, or the largest perturbed log-probabilities.
 
     With Gumbel noise the result is what comes from perturbing the log-probability of *every* configuration. A
@@ -84,14 +89,15 @@ def beam_search(log_p: Tensor, width: int, noise: Tensor | None = None) -> Tenso
         log_p: Log-probabilities, ``[*batch, K, C]``.
         width: Number S of configurations.
         noise: Gumbel noise, ``[*batch, K, S, C]``; without it the most probable configurations are found.
+        lowest: Minus the largest of all (perturbed) values, ``[*batch]``, which is independent of whose it is.
 
     Returns:
         Category indices, the largest first, ``[S, *batch, K]``. Where there are fewer configurations with any
-        probability, the first is repeated.
+        probability, the first is repeated. And minus their values, ``[*batch, S]``, infinite for repetitions.
     """
     *batch, K, C = log_p.shape
     low = log_p.new_full((*batch, width), torch.inf)  # values of the prefixes in the beam, negative
-    low[..., 0] = 0.0
+    low[..., 0] = lowest
     total, finite = torch.zeros_like(low), log_p.clamp(min=-1e30)  # log-probabilities of the prefixes
     lower = -log_p.unsqueeze(-2) if noise is None else below_maximum(log_p.unsqueeze(-2) + noise)  # [*batch, K, S, C]
     steps = []
@@ -109,7 +115,7 @@ def beam_search(log_p: Tensor, width: int, noise: Tensor | None = None) -> Tenso
     for chosen in reversed(steps):
         places.append(chosen.gather(-1, beam))
         beam = places[-1] // C
-    return torch.stack(places[::-1], -1).movedim(-2, 0) % C
+    return torch.stack(places[::-1], -1).movedim(-2, 0) % C, low
 
 
 def below_maximum(perturbed: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ from helpers.wrong import (
     ClampedLog,
     Clipped,
     DetachedLogQ,
+    DiagonalJacobian,
     DividedByTheOthers,
     FixedOrder,
     MeanOverReferences,
@@ -307,6 +308,11 @@ MISTAKES = {
     "Implicit MLE: the difference of the draws not divided by the step": (
         "the released code; with a step of 0.01 and a linear cost, whose gradient is right but for the step's length",
         lambda: by_draws(Undivided(0.01), IMLE(0.01), c.SmallProblem(2, 3, linear=True)),
+    ),
+    "Straight-through: the diagonal of the softmax's Jacobian alone": (
+        "a published comparison of surrogate gradients, by an index too few in `einsum`; there of the most probable "
+        "category, here of a draw and with a linear cost",
+        lambda: by_outcomes(DiagonalJacobian(), StochasticStraightThrough(), c.SmallProblem(2, 3, linear=True)),
     ),
     "Bias as the mean of signed differences": (
         "a published check; the differences over categories always sum to 0, so it passes everything",

@@ -49,6 +49,7 @@ SCHEDULED = {
     "gumbel_softmax": lambda e: e.temperature(),
     "st_gumbel_softmax": lambda e: e.temperature(),
     "gumbel_rao": lambda e: e.temperature(),
+    "hard_concrete": lambda e: e.temperature(),
     "mve": lambda e: e.tau_now(),
     "slope_annealed": lambda e: e.slope(),
 }
@@ -61,10 +62,10 @@ def test_these_are_all_that_have_a_rate():
 @pytest.mark.parametrize("name", SCHEDULED)
 def test_a_schedule_of_rate_0_stands_still(name):
     estimator = instantiate(CONFIGURED[name], rate=0)
-    before = float(SCHEDULED[name](estimator))
+    (first,) = (value for option, value in CONFIGURED[name].items() if option in ("temperature", "tau", "slope"))
     for _ in range(1000):
         estimator.advance()
-    assert float(SCHEDULED[name](estimator)) == before == 1.0
+    assert float(SCHEDULED[name](estimator)) == first
 
 
 @pytest.mark.parametrize("name", SCHEDULED)

@@ -228,7 +228,81 @@ def binary_arm(name):
     return found[:, 0], (f(u) - f(1 - u)) * (0.5 - u)
 
 
+def antithetic(name):
+    """ARMS: leave-one-out REINFORCE over 1 - rho, the correlation of two of the draws of a variable."""
+    found, logits, objective = draw_of(name, BINARY)
+    log_p = logits.detach().double().log_softmax(-1)
+    z = called(name).draws(log_p)
+    cost, (p, rare) = objective(sampling.one_hot(z, logits)).detach(), log_p.exp().min(-1)
+    both = (2 * p ** (1 / 3) - 1).clamp(min=0) ** 3
+    rho = (both - p.square()) / (p * (1 - p))
+    b = (z == rare).double()
+    expected = ((cost - cost.mean(0)).unsqueeze(-1) * (b - p)).sum(0) / 3 / (1 - rho)
+    return found.gather(-1, rare.unsqueeze(-1)).squeeze(-1), expected
+
+
+def flipped_bit(name):
+    """bitflip-1: of one variable drawn at random, K p (1 - p) (f with it 1 - f with it 0), the others as drawn."""
+    found, logits, objective = draw_of(name, BINARY)
+    costs = costs_of_changes(logits, objective)
+    which, p = called(name).changed(logits), logits.detach().softmax(-1)[:, 1]
+    expected = torch.zeros_like(p)
+    expected[which] = (3 * p * (1 - p) * (costs[:, 1] - costs[:, 0]))[which]
+    return found[:, 1], expected
+
+
+def stretched_and_projected(name):
+    """The point of the simplex nearest to 1.2 times a relaxed sample at temperature 2/3; of two categories, a gate."""
+    problem = PROBLEM if name == "K-D Hard Concrete" else BINARY
+    found, logits, objective = draw_of(name, problem)
+    y = ((logits + sampling.gumbel(logits, 1)) * 1.5).softmax(-1)
+    if problem is BINARY:
+        gate = (y[..., 1] * 1.2 - 0.1).clamp(0, 1)
+        return found, torch.autograd.grad(objective(torch.stack([1 - gate, gate], -1)).sum(), logits)[0]
+    low, high = -torch.ones_like(y[..., :1]).detach(), torch.ones_like(y[..., :1]).detach()
+    for _ in range(100):  # the threshold above which the weights add up to 1
+        middle = (low + high) / 2
+        more = (1.2 * y.detach() - middle).clamp(min=0).sum(-1, keepdim=True) > 1
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    inside = (1.2 * y > low).double()
+    threshold = ((1.2 * y * inside).sum(-1, keepdim=True) - 1) / inside.sum(-1, keepdim=True)
+    return found, torch.autograd.grad(objective((1.2 * y - threshold) * inside).sum(), logits)[0]
+
+
+def better_point(name):
+    """SPIGOT-EG: p less a step of exponentiated gradient from p; SPIGOT-CE: less one of projected gradient."""
+    found, logits, objective = draw_of(name, BINARY)
+    p = logits.detach().softmax(-1)
+    z = torch.nn.functional.one_hot(p.argmax(-1), 2).double().unsqueeze(0).requires_grad_()
+    (g,) = torch.autograd.grad(objective(z).sum(), z)
+    if name == "SPIGOT-EG":
+        better = p * (-g[0]).exp()
+        return found, p - better / better.sum(-1, keepdim=True)
+    better = (p[:, 1] - (g[0, :, 1] - g[0, :, 0]) / 2).clamp(0, 1)  # the nearest point of a line
+    return found[:, 1], p[:, 1] - better
+
+
+def loss_augmented(name):
+    """Lorberbom et al.: the maximiser of perturbed logits less that of them less the costs."""
+    found, logits, objective = draw_of(name)
+    perturbed = logits.detach() + sampling.gumbel(logits, 1)
+    z, costs = perturbed.argmax(-1), torch.zeros_like(found)
+    for k, category in itertools.product(*map(range, logits.shape[-2:])):
+        changed = z.clone()
+        changed[..., k] = category
+        costs[..., k, category] = objective(sampling.one_hot(changed, logits)).detach()[0]
+    return found, sampling.one_hot(z[0], found) - sampling.one_hot((perturbed[0] - costs).argmax(-1), found)
+
+
 HELD = {
+    "ARMS": antithetic,
+    "bitflip-1": flipped_bit,
+    "K-D Hard Concrete": stretched_and_projected,
+    "L0 gates": stretched_and_projected,
+    "SPIGOT-CE": better_point,
+    "SPIGOT-EG": better_point,
+    "direct loss minimisation": loss_augmented,
+    "Direct-VAE": loss_augmented,
     "score function": score_function,
     "log-derivative trick": score_function,
     "SCST": self_critical,

@@ -36,6 +36,10 @@ VARIANTS = {
     "symmetric_imle": [{"step": 0.1, "noises": 3}],
     "sum_of_gamma_imle": [{"noises": 2, "symmetric": True, "k": 3}],
     "adaptive_imle": [{"noises": 2, "symmetric": False, "beta": 0.1}],
+    "hard_concrete": [{"margin": 0.5, "learned": True}],
+    "spigot": [{"step": 0.1, "update": "cross_entropy"}, {"update": "exponentiated"}],
+    "direct_optimisation": [{"step": 0.1}],
+    "reinforce_without_replacement": [{"baseline": "none", "samples": 1}, {"baseline": "normalised"}, {"samples": 2}],
     "reinforce": [
         {"baseline": "none", "samples": 2},
         {"baseline": "leave_one_out", "samples": 2},

@@ -20,6 +20,7 @@ from hardmax.estimators import (
 from hardmax.estimators.base import Estimator, graft
 from hardmax.estimators.carms import InverseCDF
 from hardmax.estimators.released import given
+from hardmax.estimators.straight_through import PulledBack
 from helpers.laws import law_in_order
 
 
@@ -225,6 +226,14 @@ class Undivided(IMLE):
 
     def change(self, logits, perturbed, g):
         return self.step * super().change(logits, perturbed, g)
+
+
+class DiagonalJacobian(PulledBack):
+    """Stochastic straight-through, of whose softmax only the diagonal of the Jacobian is taken."""
+
+    def pullback(self, logits, hard):
+        p = logits.softmax(-1)
+        return lambda g: p * (1 - p) * g
 
 
 class MissingDecoderGradient(Reinforce):
