@@ -259,36 +259,6 @@ class RunningMean(nn.Module):
             self.pending, self.sum = 0, torch.zeros_like(self.sum)
 
 
-def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
-    r"""``cost`` with its value unchanged, whose backward pass also gives ``module`` the gradient of ``loss``.
-
-    Nothing but the parameters of ``module`` that want gradients is reached by the loss.
-
-    Arguments:
-        loss: A scalar: a mean over all leading dimensions, since the cost will be reduced by its mean.
-        cost: ``[*batch]``.
-    """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    if not parameters:
-        return cost
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    products = ((p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None)
-    tie = sum(products, loss.new_zeros(()))
-    return cost + (tie - tie.detach()).to(cost.dtype)
-
-
-def evaluate_network(network: nn.Module, x: Tensor) -> Tensor:
-    r"""``network(x)`` in the precision of x, whatever that of its parameters; lazy layers take their sizes here."""
-    dtype = next(network.parameters()).dtype
-    if any(nn.parameter.is_lazy(p) for p in network.parameters()):
-        with torch.no_grad():
-            network.to(x.device)(x.to(dtype))
-    if x.dtype == dtype:
-        return network(x)
-    parameters = {name: p.to(x.dtype) for name, p in network.named_parameters()}
-    return torch.func.functional_call(network, parameters, (x,))
-
-
 def copies_in_cache(logits: Tensor) -> int:
     r"""How many copies of ``logits`` to work on at a time: what the processor's cache holds, and memory bears."""
     return max(1, numbers_at_once(logits.device) // max(1, logits.numel()))

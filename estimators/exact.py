@@ -5,7 +5,7 @@ from hardmax.checks import at_least
 
 from . import sampling
 from .base import Estimator, layers_of
-from .objectives import Objective
+from .objectives import WITHOUT_K, Objective
 
 
 class Exact(Estimator):
@@ -37,7 +37,12 @@ class Exact(Estimator):
         z = sampling.one_hot(index, logits)  # [N, K, C]
         for _ in logits.shape[:-2]:
             z = z.unsqueeze(1)
-        cost = objective(z.expand(len(z), *logits.shape))  # [N, *batch]
+        z = z.expand(len(z), *logits.shape)
+        impossible = logits == -torch.inf
+        if not torch.compiler.is_compiling() and impossible.any():  # in their place stands what may happen
+            likeliest = sampling.one_hot(logits.argmax(-1), logits)
+            z = torch.where((z.bool() & impossible).any(-1, keepdim=True), likeliest, z)
+        cost = objective(z)  # [N, *batch]
         weight = log_probabilities(logits, index).exp()
         cost = cost.masked_fill(weight == 0, 0.0)  # whatever it costs, it is never drawn
         return (weight * cost).sum(0).to(cost.dtype)
@@ -50,10 +55,11 @@ def configurations(logits: Tensor, limit: int, layers: int = 1) -> Tensor:
         ValueError: If as many layers of them have more than ``limit``.
     """
     K, C = logits.shape[-2:]
+    hint = f"; {WITHOUT_K}" if logits.ndim == 2 else ""
     if limit < C ** (K * layers):
         raise ValueError(
             f"limit is {limit} joint configurations, but {K * layers} variables of {C} categories have "
-            f"{C}^{K * layers}: raise limit, or take fewer variables or categories"
+            f"{C}^{K * layers}: raise limit, or take fewer variables or categories{hint}"
         )
     return torch.cartesian_prod(*[torch.arange(C, device=logits.device)] * K).reshape(-1, K)
 

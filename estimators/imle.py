@@ -114,8 +114,9 @@ class SymmetricIMLE(IMLE):
     r"""Implicit maximum likelihood with a central difference: draws of better logits against those of worse ones.
 
     Both are ``step`` away, down and up the objective's derivative, and have the noise of the draw. For a linear
-    objective that is nearer to the truth, on average, than :class:`IMLE` with the same step; for others it is as
-    biased, and :class:`ReinMax` is better. With more noises its variance is less, at the same one evaluation.
+    objective the mean is mostly nearer to the truth than that of :class:`IMLE` with the same step, the surer the
+    smaller the step; for others it is as biased, and :class:`ReinMax` is better. With more noises its variance is less,
+    at the same one evaluation.
 
     References:
         | Adaptive Perturbation-Based Gradient Estimation for Discrete Latent Variable Models (Minervini et al., 2023)

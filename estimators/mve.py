@@ -34,7 +34,9 @@ class MVE(PulledBack):
             ``${share:0.5}`` is half of the run's steps.
 
     Raises:
-        ValueError: For a ceiling below tau, with a rate or ``over``, for both of these, and for an exponential from 0.
+        ValueError: For a ceiling below tau, with a rate or ``over``, for both of these, and for a rate or an
+        exponential
+            from 0.
     """
 
     steps: Tensor
@@ -57,7 +59,7 @@ class MVE(PulledBack):
         self.annealing, self.over = annealing, over
         if (rate or over) and ceiling < tau:
             raise ValueError(f"ceiling must be at least tau {tau}, got {ceiling}")
-        if over and annealing == "exponential":
+        if rate or (over and annealing == "exponential"):
             positive(tau=tau)
         self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from hardmax.checks import all_at_least, one_of
 
 from . import sampling
-from .base import Estimator, RunningMean, evaluate_network, graft
+from .base import Estimator, RunningMean, graft
+from .learning import evaluate_network, with_loss
 from .objectives import WITHOUT_K, Objective, check_logits
 
 
@@ -112,7 +113,7 @@ class NVIL(Estimator):
             advantage = advantage / variance.sqrt().clamp(min=1)
         if self.training:
             loss = (left - mean).double().square().mean()  # reaches nothing but the baseline; 1e30 squared is finite
-            cost = cost + (loss - loss.detach()).to(cost.dtype)
+            cost = with_loss(cost, loss)
             left = left.detach().double()
             self.running.note(torch.stack([left.mean(), left.var(correction=0)]))
         return graft(cost, logits, advantage[..., None, None] * (z - logits.softmax(-1)))

@@ -9,6 +9,7 @@ from torch.autograd.graph import get_gradient_edge
 from . import sampling
 
 Objective = Callable[[Tensor], Tensor]
+TOLERANCE = 1e-5  # of costs that are the same
 WITHOUT_K = "if the logits are [*batch, C], the number K of variables is missing: logits.unsqueeze(-2) gives it"
 
 
@@ -22,34 +23,64 @@ def check_logits(logits: Tensor) -> None:
 
 
 def check_objective(logits: Tensor, objective: Objective) -> None:
-    r"""Refuses an objective that closes over the logits: the gradient of its cost would not be that of the contract.
+    r"""Refuses an objective that closes over the logits, or whose cost of one example depends on another example's z.
 
-    It is evaluated once, at a draw that has no gradient, under a random stream of its own: a cost that still has a
-    gradient to ``logits`` uses them beside z. Where logits are made by a model, this sees the use of ``logits``
-    themselves and of what is computed from them, not of the features or parameters that they come from. Estimators
-    within the objective are to be in evaluation mode, or note this evaluation as one of training.
+    The gradient of its cost would not be that of the contract. It is evaluated at draws that have no gradient, under a
+    random stream of its own: a cost that still has a gradient to ``logits`` uses them beside z. Where logits are made
+    by a model, this sees the use of ``logits`` themselves and of what is computed from them, not of the features or
+    parameters that they come from. Estimators within the objective are to be in evaluation mode, or note these
+    evaluations as ones of training. Examples are not told apart where costs are random, nor in a batch of one.
 
     Arguments:
         logits: ``[*batch, K, C]``; without ``requires_grad`` there is nothing to find.
         objective: ``[S, *batch, K, C] -> [S, *batch]``.
 
     Raises:
-        ValueError: If the cost of given z depends on the logits.
+        ValueError: If the cost of given z depends on the logits, or on the z of other examples.
     """
-    with torch.random.fork_rng([logits.device] if logits.is_cuda else []), torch.enable_grad():
-        cost = with_shape(objective)(sampling.draw(logits, 1))
+    devices = [logits.device] if logits.is_cuda else []
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        z = sampling.draw(logits, 1)
+        cost = with_shape(objective)(z)
     if depends_on(cost, logits):
         raise ValueError(
             "objective closes over the logits: its cost has a gradient to them at given z. Take log_q=True for a "
             "sampled KL divergence, and add an analytic one, or whatever else needs no z, to the estimator's cost"
         )
+    costs = []
+    for changed in (0, 1, cost.numel() - 1):  # examples, in the same noise
+        with torch.random.fork_rng(devices), torch.no_grad():
+            costs.append(objective(with_others(z, logits, changed)).flatten())
+    in_other_noise, *others = [(x - costs[0]).abs() > TOLERANCE * (1 + x.abs()) for x in (cost.flatten(), *costs[1:])]
+    if cost.numel() > 1 and any(x[-1] for x in others) and not in_other_noise.any():
+        raise ValueError(
+            "objective lets the cost of one example depend on the z of another: gradients would miss that part, each "
+            "estimator's another share of it. Keep means over a batch out of it, and BatchNorm in training mode; a "
+            "term that is about the whole batch takes its choices as the K variables of one example"
+        )
+
+
+def with_others(z: Tensor, logits: Tensor, changed: int) -> Tensor:
+    r"""z ``[1, *batch, K, C]``, of whose examples the first ``changed`` have another category wherever there is one."""
+    others = (logits > -torch.inf) & (z == 0)
+    moved = torch.where(others.any(-1, keepdim=True), sampling.one_hot(others.long().argmax(-1), z), z)
+    example = torch.arange(z[..., 0, 0].numel(), device=z.device).reshape(z.shape[:-2])
+    return torch.where((example < changed)[..., None, None], moved, z)
 
 
 def with_shape(objective: Objective) -> Objective:
-    r"""The objective, refusing a result that is not floating point ``[S, *batch]``; others would broadcast silently."""
+    r"""The objective, refusing a result that is not floating point ``[S, *batch]``; others would broadcast silently.
+
+    And one that changes z, from which gradients are made afterwards.
+    """
 
     def checked(z: Tensor) -> Tensor:
+        before = version_of(z)
         cost = objective(z)
+        if version_of(z) != before:
+            raise ValueError(
+                "objective changes z in place, as z *= 2 does: write z = z * 2, or begin with z = z.clone()"
+            )
         if not isinstance(cost, Tensor) or not cost.is_floating_point():
             found = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
             raise TypeError(f"objective must return a floating-point tensor of costs, got {found}")
@@ -62,6 +93,11 @@ def with_shape(objective: Objective) -> Objective:
         return cost
 
     return checked
+
+
+def version_of(x: Tensor) -> int:
+    r"""How often x has been changed in place; 0 where PyTorch does not count it."""
+    return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
 def with_derivative(objective: Objective, estimator: str) -> Objective:

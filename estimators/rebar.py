@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from hardmax.checks import at_least, finite, one_of, positive
 
 from . import sampling
-from .base import Estimator, evaluate_network, graft, trained_on
+from .base import Estimator, graft
+from .learning import evaluate_network, trained_on
 from .objectives import Objective, depends_on, derivative
 
 
@@ -25,7 +26,8 @@ class Rebar(Estimator):
 
     Unbiased whatever the temperature and the scale, which are trained on the square of the gradient. Two
     evaluations of the objective and one of its gradient, on points of the simplex: where it has no meaning there
-    use leave-one-out REINFORCE. Where it has no derivative, this is REINFORCE without a baseline.
+    use leave-one-out REINFORCE. Where it has no derivative, this is REINFORCE without a baseline. Where it has one
+    and jumps as well, as a lookup by argmax plus a linear term does, the gradient is *biased*.
 
     References:
         | REBAR: Low-variance, unbiased gradient estimates for discrete latent variable models (Tucker et al., 2017)
@@ -95,10 +97,11 @@ class Rebar(Estimator):
 class Relax(Rebar):
     r""":class:`Rebar` with a network added to its control variate.
 
-    :math:`c = \mathrm{scale} \cdot f(y) + r(y)`, y the relaxed sample and r a network with one hidden layer, which
-    is 0 at the start. Unbiased whatever r is. The network pays only if it has time to learn what the relaxation
-    misses: for short runs take :class:`Rebar`. It sees the relaxed sample alone, not the example that the logits were
-    made from: what the control variate should be for one example it cannot tell from what it should be for another.
+    :math:`c = \mathrm{scale} \cdot f(y) + r(y)`, y the relaxed sample and r a network with one hidden layer, which is 0
+    at the start. Unbiased whatever r is, for a continuous objective, as :class:`Rebar`. The network pays only if it has
+    time to learn what the relaxation misses: for short runs take :class:`Rebar`. It sees the relaxed sample alone, not
+    the example that the logits were made from: what the control variate should be for one example it cannot tell from
+    what it should be for another.
 
     References:
         | Backpropagation through the Void: Optimizing control variates for black-box gradient estimation

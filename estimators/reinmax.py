@@ -16,8 +16,8 @@ class DARN(PulledBack):
 
     The objective is taken for linear between the draw and the baseline, so the gradient is exact if it is linear in
     each variable given the others, and for two categories with ``baseline=uniform`` if it is quadratic; else it is in
-    general biased. It has more variance than :class:`StochasticStraightThrough` at temperature 1, whose mean with it is
-    :class:`ZGR`: prefer that one.
+    general biased. It mostly has more variance than :class:`StochasticStraightThrough` at temperature 1, whose mean
+    with it, with ``probabilities``, is :class:`ZGR`: prefer that one.
 
     References:
         | Deep AutoRegressive Networks (Gregor et al., 2014)
@@ -43,8 +43,8 @@ class ZGR(PulledBack):
     r"""Mean of stochastic straight-through and :class:`DARN`: exact, on average, for an objective quadratic in z.
 
     That is :class:`StochasticStraightThrough` at temperature 1, and the same draw for both. One evaluation and nothing
-    to tune. More variance than straight-through, and still biased where the objective is far from quadratic between
-    categories. :class:`ReinMax` at temperature 1, draw by draw.
+    to tune. Mostly more variance than straight-through, and still biased where the objective is far from quadratic
+    between categories. :class:`ReinMax` at temperature 1, draw by draw.
 
     References:
         | Cold Analysis of Rao-Blackwellized Straight-Through Gumbel-Softmax Gradient Estimator (Shekhovtsov, 2023)
@@ -95,8 +95,8 @@ class ReinMax(PulledBack):
 class ReinMaxRao(PulledBack):
     r"""ReinMax whose first Jacobian is :class:`GumbelRao`'s, at the probabilities halfway to the draw.
 
-    Less variance than :class:`ReinMax` at all but low temperatures, and another bias: it is not exact for quadratic
-    objectives, nor for linear ones. At high temperatures the first Jacobian vanishes and the gradient turns
+    Mostly less variance than :class:`ReinMax` at all but low temperatures, and another bias: it is not exact for
+    quadratic objectives, nor for linear ones. At high temperatures the first Jacobian vanishes and the gradient turns
     around, into minus half of straight-through's: stay near 1 or below.
 
     References:

@@ -4,8 +4,9 @@ from torch import Tensor, nn
 from hardmax.checks import at_least
 
 from . import sampling
-from .base import Estimator, graft, trained_on
+from .base import Estimator, graft
 from .double_cv import others, with_slope
+from .learning import trained_on
 from .objectives import Objective
 
 

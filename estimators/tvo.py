@@ -28,7 +28,7 @@ class TVO(VIMCO):
         samples: Number S of draws, at least 2.
         steps: Number of steps from 0 to 1, at least 1; the starts of all but the first are evenly spaced in their
             logarithm.
-        second: Where the second step starts, above 0 and below 1.
+        second: Where the second step starts, above 0 and below 1; with one step there is none.
 
     Raises:
         ValueError: For a second step that starts at 1 or above.

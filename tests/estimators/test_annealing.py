@@ -98,6 +98,7 @@ def values_of(estimator, steps):
         (lambda: GumbelRao(rate=0.1, over=10), "rate must be 0 with over=10, got 0.1"),
         (lambda: MVE(over=0), "over must be an integer of at least 1"),
         (lambda: MVE(tau=0, over=10), "tau must be a number above 0"),
+        (lambda: MVE(tau=0, rate=0.1), "tau must be a number above 0"),
         (lambda: MVE(tau=2.0, ceiling=1.0, over=10), "ceiling must be at least tau 2.0"),
         (lambda: GumbelSoftmax(floor=2.0, over=10), "floor must be at most the initial temperature"),
         (lambda: GumbelSoftmax(learned=True, over=10), "over must be None when learned is true, got 10"),

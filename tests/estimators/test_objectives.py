@@ -10,9 +10,18 @@ from omegaconf import OmegaConf
 
 from hardmax import certification as c
 from hardmax.estimators import (
+    ARSM,
     NVIL,
+    DirectOptimisation,
+    DoubleCV,
+    Exact,
     GumbelSoftmax,
+    LocalExpectation,
+    RandomLocalExpectation,
+    Rebar,
     Reinforce,
+    Relax,
+    Rodeo,
     Softmax,
     StochasticStraightThrough,
     StraightThrough,
@@ -194,7 +203,94 @@ def test_looking_for_logits_in_an_objective_draws_nothing():
     with torch.no_grad():
         check_objective(logits, lambda z: (seen.append(z), torch.rand(z.shape[:-2]))[1])
     assert torch.equal(torch.get_rng_state(), before)
-    assert [(tuple(z.shape), z.requires_grad) for z in seen] == [((1, 5, 2, 3), False)]
+    assert [(tuple(z.shape), z.requires_grad) for z in seen] == [((1, 5, 2, 3), False)] * 4
+
+
+def normalised(z):
+    x = z.flatten(-2)[0]
+    return (torch.nn.functional.batch_norm(x, None, None, training=True) * torch.arange(6)).sum(-1).unsqueeze(0)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [lambda z: z[..., 0].sum(-1) + 0.01 * z.mean(1, keepdim=True)[..., 0, 0].square(), normalised],
+    ids=["a term of the batch", "BatchNorm"],
+)
+@pytest.mark.parametrize("shape", [(5, 2, 3), (2, 4, 2, 3)])
+def test_an_objective_that_couples_examples_is_found(cost, shape):
+    logits = torch.randn(shape).index_fill(-1, torch.tensor([1]), -torch.inf).requires_grad_()
+    if cost is normalised and len(shape) > 3:
+        return
+    with pytest.raises(ValueError, match="depend on the z of another"):
+        check_objective(logits, cost)
+
+
+def test_examples_by_themselves_are_passed():
+    """Costs that are random, that refuse what is impossible, and a single example."""
+    w = torch.randn(2, 3)
+
+    def strict(z):
+        assert not z[..., 1].any()
+        return (z * w).sum((-2, -1))
+
+    logits = torch.randn(6, 2, 3).index_fill(-1, torch.tensor([1]), -torch.inf)
+    check_objective(logits, strict)
+    check_objective(torch.randn(6, 2, 3), lambda z: (z * w).sum((-2, -1)) + torch.rand(z.shape[:-2]))
+    check_objective(torch.randn(1, 2, 3), lambda z: (z * w).sum((-2, -1)) + z.mean())
+    check_objective(torch.randn(2, 3), lambda z: (z * w).sum((-2, -1)))
+    check_objective(torch.randn(6, 2, 1), lambda z: z.sum((-2, -1)))
+
+
+def changes_z(z):
+    z *= 2
+    return z.sum((-2, -1)).square()
+
+
+@pytest.mark.parametrize("estimator", [Reinforce(samples=4, baseline="leave_one_out"), NVIL(), ARSM()])
+def test_an_objective_that_changes_z_is_refused(estimator):
+    logits = torch.randn(5, 2, 3, requires_grad=True)
+    with pytest.raises(ValueError, match="objective changes z in place"):
+        estimator(logits, changes_z)
+    with torch.inference_mode():
+        estimator(logits, lambda z: z.sum((-2, -1)))
+
+
+class Illegal(Exception):
+    pass
+
+
+@pytest.mark.parametrize("estimator", [Exact(), LocalExpectation(), RandomLocalExpectation(2), DirectOptimisation()])
+def test_what_is_impossible_is_not_evaluated(estimator):
+    """A simulator may refuse it, and an infinite cost would make the gradient of its parameters NaN."""
+    logits = torch.randn(4, 2, 3).index_fill(-1, torch.tensor([1]), -torch.inf).requires_grad_()
+    w = torch.randn(3, requires_grad=True)
+
+    def objective(z):
+        if z[..., 1].any():
+            raise Illegal
+        return -(z * w.sigmoid() * torch.tensor([1.0, 0.0, 2.0])).sum(-1).log().sum(-1)
+
+    estimator(logits, objective).sum().backward()
+    assert logits.grad.isfinite().all()
+    assert w.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("make", [Rebar, Relax, DoubleCV, Rodeo, NVIL])
+def test_what_is_learned_does_not_depend_on_the_sign_of_the_cost(make):
+    """A reward is maximised as the negative of its estimate, and a loss may be scaled, as in mixed precision."""
+    logits, w, found = torch.randn(5, 2, 3, requires_grad=True), torch.randn(2, 3), []
+    objective, context = lambda z: (z * w).sum((-2, -1)).square(), torch.randn(5, 4)
+    torch.manual_seed(0)
+    estimator = make()
+    estimator(logits, objective, context)
+    for scale in (1.0, -1.0, 64.0):
+        estimator.zero_grad()
+        torch.manual_seed(1)
+        (scale * estimator(logits, objective, context)).mean().backward()
+        found.append(torch.cat([p.grad.flatten() for p in estimator.parameters()]))
+    assert found[0].abs().max() > 0
+    assert torch.equal(found[0], found[1])
+    assert torch.allclose(64 * found[0], found[2])
 
 
 # ---------------------------------------------------------------- what an estimator's author forgets
