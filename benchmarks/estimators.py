@@ -9,8 +9,9 @@ implementation can do without. Run it as ``python -m benchmarks.estimators``.
 ``exact`` and ``sparse_expectation`` are left out, as they would sum over far too many configurations. What keeps others
 above 1.5 times their floor:
 
-* ``sum_and_sample`` and ``unordered_set`` search for configurations variable by variable: 20 steps, each of a few small
-  operations that take microseconds however little there is to do; the weights of the latter go through 2^S subsets.
+* ``sum_and_sample``, ``unordered_set`` and ``reinforce_without_replacement`` search for configurations variable by
+  variable: 20 steps, each of a few small operations that take microseconds however little there is to do; the weights
+  of the second go through 2^S subsets.
 * ``carms`` and ``disarm_iw`` sort the categories of every variable, and pass some forty times over arrays of the size
   of the logits in double precision.
 * ``relax``, like ``rebar``, trains its temperature through a second derivative of the objective, which the floor does
