@@ -34,14 +34,13 @@ class Exact(Estimator):
 
     def estimate(self, logits: Tensor, objective: Objective, context: Tensor | None) -> Tensor:
         index = configurations(logits, self.limit, layers_of(self))  # [N, K]
+        chosen = logits.detach()[..., torch.arange(index.shape[1], device=index.device), index].movedim(-2, 0)
+        impossible = chosen == -torch.inf  # [N, *batch, K]; in its place stands what may happen
+        likeliest = (logits.argmax(-1, keepdim=True) == torch.arange(logits.shape[-1], device=index.device)).to(logits)
         z = sampling.one_hot(index, logits)  # [N, K, C]
         for _ in logits.shape[:-2]:
             z = z.unsqueeze(1)
-        z = z.expand(len(z), *logits.shape)
-        impossible = logits == -torch.inf
-        if not torch.compiler.is_compiling() and impossible.any():  # in their place stands what may happen
-            likeliest = sampling.one_hot(logits.argmax(-1), logits)
-            z = torch.where((z.bool() & impossible).any(-1, keepdim=True), likeliest, z)
+        z = torch.where(impossible.unsqueeze(-1), likeliest, z)
         cost = objective(z)  # [N, *batch]
         weight = log_probabilities(logits, index).exp()
         cost = cost.masked_fill(weight == 0, 0.0)  # whatever it costs, it is never drawn

@@ -11,7 +11,7 @@ class HardConcrete(GumbelSoftmax):
 
     The point is the sparsemax of ``1 + 2 margin`` times the relaxed sample. Of two categories that is the sample
     stretched to ``(-margin, 1 + margin)`` and clipped to [0, 1]: a gate that is shut, or open, with a probability above
-    0. The gradient is pathwise, unbiased for the *relaxed* expectation, and 0 in a draw that is on a corner.
+    0. The gradient is pathwise, unbiased for the *relaxed* expectation, and 0 for a variable that is drawn on a corner.
 
     Use it for gates and masks that stay relaxed once trained, as the objective sees points inside the simplex too.
     Where discrete draws will be used in the end it is one more relaxation, further from them than

@@ -27,7 +27,7 @@ def trained_on(loss: Tensor, cost: Tensor, module: nn.Module) -> Tensor:
 
 def with_loss(cost: Tensor, loss: Tensor) -> Tensor:
     r"""``cost`` ``[*batch]`` with its value unchanged, whose backward pass lowers a scalar loss, whatever its sign."""
-    return cost + _Lowered.apply(loss - loss.detach()).to(cost.dtype)
+    return cost + _Lowered.apply((loss - loss.detach()).expand(cost.shape)).to(cost.dtype)
 
 
 class _Lowered(torch.autograd.Function):

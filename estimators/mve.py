@@ -35,8 +35,7 @@ class MVE(PulledBack):
 
     Raises:
         ValueError: For a ceiling below tau, with a rate or ``over``, for both of these, and for a rate or an
-        exponential
-            from 0.
+            exponential from 0.
     """
 
     steps: Tensor

@@ -29,7 +29,7 @@ def check_objective(logits: Tensor, objective: Objective) -> None:
     random stream of its own: a cost that still has a gradient to ``logits`` uses them beside z. Where logits are made
     by a model, this sees the use of ``logits`` themselves and of what is computed from them, not of the features or
     parameters that they come from. Estimators within the objective are to be in evaluation mode, or note these
-    evaluations as ones of training. Examples are not told apart where costs are random, nor in a batch of one.
+    evaluations as ones of training. Whether examples are told apart is not asked of costs that are random.
 
     Arguments:
         logits: ``[*batch, K, C]``; without ``requires_grad`` there is nothing to find.
@@ -47,12 +47,7 @@ def check_objective(logits: Tensor, objective: Objective) -> None:
             "objective closes over the logits: its cost has a gradient to them at given z. Take log_q=True for a "
             "sampled KL divergence, and add an analytic one, or whatever else needs no z, to the estimator's cost"
         )
-    costs = []
-    for changed in (0, 1, cost.numel() - 1):  # examples, in the same noise
-        with torch.random.fork_rng(devices), torch.no_grad():
-            costs.append(objective(with_others(z, logits, changed)).flatten())
-    in_other_noise, *others = [(x - costs[0]).abs() > TOLERANCE * (1 + x.abs()) for x in (cost.flatten(), *costs[1:])]
-    if cost.numel() > 1 and any(x[-1] for x in others) and not in_other_noise.any():
+    if couples_examples(logits, objective):
         raise ValueError(
             "objective lets the cost of one example depend on the z of another: gradients would miss that part, each "
             "estimator's another share of it. Keep means over a batch out of it, and BatchNorm in training mode; a "
@@ -60,12 +55,46 @@ def check_objective(logits: Tensor, objective: Objective) -> None:
         )
 
 
-def with_others(z: Tensor, logits: Tensor, changed: int) -> Tensor:
-    r"""z ``[1, *batch, K, C]``, of whose examples the first ``changed`` have another category wherever there is one."""
+@torch.no_grad()
+def couples_examples(logits: Tensor, objective: Objective) -> bool:
+    r"""Whether a cost that is not random depends on the z of other examples, at two draws of at most three."""
+    devices, found, not_found = [logits.device] if logits.is_cuda else [], 0, 0
+    while found < 2 and not_found < 2:
+        with torch.random.fork_rng(devices):
+            for _ in range(found + not_found + 1):
+                z = sampling.draw(logits, 1)
+            every, one = torch.ones(logits.shape[-2]), torch.zeros(logits.shape[-2])
+            one[(found + not_found) % len(one)] = 1
+            changed = [with_other(z, logits, at, variables > 0) for variables in (every, one) for at in (0, -1)]
+
+            def costs(*where: Tensor) -> list[Tensor]:
+                noted = []
+                for x in where:
+                    with torch.random.fork_rng(devices):  # the same noise for all
+                        noted.append(objective(x).flatten())
+                return noted
+
+            before, *after = costs(z, *changed)
+            least = TOLERANCE * before.abs().max()
+            kept = (slice(1, None), slice(None, -1)) * 2
+            if not any(((x - before)[others].abs() > least).any() for x, others in zip(after, kept, strict=True)):
+                not_found += 1
+                continue
+            again = zip((before, *after), costs(z, *changed), strict=True)
+            in_other_noise = ((objective(z).flatten(), before) for _ in range(8))
+            if any(((x - y).abs() > least).any() for pairs in (again, in_other_noise) for x, y in pairs):
+                return False  # it is random, or moves from call to call
+            found += 1
+    return found == 2
+
+
+def with_other(z: Tensor, logits: Tensor, example: int, variables: Tensor) -> Tensor:
+    r"""z ``[1, *batch, K, C]``, one example of which has other categories in ``variables``, ``[K]``, if any."""
     others = (logits > -torch.inf) & (z == 0)
     moved = torch.where(others.any(-1, keepdim=True), sampling.one_hot(others.long().argmax(-1), z), z)
-    example = torch.arange(z[..., 0, 0].numel(), device=z.device).reshape(z.shape[:-2])
-    return torch.where((example < changed)[..., None, None], moved, z)
+    here = torch.zeros(z.shape[:-2], dtype=torch.bool, device=z.device)
+    here.view(-1)[example] = True
+    return torch.where(here[..., None, None] & variables.to(z.device).unsqueeze(-1), moved, z)
 
 
 def with_shape(objective: Objective) -> Objective:

@@ -19,10 +19,10 @@ class SPIGOT(BlackBox):
     :class:`StraightThrough`. In all, the gradient is the difference over ``step``, by which the authors do not divide:
     there the learning rate has to make up for it. g is that at z, in one evaluation.
 
-    No variance, and nothing is explored. ``projected`` does not look at the probabilities, and moves what the simplex's
-    corner lets it: of a category that is not chosen never down. Where draws will be used in the end, prefer
-    :class:`StochasticStraightThrough`. The gradient is not linear in g, and ``rsample`` steps along the derivative of
-    the loss itself: in a mean over B examples that is B times shorter.
+    No variance, and nothing is explored. ``projected`` does not look at the probabilities, and never lowers a category
+    that is not chosen. Where draws will be used in the end, prefer :class:`StochasticStraightThrough`. The gradient is
+    not linear in g, and ``rsample`` steps along the derivative of the loss itself: in a mean over B examples that is B
+    times shorter.
 
     References:
         | Backpropagating through Structured Argmax using a SPIGOT (Peng et al., 2018), which projects

@@ -176,7 +176,8 @@ def compare(
         seed: Of all draws.
 
     Raises:
-        ValueError, TypeError: If an argument is not as above, the objective closes over the logits, or nothing can be
+        ValueError, TypeError: If an argument is not as above, the objective closes over the logits
+            or couples examples, or nothing can be
             measured in so few seconds.
     """
     check_compared(logits, objective, own, context, earlier)

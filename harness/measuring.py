@@ -101,7 +101,8 @@ def nest_and_try(task: Task, estimator: Estimator, batch: Tensor) -> None:
     r"""Nests an estimator in a task, and makes one forward pass, in which learned parts take their sizes.
 
     Raises:
-        Refused: If estimator and task do not fit together, or the task's objective closes over its logits.
+        Refused: If estimator and task do not fit together, or the task's objective closes over its logits
+            or couples examples.
     """
     try:
         task.nest(estimator)

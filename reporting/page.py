@@ -103,8 +103,9 @@ def page(tasks: list[OnTask], about: dict[str, str], notes: list[str]) -> str:
 def library() -> Markup:
     r"""The code that draws charts in a browser, which takes seconds to bundle, and is kept in the user's cache."""
     kept = Path(pooch.os_cache("hardmax"), f"charts_{VEGA_LITE}_{version('vl-convert-python')}.js")
-    with contextlib.suppress(OSError):
-        return Markup(kept.read_text("utf-8"))
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if code := kept.read_text("utf-8"):
+            return Markup(code)
     code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)

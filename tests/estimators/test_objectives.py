@@ -3,6 +3,7 @@
 import contextlib
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -203,7 +204,7 @@ def test_looking_for_logits_in_an_objective_draws_nothing():
     with torch.no_grad():
         check_objective(logits, lambda z: (seen.append(z), torch.rand(z.shape[:-2]))[1])
     assert torch.equal(torch.get_rng_state(), before)
-    assert [(tuple(z.shape), z.requires_grad) for z in seen] == [((1, 5, 2, 3), False)] * 4
+    assert {(tuple(z.shape), z.requires_grad) for z in seen} == {((1, 5, 2, 3), False)}
 
 
 def normalised(z):
@@ -211,18 +212,80 @@ def normalised(z):
     return (torch.nn.functional.batch_norm(x, None, None, training=True) * torch.arange(6)).sum(-1).unsqueeze(0)
 
 
-@pytest.mark.parametrize(
-    "cost",
-    [lambda z: z[..., 0].sum(-1) + 0.01 * z.mean(1, keepdim=True)[..., 0, 0].square(), normalised],
-    ids=["a term of the batch", "BatchNorm"],
-)
-@pytest.mark.parametrize("shape", [(5, 2, 3), (2, 4, 2, 3)])
-def test_an_objective_that_couples_examples_is_found(cost, shape):
-    logits = torch.randn(shape).index_fill(-1, torch.tensor([1]), -torch.inf).requires_grad_()
-    if cost is normalised and len(shape) > 3:
-        return
+def alone(z):
+    return z[..., 0].sum(-1) + 2 * z[..., 2].sum(-1)
+
+
+def next_one(z):
+    return torch.cat([alone(z)[:, :-1] + alone(z)[:, 1:], alone(z)[:, -1:]], 1)
+
+
+def pairs(z):
+    return alone(z) + torch.nn.functional.pad(alone(z)[:, :4].unflatten(1, (2, 2)).flip(2).flatten(1, 2), (0, 1))
+
+
+COUPLED = {
+    "a term of the batch": lambda z: alone(z) + 0.01 * alone(z).mean(1, keepdim=True),
+    "a small one": lambda z: 1e-6 * (alone(z) + alone(z).mean(1, keepdim=True)),
+    "one variable": lambda z: alone(z) + z[..., 1, 0].mean(1, keepdim=True),
+    "BatchNorm": normalised,
+    "the next": next_one,
+    "the one before": lambda z: next_one(z.flip(1)).flip(1),
+    "pairs": pairs,
+}
+
+
+@pytest.mark.parametrize("cost", COUPLED.values(), ids=COUPLED.keys())
+@pytest.mark.parametrize("seed", range(3))
+def test_an_objective_that_couples_examples_is_found(cost, seed):
+    torch.manual_seed(seed)
+    logits = torch.randn(5, 2, 3).index_fill(-1, torch.tensor([1]), -torch.inf).requires_grad_()
     with pytest.raises(ValueError, match="depend on the z of another"):
         check_objective(logits, cost)
+
+
+def test_examples_are_told_apart_in_any_number_of_dimensions():
+    with pytest.raises(ValueError, match="depend on the z of another"):
+        check_objective(torch.randn(2, 4, 2, 3), lambda z: alone(z) + 0.01 * alone(z).mean((1, 2), keepdim=True))
+    check_objective(torch.randn(2, 4, 2, 3), alone)
+
+
+def rare(seed):
+    own = np.random.default_rng(seed)
+    return lambda z: alone(z) + torch.from_numpy(own.random(z.shape[:-2]) < 0.1)
+
+
+def of_hits(_):
+    """What is drawn depends on z: of other examples' noise as well."""
+
+    def cost(z):
+        hit, r = z[..., 0].sum(-1) > 0, alone(z)
+        r[hit] = (torch.rand(int(hit.sum())) < 0.2).float()
+        return r
+
+    return cost
+
+
+def counted(every):
+    calls = []
+    return lambda z: (calls.append(z), alone(z) * (1 + (len(calls) - 1) // (every % 4 + 1)))[1]
+
+
+def centred(_):
+    mean = [0.0]
+
+    def cost(z):
+        mean[0] = 0.9 * mean[0] + 0.1 * float(alone(z).mean())
+        return alone(z) - mean[0]
+
+    return cost
+
+
+@pytest.mark.parametrize("make", [rare, of_hits, counted, centred])
+def test_costs_that_are_random_or_move_are_not_taken_for_coupled(make):
+    for seed in range(40):
+        torch.manual_seed(seed)
+        check_objective(torch.randn(4, 3, 5, requires_grad=True), make(seed))
 
 
 def test_examples_by_themselves_are_passed():
@@ -275,6 +338,19 @@ def test_what_is_impossible_is_not_evaluated(estimator):
     assert w.grad.isfinite().all()
 
 
+def test_enumeration_is_traced_and_mapped_where_something_is_impossible():
+    logits, w = torch.randn(4, 2, 3).index_fill(-1, torch.tensor([1]), -torch.inf), torch.randn(3, requires_grad=True)
+
+    def cost(x):
+        return Exact()(x, lambda z: -(z * w.sigmoid() * torch.tensor([1.0, 0.0, 2.0])).sum(-1).log().sum(-1))
+
+    right = torch.autograd.grad(cost(logits).sum(), w)[0]
+    compiled = torch.compile(cost, fullgraph=True, backend="eager")
+    assert torch.allclose(torch.autograd.grad(compiled(logits).sum(), w)[0], right)
+    assert torch.allclose(torch.vmap(cost)(logits), cost(logits))
+    assert Exact()(logits.to("meta"), lambda z: z.sum((-2, -1))).shape == (4,)
+
+
 @pytest.mark.parametrize("make", [Rebar, Relax, DoubleCV, Rodeo, NVIL])
 def test_what_is_learned_does_not_depend_on_the_sign_of_the_cost(make):
     """A reward is maximised as the negative of its estimate, and a loss may be scaled, as in mixed precision."""
@@ -291,6 +367,10 @@ def test_what_is_learned_does_not_depend_on_the_sign_of_the_cost(make):
     assert found[0].abs().max() > 0
     assert torch.equal(found[0], found[1])
     assert torch.allclose(64 * found[0], found[2])
+    estimator.zero_grad()
+    torch.manual_seed(1)
+    (torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0]) * estimator(logits, objective, context)).mean().backward()
+    assert torch.allclose(found[0], torch.cat([p.grad.flatten() for p in estimator.parameters()]), atol=1e-6)
 
 
 # ---------------------------------------------------------------- what an estimator's author forgets

@@ -697,7 +697,11 @@ def test_what_draws_charts_is_bundled_once_if_it_can_be_kept(tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert [library(), library()] == ["draw();"] * 2
     assert len(bundled) == 1
+    (kept,) = (tmp_path / "cache").rglob("*.js")
+    for damaged in (b"", b"\xff"):
+        kept.write_bytes(damaged)
+        assert library() == "draw();"
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert [library(), library()] == ["draw();"] * 2
-    assert len(bundled) == 3
+    assert len(bundled) == 5
