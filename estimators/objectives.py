@@ -32,7 +32,7 @@ def check_objective(logits: Tensor, objective: Objective) -> None:
     evaluations as ones of training. Whether examples are told apart is not asked of costs that are random.
 
     Arguments:
-        logits: ``[*batch, K, C]``; without ``requires_grad`` there is nothing to find.
+        logits: ``[*batch, K, C]``; without ``requires_grad`` nothing can close over them.
         objective: ``[S, *batch, K, C] -> [S, *batch]``.
 
     Raises:
@@ -57,7 +57,7 @@ def check_objective(logits: Tensor, objective: Objective) -> None:
 
 @torch.no_grad()
 def couples_examples(logits: Tensor, objective: Objective) -> bool:
-    r"""Whether a cost that is not random depends on the z of other examples, at two draws of at most three."""
+    r"""Whether a cost that is not random depends on the z of other examples: seen at two of up to three draws."""
     devices, found, not_found = [logits.device] if logits.is_cuda else [], 0, 0
     while found < 2 and not_found < 2:
         with torch.random.fork_rng(devices):
