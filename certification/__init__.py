@@ -28,7 +28,7 @@ from .behaviour import (
     gradient_draws,
 )
 from .certificate import Certificate, Outcome, certify, failures
-from .checks import OF_DRAWS, check_claims, check_expectation, check_rare_category, runner, truths_of
+from .checks import OF_DRAWS, check_claims, check_downhill, check_expectation, check_rare_category, runner, truths_of
 from .devices import Agreement, check_on_device
 from .expectations import DRAWS, FALSE_ALARM, MeanOfDraws, assert_close, assert_mean, z_scores
 from .in_training import (
@@ -105,6 +105,7 @@ __all__ = [
     "check_context",
     "check_costs",
     "check_declarations",
+    "check_downhill",
     "check_encoder_parameters",
     "check_evaluation",
     "check_evaluations",

@@ -12,7 +12,7 @@ from hardmax.estimators import Estimator
 
 from . import behaviour, checks, in_training, limits, samplers, text
 from .measurement import Measurement, measure_on
-from .problems import PROBLEMS, SMALL, SmallProblem, fitting
+from .problems import LINEAR, PROBLEMS, SMALL, SmallProblem, fitting
 from .samplers import Sampler
 
 LARGER = [SmallProblem(1, 12, extreme=0.3), SmallProblem(4, 2, extreme=0.5)]
@@ -117,6 +117,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
             Call(limits.check_precision, (small, precision)) for precision in ("float32", "bfloat16")
         ],
     }
+    downhill = {"downhill where the cost is linear": [Call(checks.check_downhill, (fitting(estimator, LINEAR),))]}
     if isinstance(estimator, Sampler):
         law = [*(Call(samplers.check_law, (p,)) for p in problems), Call(samplers.check_law_of_each, (small,))]
         return {
@@ -127,6 +128,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
                 Call(samplers.check_fresh_noise, (small,)),
             ],
             "a gradient reaches the logits": [Call(samplers.check_gradient_reaches_logits, (small,))],
+            **downhill,
             **of_limits,
             f"{samplers.DRAWS_WITHOUT_NAN:,} draws are finite": [
                 Call(samplers.check_many_draws_are_finite, (precision,)) for precision in limits.PRECISIONS
@@ -148,6 +150,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
             *(Call(checks.check_expectation, (p,)) for p in LARGER),
             Call(checks.check_rare_category, (SmallProblem(1, 3, rare=9.0),)),
         ],
+        **downhill,
         "weights of costs, and penalties": [Call(in_training.check_weighted_costs, (small,))],
         "a context": [Call(in_training.check_features, (small,))],
         "logits of other calls": [Call(in_training.check_other_calls, (small,))],
@@ -163,6 +166,8 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
         del found["nested in its own objective"]
     if small.batch or not estimator.unbiased or estimator.target != "expectation":
         del found["the same with more categories, more variables, a rare category"]
+    if estimator.unbiased or estimator.target == "bound":
+        del found["downhill where the cost is linear"]
     if estimator.differentiates_objective:
         del found["values of the objective alone"]
     if type(estimator).rsample is Estimator.rsample:

@@ -72,6 +72,23 @@ def check_expectation(estimator: Estimator, problem: SmallProblem, log_q: bool =
         assert_close(results, truths, what)
 
 
+def check_downhill(estimator: Estimator, problem: SmallProblem) -> None:
+    r"""The expected gradient to the logits, biased as it may be, does not point away from the exact one."""
+    run, gradient = runner(estimator, problem), problem.truth()[1]
+    along: RunOfDraws = lambda draws: [run(draws)[1] @ gradient.unsqueeze(-1) / (gradient @ gradient)]
+    try:
+        (share,), noise = enumerate_draws(along, len(problem.batch)), 0.0
+    except ContinuousNoise:
+        torch.manual_seed(0)
+        moments = expectations.MeanOfDraws()
+        moments.add(along(expectations.DRAWS)[0])
+        share, noise = moments.mean, expectations.z_bound(1) * float(moments.error())
+    require(
+        float(share) > -noise - EXACT,
+        f"the logits' gradient points uphill: along the exact one, it is {float(share):.3g} times that",
+    )
+
+
 def truths_of(estimator: Estimator, problem: SmallProblem, log_q: bool = False) -> list[Tensor | None]:
     r"""Expected value, logits' and parameters' gradients as claimed; None for a gradient without a claim.
 

@@ -111,12 +111,13 @@ class SmallProblem:
 
 PROBLEMS = [SmallProblem(1, 5), SmallProblem(2, 3), SmallProblem(3, 2)]
 SMALL = SmallProblem(2, 2)
+LINEAR = SmallProblem(2, 3, linear=True)
 
 
 def fitting(estimator: Estimator, problem: SmallProblem) -> SmallProblem:
     r"""The problem, or a smaller one with two examples for a baseline, or a division, over examples."""
     if "batch" in (getattr(estimator, "baseline", None), getattr(estimator, "normalise", None)):
-        return SmallProblem(problem.K, 2, (2,), extreme=0.4)
+        return SmallProblem(problem.K, 2, (2,), problem.linear, extreme=0.4)
     return problem
 
 

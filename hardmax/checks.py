@@ -13,7 +13,7 @@ def at_least(minimum: int, **option: int) -> int:
     ((name, value),) = option.items()
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         kind = ValueError if isinstance(value, int | float) else TypeError
-        raise kind(f"{name} must be an integer of at least {minimum}, got {value!r}")
+        raise kind(f"{name} must be an integer of at least {minimum}, got {in_brief(value)}")
     if value > sys.maxsize:
         raise ValueError(f"{name} must be at most {sys.maxsize}, got {value}")
     return value
@@ -23,7 +23,7 @@ def all_at_least(minimum: int, **option: Sequence[int]) -> list[int]:
     r"""The one option given by name, a list of integers; raises as :func:`at_least` does for one, naming the option."""
     ((name, values),) = option.items()
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(f"{name} must be a list of integers of at least {minimum}, got {values!r}")
+        raise TypeError(f"{name} must be a list of integers of at least {minimum}, got {in_brief(values)}")
     return [at_least(minimum, **{f"each of {name}": value}) for value in values]
 
 
@@ -31,7 +31,7 @@ def positive(**option: float) -> float:
     r"""The one option given by name; ValueError unless finite and above 0, TypeError if it is no number, naming it."""
     ((name, value),) = option.items()
     if not is_number(value) or not 0 < value < float("inf"):
-        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a number above 0, got {value!r}")
+        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a number above 0, got {in_brief(value)}")
     return float(value)
 
 
@@ -39,7 +39,7 @@ def finite(**option: float) -> float:
     r"""The one option given by name; ValueError unless finite, TypeError if it is no number, naming it."""
     ((name, value),) = option.items()
     if not is_number(value) or not math.isfinite(value):
-        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a finite number, got {value!r}")
+        raise (ValueError if is_number(value) else TypeError)(f"{name} must be a finite number, got {in_brief(value)}")
     return float(value)
 
 
@@ -48,8 +48,14 @@ def fraction(**option: float) -> float:
     ((name, value),) = option.items()
     if not is_number(value) or not 0 <= value < 1:
         kind = ValueError if is_number(value) else TypeError
-        raise kind(f"{name} must be from 0 up to but not including 1, got {value!r}")
+        raise kind(f"{name} must be from 0 up to but not including 1, got {in_brief(value)}")
     return float(value)
+
+
+def in_brief(value: object) -> str:
+    r"""A wrong value in one line of at most 100 characters: a tensor given for an option fills no screen."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -65,4 +71,4 @@ def one_of(choices: Iterable[Choice], **option: object) -> Choice:
         if type(value) is type(choice) and value == choice:
             return choice
     kind = ValueError if type(value) in map(type, accepted) else TypeError
-    raise kind(f"{name} must be one of {', '.join(map(str, accepted))}, got {value!r}")
+    raise kind(f"{name} must be one of {', '.join(map(str, accepted))}, got {in_brief(value)}")

@@ -32,6 +32,8 @@ WRONG = {
     ),
     "one leading dimension": (wrong.OneLeadingDimension, "one cost for each example: RuntimeError"),
     "soft value": (wrong.SoftValue, "target is the mode, but z is not one-hot"),
+    "sign of the Jacobian": (wrong.UphillJacobian, "the cost is linear: .* uphill: .* it is -1 times"),
+    "sign of the noise's Jacobian": (wrong.UphillNoise, r"the cost is linear: .* uphill: .* it is -0\.[789]"),
     "mean over references": (wrong.MeanOverReferences, "logits' gradient is off .* it is 0.2.* times"),
     "swaps with gradients": (wrong.SwapsWithGradients, "parameters' gradient is off"),
     "noise not centred": (wrong.UncenteredNoise, "logits' gradient is off"),
@@ -72,6 +74,7 @@ SAMPLERS = {
     "uniform draws": (wrong.uniform_draws, "the law of z is not the softmax"),
     "noise shared": (wrong.shared_noise, "draws are shared along a leading dimension"),
     "no gradient": (wrong.hard_without_gradient, "no gradient of the cost reaches the logits"),
+    "uphill": (wrong.uphill, "the cost is linear: .* uphill: along the exact one, it is -1"),
     "sigmoids": (wrong.sigmoids, "z is neither one-hot nor on the simplex"),
     "log of softmax": (wrong.log_of_softmax, "the logits' gradient is .*nan"),
 }

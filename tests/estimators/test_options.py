@@ -4,6 +4,7 @@ import inspect
 import math
 
 import pytest
+import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
@@ -53,6 +54,14 @@ SCHEDULED = {
     "mve": lambda e: e.tau_now(),
     "slope_annealed": lambda e: e.slope(),
 }
+
+
+def test_a_tensor_given_for_an_option_is_refused_in_one_line():
+    """As by a call of the class where one of the estimator was meant."""
+    with pytest.raises(TypeError, match=r"temperature must be a number above 0, got tensor\(\[\[") as refused:
+        GumbelSoftmax(torch.zeros(100, 20, 10))
+    assert len(str(refused.value)) < 150
+    assert "\n" not in str(refused.value)
 
 
 def test_these_are_all_that_have_a_rate():

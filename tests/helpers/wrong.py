@@ -107,6 +107,24 @@ class SoftValue(StraightThrough):
         return logits.softmax(-1).unsqueeze(0)
 
 
+class UphillJacobian(StraightThrough):
+    """Subtracts the probabilities where they belong added: the value is right, and every step goes uphill."""
+
+    def draw(self, logits):
+        soft = logits.softmax(-1)
+        return super().draw(logits).detach() - (soft - soft.detach()).unsqueeze(0)
+
+
+class UphillNoise(GumbelSoftmax):
+    """The same of a relaxation by noise, for straight-through use: the value is that of its draws."""
+
+    target = "draws"
+
+    def draw(self, logits):
+        y = super().draw(logits)
+        return 2 * y.detach() - y
+
+
 class MeanOverReferences(ARSM):
     def gradient(self, race, cost, objective):
         return super().gradient(race, cost, objective) / race.logits.shape[-1]
@@ -344,6 +362,12 @@ def shared_noise(logits):
 def hard_without_gradient(logits):
     """One-hot draws, detached."""
     return torch.nn.functional.gumbel_softmax(logits, hard=True).detach()
+
+
+def uphill(logits):
+    soft = logits.softmax(-1)
+    z = torch.nn.functional.one_hot(torch.distributions.Categorical(logits=logits).sample(), logits.shape[-1])
+    return z - (soft - soft.detach())
 
 
 def sigmoids(logits):
