@@ -25,6 +25,7 @@ from .redge import ReDGE, ReDGECov, ReinDGE
 from .reinforce import Reinforce
 from .reinmax import DARN, ZGR, ReinMax, ReinMaxCV, ReinMaxRao
 from .rodeo import Rodeo
+from .score_control_variate import ScoreControlVariate
 from .softmax import Softmax
 from .sparse import Entmax, SparseExpectation, Sparsemax, StraightThroughEntmax, StraightThroughSparsemax
 from .spigot import SPIGOT
@@ -92,6 +93,7 @@ __all__ = [
     "Relax",
     "ReweightedWakeSleep",
     "Rodeo",
+    "ScoreControlVariate",
     "SlopeAnnealed",
     "Softmax",
     "SparseExpectation",

@@ -23,6 +23,7 @@ from hardmax.estimators import (
     GumbelRao,
     Rebar,
     Reinforce,
+    ScoreControlVariate,
     StochasticStraightThrough,
     StraightThroughGumbelSoftmax,
     Stratified,
@@ -285,6 +286,10 @@ MISTAKES = {
         "lies close at hand, here with 3 draws and 1e-4 added to the deviation: the direction is right, and the length "
         "that of a division by 1e-4 wherever the others agree",
         lambda: by_outcomes(DividedByTheOthers(3, "leave_one_out"), Reinforce(3, "leave_one_out"), rare_and_dear()),
+    ),
+    "Score function as control variate, the coefficient from the draws that it corrects": (
+        "black box variational inference as published, here with 4 draws",
+        lambda: by_outcomes(ScoreControlVariate(4, leave_one_out=False), ScoreControlVariate(4)),
     ),
     "Coupled draws, and plain leave-one-out": (
         "quasi-random numbers in an estimator for random ones, here 4 stratified draws: where the others are tells "

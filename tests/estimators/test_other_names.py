@@ -241,6 +241,23 @@ def antithetic(name):
     return found.gather(-1, rare.unsqueeze(-1)).squeeze(-1), expected
 
 
+def black_box(name):
+    """BBVI, Equation 9: for each variable the summed covariances of f h with h over the summed variances of h.
+
+    Where all four draws are the same one, as for a variable here, that is 0 over 0, and taken for 0.
+    """
+    found, logits, objective = draw_of(name)
+    z = sampling.draw(logits, 4)
+    h = (z - logits.softmax(-1)).detach()
+    f = objective(z).detach()
+    expected = torch.zeros_like(found)
+    for n, k in itertools.product(range(2), range(2)):
+        both = [torch.stack([f[:, n] * h[:, n, k, c], h[:, n, k, c]]).cov() for c in range(3)]
+        a = sum(cov[0, 1] for cov in both) / sum(cov[1, 1] for cov in both).clamp(min=1e-30)
+        expected[n, k] = (f[:, n, None] * h[:, n, k] - a * h[:, n, k]).mean(0)
+    return found, expected
+
+
 def flipped_bit(name):
     """bitflip-1: of one variable drawn at random, K p (1 - p) (f with it 1 - f with it 0), the others as drawn."""
     found, logits, objective = draw_of(name, BINARY)
@@ -296,6 +313,7 @@ def loss_augmented(name):
 
 HELD = {
     "ARMS": antithetic,
+    "BBVI": black_box,
     "bitflip-1": flipped_bit,
     "K-D Hard Concrete": stretched_and_projected,
     "L0 gates": stretched_and_projected,

@@ -39,6 +39,7 @@ VARIANTS = {
     "hard_concrete": [{"margin": 0.5, "learned": True}],
     "spigot": [{"step": 0.1, "update": "cross_entropy"}, {"update": "exponentiated"}],
     "direct_optimisation": [{"step": 0.1}],
+    "score_control_variate": [{"leave_one_out": False}, {"samples": 2}],
     "reinforce_without_replacement": [{"baseline": "none", "samples": 1}, {"baseline": "normalised"}, {"samples": 2}],
     "reinforce": [
         {"baseline": "none", "samples": 2},
