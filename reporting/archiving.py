@@ -81,7 +81,8 @@ def archived(run: Run) -> dict:
 
 def steps_to_keep(rows: list[dict]) -> set[float]:
     r"""At most 200 steps: those of validations come first, then those of measurements, then others in between."""
-    kept = {row["step"] for row in rows[:1] + rows[-2:]}  # the last row is kept as it is: it averages nothing
+    trained = [row for row in rows if any(key.startswith("train/") for key in row)]
+    kept = {row["step"] for row in rows[:1] + rows[-1:] + trained[-2:]}  # the last training figures average nothing
     for telling in (is_held_out, is_measured, lambda key: True):
         left = [row["step"] for row in rows if row["step"] not in kept and any(map(telling, row))]
         kept |= set(evenly(left, MOST_ARCHIVED_ROWS - len(kept)))

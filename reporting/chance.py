@@ -20,7 +20,7 @@ def chance_paragraph(comparisons: list[Comparison]) -> str:
     expected, differ = (1 - LEVEL) * len(chances), sum(chance < 1 - LEVEL for chance in chances)
     left = int((scipy.stats.false_discovery_control(chances) < 1 - LEVEL).sum())
     equal = sum(c.verdict == AGREES and c.chance is None for c in comparisons)
-    exact = f"{equal:,} figures are computed, or have no spread that is known, and agree digit by digit. "
+    exact = f"{equal:,} figures are computed, or have no spread that is known, and agree. "
     return (
         f"{exact if equal else ''}Of {len(chances):,} figures whose spread is known, {differ} differ"
         f"{'s' * (differ == 1)}. Were all runs like the published ones, about {expected:.3g} would. At a false "

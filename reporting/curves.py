@@ -20,7 +20,8 @@ class Curve:
     Attributes:
         metric, label, axis: What of which group against what.
         x: Where.
-        mean, low, high: There; of biases see :func:`with_limits`.
+        mean, low, high: There, NaN where a mean of 0 has no place on a logarithmic axis; of biases see
+            :func:`with_limits`.
         limit: Whether nothing but an upper limit is known; only for biases.
         runs: Number of runs behind every point.
     """
@@ -71,12 +72,14 @@ def curve_of(group: Group, metric: str, axis: str, most: int) -> Curve | None:
     r"""One curve on at most so many points, or None where nothing can be drawn.
 
     A run without a value of its own keeps the group from having a mean, as one of the others alone would be another.
+    Means along a logarithmic axis are geometric, and plain ones where any value is 0: those of 0 are gaps (NaN).
     """
     biased = metric.endswith("/bias2")
-    log = words(metric, {}).log and not biased
-    runs = [known_part(run, metric, axis, above_zero=log) for run in group.finished]
+    runs = [known_part(run, metric, axis) for run in group.finished]
     if not runs or min(map(len, runs)) == 0:
         return None
+    positive = words(metric, {}).log and not biased
+    log = positive and min(run[:, 1].min() for run in runs) > 0
     x = common_grid([run[:, 0] for run in runs], most)
     values = np.stack([np.interp(x, run[:, 0], np.log10(run[:, 1]) if log else run[:, 1]) for run in runs])
     mean, error = mean_and_error(values)
@@ -92,14 +95,19 @@ def curve_of(group: Group, metric: str, axis: str, most: int) -> Curve | None:
         low, high = mean - error, mean + error
     if log:
         mean, low, high = 10**mean, 10**low, 10**high
+    elif positive:
+        if not (above := mean > 0).any():
+            return None
+        mean = np.where(above, mean, np.nan)
+        factor = np.exp(error / mean)  # an error that is as large as the mean would reach to 0
+        low, high = mean / factor, mean * factor
     return Curve(metric, group.label, axis, x, mean, low, high, limit, len(runs))
 
 
-def known_part(run: Run, metric: str, axis: str, above_zero: bool = False) -> np.ndarray:
+def known_part(run: Run, metric: str, axis: str) -> np.ndarray:
     r"""Rows ``[n, 2]`` of a run's curve: positions on an axis, and values, where both are known."""
     curve = run.curves.get(metric, np.empty((0, 1 + len(X_AXES))))[:, [X_AXES.index(axis), -1]]
-    known = np.isfinite(curve).all(1)
-    return curve[known & (curve[:, 1] > 0)] if above_zero else curve[known]
+    return curve[np.isfinite(curve).all(1)]
 
 
 def common_grid(positions: list[np.ndarray], most: int) -> np.ndarray:

@@ -6,7 +6,16 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from .statistics import FEWEST, LEVEL, Difference, degrees_of_freedom, difference, mean_and_variances, samples_of
+from .statistics import (
+    FEWEST,
+    LEVEL,
+    Difference,
+    degrees_of_freedom,
+    difference,
+    is_rounding,
+    mean_and_variances,
+    samples_of,
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,10 @@ def chance(ours: dict, theirs: dict) -> float | None:
     if min(map(len, samples)) < FEWEST:
         return None
     mean, variances = mean_and_variances(samples)
+    if is_rounding(mean, ours, theirs):
+        return 1.0
     if variances.sum() <= (1e-12 * mean) ** 2:
-        return float(mean == 0)
+        return 0.0
     freedom = degrees_of_freedom(variances, list(map(len, samples)))
     return float(2 * stats.t.sf(abs(mean) / np.sqrt(variances.sum()), freedom))
 

@@ -58,8 +58,8 @@ A published figure is said to
   nothing is said), ours of n; s is the standard deviation over seeds, pooled with theirs where that is published, and t
   the quantile of Student's t. One published figure of a single run may thus be far from our mean, and agree. *In
   standard deviations* is the difference over s (1 / m + 1 / n)^½. A figure that is computed, and not drawn, agrees if
-  it is equal to as many digits as are stated; some are constants of a problem, such as its lowest cost, and say that
-  it is the same one;
+  it is equal to as many digits as are stated, in `hooper2026_bias` within a share of 1e-4 beside 5e-9 of rounding; some
+  are constants of a problem, such as its lowest cost, and say that it is the same one;
 * *differ* if it does not: of figures that runs like ours give, one in twenty does;
 * be *undecided* if no spread is known, as there is one run of ours and theirs is not published;
 * have its *settings incomplete* if some are not published: the figures stand beside each other, and that is all;
@@ -67,7 +67,8 @@ A published figure is said to
 * be *not run* if there is no finished run with all of its settings and all of its steps. A figure at an earlier step
   counts runs on the same schedule that ended there or later (`stop_after`), which are among the *other runs*.
 
-Curves are means over seeds, their bands one standard error; logarithmic ones are averaged as logarithms.
+Curves are means over seeds, their bands one standard error; logarithmic ones are averaged as logarithms, those with a
+value of 0 as they are.
 """
 
 

@@ -9,6 +9,7 @@ from scipy import stats
 LEVEL = 0.95  # of intervals
 RESAMPLES = 9999
 FEWEST = 3  # runs of which an interval says something
+ROUNDED = 1e-5  # share of a figure, itself a mean or difference of numbers in single precision
 
 BEST, AS_GOOD, WORSE, UNTESTED = "best", "not significantly worse", "significantly worse", "untested"
 
@@ -66,7 +67,9 @@ def difference(ours: dict, theirs: dict) -> Difference | None:
     if min(map(len, samples)) < FEWEST:
         return None
     mean, variances = mean_and_variances(samples)
-    if variances.sum() <= (1e-12 * mean) ** 2:  # equal but for rounding
+    if is_rounding(mean, ours, theirs):
+        return Difference(mean, -abs(mean), abs(mean), paired)
+    if variances.sum() <= (1e-12 * mean) ** 2:  # all differ by the same, but for rounding
         return Difference(mean, mean, mean, paired)
     found = stats.bootstrap(
         samples,
@@ -93,6 +96,11 @@ def mean_and_variances(samples: list[np.ndarray]) -> tuple[float, np.ndarray]:
     r"""The difference of means, and the squared standard error of each mean, of what :func:`samples_of` gives."""
     mean = float(samples[0].mean() - (samples[1].mean() if len(samples) > 1 else 0))
     return mean, np.array([sample.var(ddof=1) / len(sample) for sample in samples])
+
+
+def is_rounding(difference: float, ours: dict, theirs: dict) -> bool:
+    r"""Whether a difference of figures in single precision is one of their last digits."""
+    return abs(difference) <= ROUNDED * max(map(abs, [*ours.values(), *theirs.values()]))
 
 
 def degrees_of_freedom(variances: np.ndarray, counts: list[int]) -> float:
@@ -140,8 +148,9 @@ class Verdict:
 def verdicts(values: dict[str, dict], better: int) -> dict[str, Verdict]:
     r"""A verdict for each label, given its final figures by block.
 
-    The best has the best mean. Another is significantly worse if the whole interval of its difference from the best
-    is on the worse side, with no correction for the number of groups; with too few runs it is untested.
+    The best has the best mean of those with enough runs, if any has. Another is significantly worse if the whole
+    interval of its difference from the best is on the worse side, with no correction for the number of groups; with
+    too few runs it is untested, however good its mean.
 
     Arguments:
         values: By label, then by block; labels without values get no verdict.
@@ -150,7 +159,8 @@ def verdicts(values: dict[str, dict], better: int) -> dict[str, Verdict]:
     means = {label: better * mean_of(list(found.values())).value for label, found in values.items() if found}
     if not means:
         return {}
-    best = max(means, key=means.__getitem__)
+    enough = [label for label in means if len(values[label]) >= FEWEST]
+    best = max(enough or means, key=means.__getitem__)
     result = {best: Verdict(BEST, few=len(values[best]) < FEWEST)}
     for label in means.keys() - {best}:
         found = difference(values[label], values[best])

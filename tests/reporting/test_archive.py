@@ -106,6 +106,17 @@ def test_validations_are_kept_before_measurements_and_those_before_all_else():
     assert steps_to_keep(rows) > set(range(10, 1001, 10))
 
 
+def test_the_last_training_figures_stay_as_they_are():
+    """Where validations take all places, and where a row of test figures comes after the last of training."""
+    rows = [{"step": n, "train/loss": float(n)} for n in range(1, 1004)]
+    for n in range(5, 1004, 5):
+        rows[n - 1]["valid/elbo"] = 0.0
+    rows.append({"step": 1003, "test/elbo": 0.0})
+    kept = steps_to_keep(rows)
+    assert len(kept) == 200
+    assert [row.get("train/loss") for row in thinned_rows(rows, kept)][-2:] == [1003, None]
+
+
 def test_what_two_processes_add_at_once_is_all_there(tmp_path, monkeypatch):
     """The second waits until what the first adds is there."""
     for name in ("arsm", "reinmax"):

@@ -19,12 +19,14 @@ from hardmax.numbers import with_error
 from hardmax.reporting import page, tables
 from hardmax.reporting import runs as reading
 from hardmax.reporting.biases import comparisons
+from hardmax.reporting.charts import curve_rows
 from hardmax.reporting.curves import curve_of, drawn
 from hardmax.reporting.examples import exhibits
 from hardmax.reporting.final_figures import results_of
 from hardmax.reporting.groups import chosen, grouped
 from hardmax.reporting.looks import DASHES, SHAPES, looks
 from hardmax.reporting.page import answer
+from hardmax.reporting.pairs import chance
 from hardmax.reporting.provenance import provenance
 from hardmax.reporting.runs import find_runs
 from hardmax.reporting.statistics import AS_GOOD, BEST, UNTESTED, WORSE, difference, verdicts
@@ -141,13 +143,35 @@ def test_below_three_runs_nothing_is_said(few):
     """Of two runs each, the worst may differ least significantly."""
     many = {1: 0.0, 2: 0.1, 3: 0.2}
     best = {seed: 1.0 + seed / 100 for seed in range(1, few + 1)}
-    found = verdicts({"a": best, "b": many, "c": {}}, better=1)
+    for better in (1, -1):
+        found = verdicts({"a": best, "b": many, "c": {}}, better)
+        assert {name: verdict.word for name, verdict in found.items()} == {"a": UNTESTED, "b": BEST}
+        assert found["a"].untested
+        assert found["b"].marked
+    found = verdicts({"a": best, "b": dict(list(many.items())[:few])}, better=1)
     assert {name: verdict.word for name, verdict in found.items()} == {"a": BEST, "b": UNTESTED}
     assert not any(verdict.marked for verdict in found.values())
     assert all(verdict.untested for verdict in found.values())
-    found = verdicts({"a": best, "b": many}, better=-1)
-    assert {name: verdict.word for name, verdict in found.items()} == {"a": UNTESTED, "b": BEST}
-    assert found["b"].marked
+
+
+def test_a_few_runs_do_not_keep_the_others_from_being_compared():
+    """The best mean of a single run is no best, and what is said of the others is what is said without it."""
+    many = {"b": {1: 3.0, 2: 3.1, 3: 3.2}, "c": {1: 2.0, 2: 2.1, 3: 2.2}}
+    found = verdicts({"a": {1: 9.0}, **many}, better=1)
+    assert {name: verdict.word for name, verdict in found.items()} == {"a": UNTESTED, "b": BEST, "c": WORSE}
+    assert {name: found[name] for name in many} == verdicts(many, better=1)
+
+
+def test_a_difference_in_the_last_digit_of_single_precision_is_none():
+    """Two ways of adding up the same numbers have the same spread over seeds, and are apart by as much in each."""
+    ours = dict.fromkeys(range(5), 0.00418358)
+    theirs = {seed: value + 3.4e-8 for seed, value in ours.items()}
+    found = difference(ours, theirs)
+    assert found.low < 0 < found.high
+    assert chance(ours, theirs) == 1
+    apart = {seed: value + 3.4e-6 for seed, value in ours.items()}
+    assert difference(ours, apart).high < 0
+    assert chance(ours, apart) == 0
 
 
 def test_the_best_of_few_runs_is_named_and_not_marked(tmp_path):
@@ -397,6 +421,20 @@ def test_variances_are_averaged_geometrically_and_zero_has_no_curve(tmp_path):
     assert curve.low == pytest.approx([1])
     assert curve_of(groups["softmax"], "gradient/logits/variance", "steps", 50) is None
     assert drawn(list(groups.values()))[0] == ["train/loss", "valid/elbo", "gradient/logits/variance"]
+
+
+def test_values_of_zero_count_in_a_curve(tmp_path):
+    """All along a run: none is passed over for its neighbours, nor a run that is 0 from some step on."""
+    where = "gradient/logits/variance"
+    for seed, values in enumerate(([4.0, 0.0, 0.0], [2.0, 6.0, 0.0])):
+        run(tmp_path, "arsm", seed, rows=[{"step": 10 * n, where: value} for n, value in enumerate(values)])
+    groups, _ = groups_of(tmp_path)
+    curve = curve_of(groups["arsm"], where, "steps", 50)
+    assert curve.x.tolist() == [0, 10, 20]
+    assert curve.mean == pytest.approx([3, 3, math.nan], nan_ok=True)
+    assert curve.low == pytest.approx([3 * math.exp(-1 / 3), 3 * math.exp(-1), math.nan], nan_ok=True)
+    assert [row["line"] for row in curve_rows([curve])] == [3, 3, None], "the line ends where the mean is 0"
+    assert curve.runs == 2
 
 
 def test_a_bias_that_cannot_be_told_from_zero_is_a_limit(tmp_path):
