@@ -42,9 +42,18 @@ class Exact(Estimator):
             z = z.unsqueeze(1)
         z = torch.where(impossible.unsqueeze(-1), likeliest, z)
         cost = objective(z)  # [N, *batch]
-        weight = log_probabilities(logits, index).exp()
-        cost = cost.masked_fill(weight == 0, 0.0)  # whatever it costs, it is never drawn
-        return (weight * cost).sum(0).to(cost.dtype)
+        return expectation(log_probabilities(logits, index).exp(), cost)
+
+
+def expectation(weight: Tensor, cost: Tensor) -> Tensor:
+    r"""Sum over configurations of costs ``[N, *batch]`` by weights that add up to 1; what never happens costs nothing.
+
+    What all costs share is added afterwards: it has no gradient, and weighed it would have that of rounding.
+    """
+    cost = cost.masked_fill(weight == 0, 0.0)
+    shared = (weight * cost).detach().sum(0)
+    shared = shared.masked_fill(~shared.isfinite(), 0.0)
+    return ((weight * (cost - shared)).sum(0) + shared).to(cost.dtype)
 
 
 def configurations(logits: Tensor, limit: int, layers: int = 1) -> Tensor:

@@ -36,7 +36,7 @@ class LocalExpectation(Estimator):
         cost = objective(sampling.one_hot(z, logits))[0]
         which = self.changed(logits)  # [*batch, V]
         own = which.unsqueeze(-1).expand(*which.shape, logits.shape[-1])
-        costs = self.costs_of_changes(logits, objective, z, cost.detach(), which)
+        costs = self.costs_of_changes(logits, objective, z, cost.detach(), which) - cost.detach()[..., None, None]
         costs = costs.masked_fill(logits.gather(-2, own) == -torch.inf, 0.0)  # whatever it costs, it is never drawn
         wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32))  # else p does not add up to 1
         p = sampling.softmax(wide).gather(-2, own)
@@ -56,15 +56,16 @@ class LocalExpectation(Estimator):
         if C > 1:
             turns = torch.arange(V, device=z.device).repeat_interleave(C - 1)  # the variable that changes, by turns
             change = torch.arange(1, C, device=z.device).repeat(V).reshape(-1, *[1] * cost.ndim, 1)
-            variable, rows = torch.arange(K, device=z.device), []
-            for turn, by in zip(*(x.split(copies_in_cache(logits)) for x in (turns, change)), strict=True):
+            variable, others = torch.arange(K, device=z.device), cost.new_empty(len(turns), *cost.shape)
+            parts = others.split(copies_in_cache(logits))  # filled as they come: small ones would scatter large memory
+            for part, turn, by in zip(parts, *(x.split(len(parts[0])) for x in (turns, change)), strict=True):
                 at = which.movedim(-1, 0)[turn].unsqueeze(-1) == variable  # [n, *batch, K]
                 moved = (z + at * by) % C  # [n, *batch, K]
                 log_p = logits.expand(*moved.shape, C).gather(-1, moved.unsqueeze(-1)).squeeze(-1)
                 moved = torch.where(log_p == -torch.inf, z, moved)  # whose cost has no weight, and may not be asked for
-                rows.append(objective(sampling.one_hot(moved, logits)))
+                part.copy_(objective(sampling.one_hot(moved, logits)))
             category = (z[0].gather(-1, which).unsqueeze(-1) + torch.arange(1, C, device=z.device)) % C
-            costs.scatter_(-1, category, torch.cat(rows).unflatten(0, (V, C - 1)).movedim((0, 1), (-2, -1)))
+            costs.scatter_(-1, category, others.unflatten(0, (V, C - 1)).movedim((0, 1), (-2, -1)))
         return costs
 
 

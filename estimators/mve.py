@@ -10,6 +10,8 @@ from .annealing import annealed, check_annealing
 from .base import numbers_at_once
 from .straight_through import PulledBack, through_softmax
 
+LARGEST_SYSTEM = 10_000  # categories; beyond them one takes gigabytes and a minute
+
 
 class MVE(PulledBack):
     r"""Minimum-variance Jacobian among those that are right on average, with bias traded for variance by ``tau``.
@@ -35,7 +37,7 @@ class MVE(PulledBack):
 
     Raises:
         ValueError: For a ceiling below tau, with a rate or ``over``, for both of these, and for a rate or an
-            exponential from 0.
+            exponential from 0; at the call, for more than 10,000 categories.
     """
 
     steps: Tensor
@@ -66,6 +68,9 @@ class MVE(PulledBack):
         # The published Jacobian S has S^T g = J(p) (r * u) + tau g_x / (1 + 2 tau p_x) J(p) e_x, x the drawn
         # category, where A u = a * g - (b . g) e_x. For large tau A is nearly singular. A constant added to all of
         # its entries mends that, and moves u only by a multiple of 1 / r, which J(p) takes to 0.
+        if logits.shape[-1] > LARGEST_SYSTEM:
+            most = f"at most {LARGEST_SYSTEM:,} categories"
+            raise ValueError(f"MVE solves a C x C system for {most}, got logits of {logits.shape[-1]:,}: take ReinMax")
         p, tau = sampling.softmax(logits), self.tau_now()
         p_x = (hard * p).sum(-1, keepdim=True)
 

@@ -7,6 +7,7 @@ from hardmax.checks import at_least, positive
 
 from . import sampling
 from .base import Estimator, layers_of, straight_through, with_log_q
+from .exact import expectation
 from .objectives import Objective, check_logits
 from .pathwise import Pathwise
 
@@ -147,7 +148,7 @@ class SparseExpectation(Estimator):
         index = supported(log_p, self.limit, layers_of(self))
         chosen = log_p.expand(len(index), *log_p.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
         cost = objective(sampling.one_hot(index, logits))
-        return (chosen.sum(-1).exp() * cost).sum(0).to(cost.dtype)
+        return expectation(chosen.sum(-1).exp(), cost)
 
     def draw(self, logits: Tensor) -> Tensor:
         return sampling.draw(log_sparsemax(logits), 1).to(logits.dtype)
@@ -207,9 +208,10 @@ def supported(log_p: Tensor, limit: int, layers: int = 1) -> Tensor:
     sizes = (log_p > -torch.inf).sum(-1).reshape(-1, K).amax(0).clamp(min=1).tolist()  # none are inside of NaN
     found = math.prod(sizes)
     if found**layers > limit:
+        told = str(found) if found < 10**9 else f"10^{math.log10(found):.0f}"
         raise ValueError(
             f"limit is {limit} joint configurations, but the supports of {K * layers} variables of {C} categories have "
-            f"{found}{f'^{layers}' if layers > 1 else ''}: raise limit, or take fewer variables or categories"
+            f"{told}{f'^{layers}' if layers > 1 else ''}: raise limit, or take fewer variables or categories"
         )
     ranks = torch.cartesian_prod(*(torch.arange(size, device=log_p.device) for size in sizes)).reshape(found, -1)
     order = log_p.argsort(-1, descending=True)  # [*batch, K, C]

@@ -26,6 +26,7 @@ class Candidate:
         bias2: Squared norm of the bias, less what noise adds: it may be negative.
         variance: Trace of the covariance of one draw.
         mse: Squared error of one draw.
+        rms_norm: Root of the mean square norm of one draw.
         mse_per_evaluation: ``mse`` times the evaluations of one draw: the lower, the better at equal evaluations.
         mse_per_second: ``mse`` times the seconds of one draw.
         evaluations, objective_gradients: Rows on which the objective was evaluated, and differentiated, for one draw.
@@ -51,6 +52,12 @@ class Candidate:
     objective_gradients: float
     seconds: float
     draws: int
+    rms_norm: float | None = None
+
+    @property
+    def moves(self) -> bool:
+        r"""Whether any draw was other than 0: a gradient of 0 has an error as others have, and trains nothing."""
+        return self.rms_norm != 0
 
     @property
     def bias2_taken(self) -> tuple[float, float]:
@@ -89,7 +96,8 @@ class Ranking:
     r"""Candidates by the squared error of their mean gradient at equal cost.
 
     Attributes:
-        order: The best first, by the error plus two standard errors: a small one that is a guess does not lead.
+        order: The best first, by the error plus two standard errors: a small one that is a guess does not lead. Of
+            equal ones the unbiased come first, then those of few evaluations; those without any gradient come last.
         tied: Those that cannot be told apart from the best, which is not among them.
         errors: By estimator, each with its standard error.
     """
@@ -112,14 +120,14 @@ def ranking(candidates: Sequence[Candidate], draws: Callable[[Candidate], float]
 
     def at_most(c: Candidate) -> float:
         error, bar = rounded[c.estimator]
-        return math.inf if math.isnan(bar) else error + APART * bar
+        return error + APART * bar if c.moves and not math.isnan(bar) else math.inf
 
     def is_worse(c: Candidate) -> bool:
         (error, bar), (least, own) = rounded[c.estimator], rounded[best.estimator]
         return error - least > APART * math.hypot(own, bar)
 
-    best, *others = order = sorted(candidates, key=lambda c: (at_most(c), c.evaluations))
-    tied = [c for c in others if not is_worse(c)]
+    best, *others = order = sorted(candidates, key=lambda c: (at_most(c), not c.unbiased, c.evaluations))
+    tied = [c for c in others if c.moves and not is_worse(c)]
     return Ranking(order, tied, errors)
 
 
@@ -162,6 +170,8 @@ def recommend(
         doubt += f", with {times:.3g} times as much" if math.isfinite(times) else ""
     else:
         doubt = "nothing else could be compared"
+    if best.true_norm and error >= scale:
+        doubt += "; no gradient at all has 1: average over more"
     return f"Take {best.estimator}: {reason}; {doubt}; {in_time(best, by_seconds(candidates, averaged, examples))}."
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hardmax import estimators
+from hardmax.estimators import MVE
 from hardmax.estimators.base import Estimator
 from hardmax.estimators.claims import evaluations_of
 from hardmax.estimators.objectives import Objective, with_shape
@@ -17,7 +18,8 @@ from .draws import Draws, add_draws
 from .moments import BLOCKS, Moments, finite_or_none
 
 TIMED_CALLS = 5  # of which the fastest tells what one draw takes: others had something in their way
-NOT_FINITE = "its gradient is not finite"
+NOT_FINITE, NO_TIME = "its gradient is not finite", "no time was left for it"
+LARGEST_SYSTEMS = 1e11  # multiplications to solve the systems of one gradient draw, but for a small factor
 LEARNING_STEPS, LEARNING_RATE = 100, 0.01  # of what an estimator learns, before it is measured
 
 
@@ -116,16 +118,18 @@ def applying(made: Estimator, problem: Problem, has_derivative: bool, most_evalu
         raise DoesNotApply("its gradient is that of a bound, and not that of the expected cost")
     if made.differentiates_objective and not has_derivative:
         raise DoesNotApply("it needs a derivative, which the objective does not have")
+    if isinstance(made, MVE) and problem.logits.numel() * C**2 > LARGEST_SYSTEMS:
+        raise DoesNotApply("it solves a C x C system for every variable, which takes too long for so many categories")
     if claimed_evaluations(made, K, C) > most_evaluations:
         raise DoesNotApply(f"it takes more than most_evaluations={most_evaluations} evaluations a draw")
     return made
 
 
-def try_out(label: str, made: Estimator, ours: bool, task: OneProblem, until: float) -> Trial:
+def try_out(label: str, made: Estimator, ours: bool, task: OneProblem, until: float, end: float) -> Trial:
     r"""Lets an estimator learn, times it, and looks at its noise; not much longer than until that time.
 
     Raises:
-        DoesNotApply: If it refuses the problem, or its gradient is not finite.
+        DoesNotApply: If it refuses the problem, its gradient is not finite, or there is no time before the ``end``.
     """
     problem = task.problem()
     try:
@@ -136,9 +140,13 @@ def try_out(label: str, made: Estimator, ours: bool, task: OneProblem, until: fl
             start = now(problem)
             gradient_draw(made, problem)
             took.append(now(problem) - start)
+        if now(problem) + BLOCKS * min(took) > end:
+            raise DoesNotApply(NO_TIME)
         making, moments = Draws(task, made, problem), Moments()
         making.make(1)  # counts the evaluations, which decide how many draws can be made at a time
         add_round(making, moments, BLOCKS)
+    except DoesNotApply:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DoesNotApply(reason) from error

@@ -28,6 +28,7 @@ from .advice import (
     recommend,
 )
 from .candidates import (
+    NO_TIME,
     NOT_FINITE,
     DoesNotApply,
     OneProblem,
@@ -47,7 +48,6 @@ from .truth import ENUMERATED, truth_of
 TRYING, OF_TRUTH, OF_ALL = 0.4, 0.25, 0.6  # shares of the time that is left, in this order; the rest is the best ones'
 MOST_DRAWS = 20_000  # of one estimator
 MOST_AT_FIRST = 25  # draws, of which a quarter are made to see how long they take
-NO_TIME = "no time was left for it"
 ROUNDED_AWAY = 1e-5  # relative biases below this are rounding
 
 
@@ -270,7 +270,7 @@ def try_all(
         made = fitting[label].to(problem.logits.device)
         try:
             share = part(task, until, 1 / (len(order) - n))
-            trials.append(try_out(label, made, type(made) in ours, task, share))
+            trials.append(try_out(label, made, type(made) in ours, task, share, until))
         except DoesNotApply as reason:
             left_out[label] = str(reason)
     return trials, left_out

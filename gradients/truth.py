@@ -6,15 +6,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hardmax.estimators import sampling
 from hardmax.estimators.base import Estimator, copies_in_cache, with_log_q
 from hardmax.estimators.exact import Exact
 from hardmax.estimators.objectives import Objective, with_shape
 from hardmax.estimators.reinforce import Reinforce
 from hardmax.tasks.base import Problem, Task
 
-from .draws import WHERE, Draws, add_draws, evaluating, first_category, frozen, parameters_the_objective_uses, places
+from .draws import WHERE, Draws, add_draws, evaluating, frozen, parameters_the_objective_uses, places
 from .moments import Moments, TrueGradient
 
+LOOKS = 4  # draws on which an objective is asked twice
 ENUMERATED = 4096  # joint configurations of all layers at most, for an exact gradient by enumeration
 
 Truth = dict[str, TrueGradient]  # by where
@@ -113,13 +115,20 @@ class NestedEnumeration(Exact):
 
 
 def is_random(problem: Problem) -> bool:
-    r"""Whether evaluating the objective draws random numbers."""
-    device = problem.logits.device
+    r"""Whether the objective draws random numbers, PyTorch's or any other: by its costs of some draws, each twice."""
+    logits, device = problem.logits.detach(), problem.logits.device
     state = lambda: torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        before = state()
-        problem.objective(first_category(problem.logits))
-        return not torch.equal(before, state())
+        for _ in range(LOOKS):
+            z = sampling.draw(logits, 1)
+            before = state()
+            first, again = problem.objective(z), problem.objective(z)
+            if not torch.equal(before, state()):
+                return True
+            size = float(first.abs().masked_fill(~first.isfinite(), 0.0).max())
+            if not torch.allclose(first, again, 1e-4, 1e-6 * size, equal_nan=True):
+                return True
+    return False
 
 
 def in_parts(objective: Callable[[Tensor], Tensor], rows: int) -> Callable[[Tensor], Tensor]:

@@ -6,11 +6,13 @@ from hardmax.gradients import candidate_of, recommend
 from hardmax.gradients.advice import by_evaluations, by_seconds
 
 
-def candidate(name, variance, bias2=0.0, evaluations=1, seconds=1e-3, unbiased=True, error=0.01, norm=1.0):
+def candidate(
+    name, variance, bias2=0.0, evaluations=1, seconds=1e-3, unbiased=True, error=0.01, norm=1.0, rms_norm=1.0
+):
     """Figures whose standard errors are a share of them; that of ``bias2`` is of itself, or of a hundredth."""
     found = {"true_norm": norm, "bias2": bias2, "bias2_error": error * max(bias2, 0.01), "variance": variance}
     found |= {"variance_error": error * variance, "mse": bias2 + variance, "mse_error": error * (bias2 + variance)}
-    found |= {"evaluations": evaluations, "objective_gradients": 0, "draws": 100}
+    found |= {"evaluations": evaluations, "objective_gradients": 0, "draws": 100, "rms_norm": rms_norm}
     return candidate_of(name, unbiased, found, seconds)
 
 
@@ -55,6 +57,21 @@ def test_what_two_standard_errors_do_not_tell_apart_is_named():
     many = [candidate(f"e{n}", 10.0) for n in range(9)]
     assert "; it cannot be told apart from e1, e2, e3 and 5 more; " in recommend(many)
     assert "; nothing else could be compared; " in recommend(names[:1])
+
+
+def test_no_gradient_is_never_recommended():
+    """Of a cost that is flat between its jumps: its error is that of a gradient of 0, and lower than that of noise."""
+    none, noisy = candidate("none", 0.0, bias2=1.0, unbiased=False, rms_norm=0.0), candidate("noisy", 6800.0)
+    assert order(by_evaluations([none, noisy])) == ["noisy", "none"]
+    assert not by_evaluations([none, noisy]).tied
+    assert "; no gradient at all has 1: average over more; " in recommend([none, noisy])
+    assert "no gradient" not in recommend([none, candidate("quiet", 900.0)])
+
+
+def test_of_equal_errors_the_unbiased_leads():
+    """A relaxation may be right at one point, and at that point alone."""
+    by_luck, always = candidate("by luck", 0.0, unbiased=False), candidate("always", 0.0, evaluations=2)
+    assert order(by_evaluations([by_luck, always])) == ["always", "by luck"]
 
 
 def test_a_small_error_that_is_a_guess_does_not_lead():

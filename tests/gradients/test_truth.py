@@ -1,10 +1,12 @@
 """When a gradient is known exactly, and when it is not."""
 
+import numpy as np
 import pytest
 import torch
 
 from hardmax.estimators import Exact, Reinforce
 from hardmax.gradients import WHERE, forked_random, measure, truth_of
+from hardmax.gradients.truth import is_random
 from hardmax.tasks.base import Problem, Task
 from hardmax.tasks.structured import Structured
 
@@ -31,6 +33,16 @@ class Noisy(Task):
 def test_an_objective_that_draws_has_no_exact_gradient():
     task = Noisy(once=False)
     assert truth_of(task, task.problem(torch.zeros(4))) is None
+
+
+@pytest.mark.parametrize("torch_s", [True, False])
+def test_noise_is_noticed_whose_it_is_and_when_it_comes(torch_s):
+    """As of a game that draws with a generator of its own, and after some actions only."""
+    own = np.random.default_rng(0)
+    noise = lambda shape: torch.randn(shape) if torch_s else torch.as_tensor(own.normal(size=shape)).float()
+    logits = torch.zeros(3, 1, 2)
+    assert is_random(Problem(logits, lambda z: z[..., 0, 1] * noise(z.shape[:-2])))
+    assert not is_random(Problem(logits, lambda z: z[..., 0, 1] * 2))
 
 
 def test_noise_that_is_drawn_with_the_problem_is_part_of_the_truth():
