@@ -10,7 +10,9 @@ from hardmax.numbers import with_error
 AVERAGED = 1000  # evaluations of the objective over which a training run averages gradients, unless it is said
 APART = 2  # standard errors of a difference beyond which it is one
 DISPROVED = 5  # standard errors beyond which a bias is there, whatever a class says
+TINY_BIAS = 1e-3  # of the true gradient's norm: smaller ones may be rounding of costs
 ROUNDED_ERROR = 1e-10  # of the true gradient's square: below it errors are equal
+HARDLY_BETTER = 0.5  # than no gradient at all, in squared error, which is to be said
 MOST_TIED = 3  # estimators that a sentence names; more are counted
 
 
@@ -66,6 +68,12 @@ class Candidate:
         if self.unbiased and not self.bias2 > DISPROVED * error:
             return 0.0, 0.0
         return max(self.bias2, 0.0), error
+
+    @property
+    def disproved(self) -> bool:
+        r"""Whether a bias is there although the class says that there is none, and is more than rounding."""
+        least = (TINY_BIAS * (self.true_norm or 0.0)) ** 2
+        return self.unbiased and self.bias2 > max(DISPROVED * or_nan(self.bias2_error), least)
 
     def error_of_mean(self, draws: float) -> tuple[float, float]:
         r"""Squared error of the mean of so many draws, and the standard error of that."""
@@ -170,7 +178,7 @@ def recommend(
         doubt += f", with {times:.3g} times as much" if math.isfinite(times) else ""
     else:
         doubt = "nothing else could be compared"
-    if best.true_norm and error >= scale:
+    if best.true_norm and error >= HARDLY_BETTER * scale:
         doubt += "; no gradient at all has 1: average over more"
     return f"Take {best.estimator}: {reason}; {doubt}; {in_time(best, by_seconds(candidates, averaged, examples))}."
 

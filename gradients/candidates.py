@@ -14,11 +14,14 @@ from hardmax.estimators.claims import evaluations_of
 from hardmax.estimators.objectives import Objective, with_shape
 from hardmax.tasks.base import Problem, Task
 
+from .advice import Candidate, candidate_of
 from .draws import Draws, add_draws
-from .moments import BLOCKS, Moments, finite_or_none
+from .moments import BLOCKS, Moments, TrueGradient, finite_or_none
 
 TIMED_CALLS = 5  # of which the fastest tells what one draw takes: others had something in their way
 NOT_FINITE, NO_TIME = "its gradient is not finite", "no time was left for it"
+MISSED = "unbiased, but its draws are further from the true gradient than chance allows: they missed rare costs"
+MOST_AT_FIRST = 25  # draws, of which a quarter are made to see how long they take
 LARGEST_SYSTEMS = 1e11  # multiplications to solve the systems of one gradient draw, but for a small factor
 LEARNING_STEPS, LEARNING_RATE = 100, 0.01  # of what an estimator learns, before it is measured
 
@@ -77,6 +80,11 @@ class Trial:
     @property
     def unbiased(self) -> bool:
         return self.making.estimator.unbiased
+
+    @property
+    def proven(self) -> bool:
+        r"""Whether it is unbiased whatever the objective: by values alone, and certified."""
+        return self.ours and self.unbiased and not self.making.estimator.differentiates_objective
 
 
 class DoesNotApply(Exception):
@@ -196,3 +204,28 @@ def now(problem: Problem) -> float:
     if problem.logits.is_cuda:
         torch.cuda.synchronize(problem.logits.device)
     return time.perf_counter()
+
+
+def measure_until(trial: Trial, truth: TrueGradient, until: float, most: int) -> Candidate | None:
+    r"""One candidate, from as many draws as the time allows."""
+    moments, cost = Moments(truth), trial.making.cost
+    cost.clear()
+    add_until(trial, moments, until, most)
+    figures: dict[str, float | None] = dict(moments.statistics())
+    figures |= {"evaluations": cost.rows / moments.draws, "draws": moments.draws}
+    figures["objective_gradients"] = cost.differentiated / moments.draws
+    return candidate_of(trial.label, trial.unbiased, figures, trial.seconds)
+
+
+def add_until(trial: Trial, moments: Moments, until: float, most: int) -> None:
+    r"""Adds draws to moments until the time is over, or there are so many; at least one to each block."""
+    making, problem = trial.making, trial.making.problem
+    took = trial.seconds  # at most, for a draw
+    while moments.draws < most:
+        start = now(problem)
+        room = min(max((until - start) / max(took, 1e-9), 0.0), max(moments.draws, MOST_AT_FIRST) * 4)
+        more = BLOCKS * int(min(room, most - moments.draws) / BLOCKS) or BLOCKS * (not moments.draws)
+        if not more:
+            return
+        add_round(making, moments, more)
+        took = (now(problem) - start) / more

@@ -23,31 +23,31 @@ from .advice import (
     Ranking,
     by_evaluations,
     by_seconds,
-    candidate_of,
     or_nan,
     recommend,
 )
 from .candidates import (
+    MISSED,
     NO_TIME,
     NOT_FINITE,
     DoesNotApply,
     OneProblem,
     Trial,
-    add_round,
+    add_until,
     applying,
     claimed_evaluations,
     exported_estimators,
+    measure_until,
     now,
     settings_worth_trying,
     try_out,
 )
-from .moments import BLOCKS, Moments, TrueGradient
+from .moments import Moments, TrueGradient
 from .streams import Stream, forked_random
 from .truth import ENUMERATED, truth_of
 
 TRYING, OF_TRUTH, OF_ALL = 0.4, 0.25, 0.6  # shares of the time that is left, in this order; the rest is the best ones'
 MOST_DRAWS = 20_000  # of one estimator
-MOST_AT_FIRST = 25  # draws, of which a quarter are made to see how long they take
 ROUNDED_AWAY = 1e-5  # relative biases below this are rounding
 
 
@@ -155,8 +155,9 @@ def compare(
     Of each estimator the settings in its ``worth_trying`` are measured: bias, variance, squared error of one gradient
     draw to the logits of an example, and cost. Biases are against the exact gradient where all configurations can be
     gone through, else against many draws of the best unbiased estimator. Where the objective has no derivative,
-    estimators that take one are left out; those of bounds always are, as theirs is the gradient of something else. What
-    an estimator learns, it learns in a hundred steps before, within the same time.
+    estimators that take one are left out; those of bounds always are, as theirs is the gradient of something else, and
+    so are unbiased ones whose few draws missed rare costs. What an estimator learns, it learns in a hundred steps
+    before, within the same time.
 
     Neither the logits nor the objective's parameters get gradients, and the process's random numbers go on as if
     nothing had been drawn.
@@ -195,6 +196,10 @@ def compare(
             truth = true_gradient(task, trials, part(task, end, OF_TRUTH)) if trials else None
         found = measure_all(task, trials, truth, averaged, end, seed) if truth else {}
     left_out |= {t.label: NO_TIME for t in trials if t.label not in found}
+    missing = {t.label for t in trials if t.proven and t.label in found and found[t.label].disproved}
+    if len(missing) < len(found):
+        left_out |= dict.fromkeys(missing, MISSED)
+        found = {label: c for label, c in found.items() if label not in missing}
     if truth is None or not found:
         reasons = list(left_out.values())
         reason = next((why for why in (NOT_FINITE, NO_TIME) if why in reasons), reasons[0])
@@ -323,28 +328,3 @@ def measure_all(
         names = {c.estimator for r in rankings for c in (r.order[0], *r.tied)}
         contenders = [t for t in trials if t.label in names]
     return found
-
-
-def measure_until(trial: Trial, truth: TrueGradient, until: float, most: int) -> Candidate | None:
-    r"""One candidate, from as many draws as the time allows."""
-    moments, cost = Moments(truth), trial.making.cost
-    cost.clear()
-    add_until(trial, moments, until, most)
-    figures: dict[str, float | None] = dict(moments.statistics())
-    figures |= {"evaluations": cost.rows / moments.draws, "draws": moments.draws}
-    figures["objective_gradients"] = cost.differentiated / moments.draws
-    return candidate_of(trial.label, trial.unbiased, figures, trial.seconds)
-
-
-def add_until(trial: Trial, moments: Moments, until: float, most: int) -> None:
-    r"""Adds draws to moments until the time is over, or there are so many; at least one to each block."""
-    making, problem = trial.making, trial.making.problem
-    took = trial.seconds  # at most, for a draw
-    while moments.draws < most:
-        start = now(problem)
-        room = min(max((until - start) / max(took, 1e-9), 0.0), max(moments.draws, MOST_AT_FIRST) * 4)
-        more = BLOCKS * int(min(room, most - moments.draws) / BLOCKS) or BLOCKS * (not moments.draws)
-        if not more:
-            return
-        add_round(making, moments, more)
-        took = (now(problem) - start) / more

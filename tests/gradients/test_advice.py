@@ -65,7 +65,14 @@ def test_no_gradient_is_never_recommended():
     assert order(by_evaluations([none, noisy])) == ["noisy", "none"]
     assert not by_evaluations([none, noisy]).tied
     assert "; no gradient at all has 1: average over more; " in recommend([none, noisy])
-    assert "no gradient" not in recommend([none, candidate("quiet", 900.0)])
+    assert "no gradient" not in recommend([none, candidate("quiet", 400.0)])
+
+
+def test_a_bias_of_what_is_proven_to_have_none_is_more_than_rounding():
+    assert candidate("missed", 1.0, bias2=1.0, error=0.1).disproved
+    assert not candidate("doubtful", 1.0, bias2=1.0, error=0.3).disproved
+    assert not candidate("rounded", 0.0, bias2=1e-7, error=0.0).disproved
+    assert not candidate("admitted", 1.0, bias2=1.0, error=0.1, unbiased=False).disproved
 
 
 def test_of_equal_errors_the_unbiased_leads():

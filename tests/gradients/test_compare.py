@@ -327,3 +327,20 @@ def test_systems_that_take_too_long_are_left_out_before_they_are_tried(clock):
     weight = torch.arange(4000.0)
     found = hardmax.compare(torch.zeros(16, 1, 4000), clock.moved_by(lambda z: (z @ weight).sum(-1), 0.1), seconds=20)
     assert found.left_out["MVE(tau=1.0)"].startswith("it solves a C x C system for every variable")
+
+
+def test_what_misses_rare_costs_is_left_out_and_not_called_biased(clock):
+    """Of a cost of 1,000 that one draw in 40,000 has: most of the gradient is in draws that were not made."""
+    logits = torch.zeros(1, 4, 6)
+    logits[..., 5] = math.log(5 * 0.005 / 0.995)
+
+    def objective(z):
+        drawn = z.argmax(-1)
+        return 1000.0 * (drawn[..., :2] == 5).all(-1).to(z) + 0.02 * (drawn[..., 2] == 0).to(z)
+
+    found = hardmax.compare(logits, clock.moved_by(objective, 1e-3), seconds=60)
+    missed = {label for label, why in found.left_out.items() if why.endswith("they missed rare costs")}
+    assert {"Reinforce(samples=4, baseline='leave_one_out')", "CARMS(samples=2)"} <= missed
+    for c in found.table:
+        assert not c.unbiased or c.bias2 <= 5 * c.bias2_error, c.estimator
+    assert "no gradient at all has 1" in found.advice
