@@ -203,15 +203,16 @@ class _Graft(torch.autograd.Function):
 def graft(cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     r"""``cost`` with its value unchanged and ``gradient`` added to its gradient with respect to ``logits``.
 
-    A category of probability 0 (a logit of minus infinity) gets no gradient.
+    A category of probability 0 (a logit of minus infinity) gets no gradient, nor does the only one that has any.
 
     Arguments:
         cost: ``[*batch]``.
         logits: ``[*batch, K, C]``.
         gradient: ``[*batch, K, C]``, in any precision; taken as a constant.
     """
-    gradient = gradient.detach().to(logits.dtype).masked_fill(logits == -torch.inf, 0.0)
-    return _Graft.apply(cost, logits, gradient)
+    impossible = logits == -torch.inf
+    decided = impossible.sum(-1, keepdim=True) == logits.shape[-1] - 1
+    return _Graft.apply(cost, logits, gradient.detach().to(logits.dtype).masked_fill(impossible | decided, 0.0))
 
 
 class RunningMean(nn.Module):

@@ -6,7 +6,17 @@ import sys
 import pytest
 import torch
 
-from hardmax.estimators import MVE, Exact, LocalExpectation, RandomLocalExpectation, SparseExpectation
+from hardmax.estimators import (
+    AR,
+    ARS,
+    ARSM,
+    MVE,
+    Exact,
+    LocalExpectation,
+    RandomLocalExpectation,
+    Reinforce,
+    SparseExpectation,
+)
 
 TABLE = torch.tensor([[1.0, 3.0, 2.0, 5.0], [4.0, 0.0, 2.0, 7.0]])
 
@@ -32,6 +42,17 @@ def test_what_all_costs_share_leaves_no_gradient(make):
 def test_an_infinite_cost_stays_infinite(make):
     logits = torch.zeros(1, 2, 3)
     assert make()(logits, lambda z: torch.where(z[..., 0, 0] > 0, torch.inf, 1.0)).item() == torch.inf
+
+
+@pytest.mark.parametrize("make", [AR, ARS, ARSM, Reinforce], ids=lambda make: make.__name__)
+def test_a_variable_of_one_possible_category_gets_no_gradient(make):
+    """Not even noise of mean 0: what makes its logits is left alone."""
+    logits = torch.zeros(100, 2, 4)
+    logits[:, 0, 1:] = -torch.inf
+    logits.requires_grad_()
+    (found,) = torch.autograd.grad(make()(logits, lambda z: 1 + z[..., 1, 0]).sum(), logits)
+    assert not found[:, 0].any()
+    assert found[:, 1].any()
 
 
 def test_so_many_categories_are_refused_before_anything_is_solved():
