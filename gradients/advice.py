@@ -28,12 +28,12 @@ class Candidate:
         bias2: Squared norm of the bias, less what noise adds: it may be negative.
         variance: Trace of the covariance of one draw.
         mse: Squared error of one draw.
-        rms_norm: Root of the mean square norm of one draw.
         mse_per_evaluation: ``mse`` times the evaluations of one draw: the lower, the better at equal evaluations.
         mse_per_second: ``mse`` times the seconds of one draw.
         evaluations, objective_gradients: Rows on which the objective was evaluated, and differentiated, for one draw.
         seconds: That one draw of all examples takes.
         draws: Behind these figures.
+        rms_norm: Root of the mean square norm of one draw.
         relative_bias_error, ...: Standard errors, those of a reference included.
     """
 
@@ -64,10 +64,9 @@ class Candidate:
     @property
     def bias2_taken(self) -> tuple[float, float]:
         r"""The squared bias that counts, with its error: 0 for what is unbiased, unless that is disproved."""
-        error = or_nan(self.bias2_error)
-        if self.unbiased and not self.bias2 > DISPROVED * error:
+        if self.unbiased and not self.disproved:
             return 0.0, 0.0
-        return max(self.bias2, 0.0), error
+        return max(self.bias2, 0.0), or_nan(self.bias2_error)
 
     @property
     def disproved(self) -> bool:
