@@ -27,5 +27,8 @@ def forked_random(device: torch.device, *entropy: int) -> Iterator[None]:
     r"""Within it, draws come from a stream seeded by ``entropy``; afterwards the streams go on untouched."""
     (seed,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(seed))
+        torch.default_generator.manual_seed(int(seed))  # torch.manual_seed goes through the devices of all kinds
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(int(seed))
         yield

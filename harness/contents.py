@@ -72,6 +72,8 @@ def as_written(value: object) -> str:
 
 def printable(content: str) -> str:
     r"""A text from anyone without characters that steer a terminal, or that no picture can have."""
+    if content.isprintable():
+        return content
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in content)
 
 

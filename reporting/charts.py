@@ -73,6 +73,11 @@ def channels(looks: dict[str, Look] | None, legend: alt.Legend | None) -> dict:
     }
 
 
+def inline(rows: list[dict]) -> dict:
+    r"""Data within a chart: as a tuple, since Altair copies every row of a list for every layer, more than once."""
+    return {"values": tuple(rows)}
+
+
 def axis_of(log: bool) -> alt.Axis:
     r"""An axis with few ticks; a logarithmic one has a stronger grid at powers of ten."""
     if not log:
@@ -128,10 +133,10 @@ def curve_chart(
 
     A page may put another axis in place of the steps: its rows, and its title for that of x wherever it stands.
     """
-    base = alt.Chart(alt.NamedData("rows") if rows is None else {"values": rows})
+    base = alt.Chart(alt.NamedData("rows") if rows is None else inline(rows))
     limits: list[float] = axis_limits(rows, words.log, words.better) if rows else [1, 2]  # a page sets its own
     scale = alt.Scale(type="log" if words.log else "linear", domain=limits, nice=False)
-    cut = alt.Chart(alt.NamedData("cut") if rows is None else {"values": cut_rows(rows, limits)})
+    cut = alt.Chart(alt.NamedData("cut") if rows is None else inline(cut_rows(rows, limits)))
     of, clip = channels(looks, legend), True
     x = alt.X("x:Q", title=AXES["steps"], scale=alt.Scale(zero=False, nice=False, padding=4), axis=axis_of(False))
     y = lambda name: alt.Y(f"{name}:Q", title=words.unit or None, scale=scale, axis=axis_of(words.log))
@@ -237,13 +242,13 @@ def bias_chart(
     legend: alt.Legend | None = None,
 ) -> alt.LayerChart:
     r"""Bias against deviation over grey arcs; without looks and rows as :func:`curve_chart`."""
-    base = alt.Chart(alt.NamedData("rows") if rows is None else {"values": rows})
+    base = alt.Chart(alt.NamedData("rows") if rows is None else inline(rows))
     across, up = limits(comparison)
     of = channels(looks, legend)
     log = lambda domain: alt.Scale(type="log", domain=domain, nice=False)
     x = alt.X("x:Q", title="bias / |true gradient|", scale=log(across), axis=axis_of(True))
     y = alt.Y("y:Q", title="standard deviation / |true gradient|", scale=log(up), axis=axis_of(True))
-    background = alt.Chart({"values": arcs(across, up)}).mark_line(color="#bbbbbb", strokeWidth=1, clip=True)
+    background = alt.Chart(inline(arcs(across, up))).mark_line(color="#bbbbbb", strokeWidth=1, clip=True)
     background = background.encode(x=x, y=y, detail="total:N")
 
     def points(condition, filled):
@@ -280,7 +285,7 @@ def edges(comparison: BiasComparison) -> list[alt.Chart]:
         strips.append({"x": left, "x2": right, "y": bottom, "y2": bottom * STRIP, "text": "no noise", "angle": 0})
     found = []
     for strip in strips:
-        base = alt.Chart({"values": [strip]})
+        base = alt.Chart(inline([strip]))
         found.append(base.mark_rect(color="#f0f0f0").encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q"))
         middle = {"dx": -6, "dy": 10} if strip["angle"] else {"dx": -6, "dy": -9}
         text = base.mark_text(align="right", fontSize=10, color="#555555", angle=strip["angle"], **middle)

@@ -15,7 +15,7 @@ from hardmax.files import write_whole
 from hardmax.harness.shared import Refused
 from hardmax.paths import CONFIGS
 
-from .charts import as_png, axis_of, picture_of_charts, rounded
+from .charts import as_png, axis_of, inline, picture_of_charts, rounded
 from .final_figures import Results, results_of
 from .groups import Group, grouped
 from .published.experiments import experiment
@@ -259,7 +259,7 @@ def ranking_panel(order: list[str], title: str, figures: list[tuple[str, float, 
     axis = alt.Axis(grid=True, labelLimit=300, ticks=False)
     y = alt.Y("label:N", sort=order, title=None, scale=alt.Scale(domain=order), axis=axis)
     x = lambda name: alt.X(f"{name}:Q", title=title, scale=scale, axis=axis_of(False))
-    base = alt.Chart({"values": rows}).encode(y=y)
+    base = alt.Chart(inline(rows)).encode(y=y)
     there = base.transform_filter("!datum.note")
     bar = there.mark_rule(color=COLOUR, strokeWidth=1.5).encode(x=x("low"), x2="high:Q")
     point = there.mark_point(size=45, filled=True, color=COLOUR, opacity=1).encode(x=x("value"))

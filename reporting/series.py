@@ -9,7 +9,7 @@ import numpy as np
 from hardmax import markdown
 from hardmax.numbers import with_error, with_minus
 
-from .charts import legend_below, picture_of_charts, ranges, rounded
+from .charts import inline, legend_below, picture_of_charts, ranges, rounded
 from .looks import looks
 from .published.join import AGREES, DIFFERS, Comparison
 
@@ -81,7 +81,7 @@ def series_picture(comparisons: Sequence[Comparison], title: str) -> dict | None
         if spread_wide(rows, "published", "mean"):  # a logarithmic axis, which has no 0
             least = min(min(row["published"], row["mean"]) for row in rows)
             rows = [row if row["low"] > 0 else row | {"low": least} for row in rows]
-        base = alt.Chart({"values": rows}).properties(width=300, height=220, title=table)
+        base = alt.Chart(inline(rows)).properties(width=300, height=220, title=table)
         band = base.mark_area(opacity=0.15).encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
         line = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour)
         dots = base.mark_point(filled=True, opacity=1, size=24).encode(x=x, y="published:Q", color=colour)
@@ -110,7 +110,7 @@ def plane_picture(comparisons: Sequence[Comparison], across: str, up: str, title
                 rows.append(row | {"y": pair[up].mean, "published_y": pair[up].published.value})
         least = ROUNDING_SHARE * max((row["published_x"] for row in rows), default=1.0)
         rows = [{k: max(v, least) if k in ("x", "published_x") else v for k, v in row.items()} for row in rows]
-        base = alt.Chart({"values": rows}).properties(width=300, height=240, title=problem)
+        base = alt.Chart(inline(rows)).properties(width=300, height=240, title=problem)
         log = alt.Scale(type="log", nice=False)
         x, y = alt.X("x:Q", title=across.lower(), scale=log), alt.Y("y:Q", title=up.lower(), scale=log)
         line = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, color=colour, order="at:Q")

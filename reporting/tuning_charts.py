@@ -3,7 +3,7 @@ r"""Charts of tuned estimators, as specifications like those of ``charts``: agai
 import altair as alt
 import numpy as np
 
-from .charts import MARKERS, axis_limits, axis_of, channels, cut_rows, hover, rounded
+from .charts import MARKERS, axis_limits, axis_of, channels, cut_rows, hover, inline, rounded
 from .costs import Reached
 from .looks import Look
 from .sensitivity import Panel
@@ -56,7 +56,7 @@ def budget_chart(
     """
     rows, limits = with_cuts(rows, log=True, better=words.better)
     x = alt.X("x:Q", title=AXES[axis], scale=alt.Scale(type="log", nice=False, padding=4), axis=axis_of(True))
-    best = alt.Chart({"values": [{"x": rounded(a), "mean": rounded(value)} for a, value, _ in points]})
+    best = alt.Chart(inline([{"x": rounded(a), "mean": rounded(value)} for a, value, _ in points]))
     y = figure_axis(words, limits)
     band = best.mark_line(color=FRONT, strokeWidth=9, clip=True, description="front").encode(x=x, y=y("mean"))
     return lines_chart(rows, x, y, words, AXES[axis], looks, legend, below=[band]), rows
@@ -110,7 +110,7 @@ def lines_chart(
     below: list[alt.Chart] | None = None,
 ) -> alt.LayerChart:
     r"""Lines with bands and markers; hovering tells figures where a page brings the rows."""
-    base = alt.Chart(alt.NamedData("rows") if looks is None else {"values": rows})
+    base = alt.Chart(alt.NamedData("rows") if looks is None else inline(rows))
     of = channels(looks, legend)
     inside = base.transform_filter("!datum.cut")
     band = inside.mark_area(fillOpacity=0.14, clip=True).encode(x=x, y=y("low"), y2="high:Q", color=of["color"])
@@ -146,7 +146,7 @@ def sensitivity_chart(panel: Panel, words: Words, limits: list[float], look: Loo
     scale = alt.Scale(type="log" if panel.log else "linear", nice=False, zero=False, padding=8)
     axis = alt.Axis(values=sorted({row["x"] for row in rows}), labelOverlap=True, format="~g", grid=False)
     x, y = alt.X("x:Q", title=spelled_option(panel.options[0]), scale=scale, axis=axis), figure_axis(words, limits)
-    base = alt.Chart({"values": rows})
+    base = alt.Chart(inline(rows))
     there, colour = base.transform_filter("!datum.failed"), look.colour
     tooltip = tooltips(words)
     layers = []
@@ -170,7 +170,7 @@ def heat_map(panel: Panel, words: Words, limits: list[float], rows: list[dict]) 
     sort = lambda name: sorted({row[name] for row in rows}, reverse=name == "y")
     x = alt.X("x:O", title=spelled_option(panel.options[0]), sort=sort("x"), axis=alt.Axis(labelAngle=0))
     y = alt.Y("y:O", title=spelled_option(panel.options[1]), sort=sort("y"))
-    base = alt.Chart({"values": rows}).encode(x=x, y=y)
+    base = alt.Chart(inline(rows)).encode(x=x, y=y)
     scale = alt.Scale(domain=limits, scheme=HEAT, clamp=True, reverse=words.better < 0)
     colour = alt.Color("mean:Q", scale=scale, legend=None)
     cells = base.transform_filter("!datum.failed").mark_rect().encode(color=colour, tooltip=tooltips(words))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 import measure
@@ -24,6 +25,9 @@ HERE = Path(__file__).parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)  # more of them, beside a second process of tests, take a hundred times as long
 os.environ["WANDB_MODE"] = "offline"
+ConfigStore.__deepcopy__ = lambda store, memo: store  # else each config that is composed copies all that can be chosen
+if not torch.cuda.is_available():  # else each torch.manual_seed keeps three tracebacks for a device that there is not
+    torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = torch.mtia.manual_seed_all = lambda seed: None
 
 
 def pytest_addoption(parser):

@@ -60,9 +60,9 @@ class Comparison:
 
 def compare_with_runs(value: Value, runs: list[Run]) -> Comparison:
     r"""A published value beside the runs that have its settings."""
-    fitting = [run for run in runs if fits(run, value.where)]
     if value.experiment:
-        fitting = [run for run in fitting if run.config.get("experiment") == value.experiment]
+        runs = [run for run in runs if run.config.get("experiment") == value.experiment]
+    fitting = [run for run in runs if fits(run, value.where)]
     finished = [run for run in fitting if run.finished]
     full = [run for run in finished if was_run_as_published(run, value)]
     notes = other_runs(fitting, full)
