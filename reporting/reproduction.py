@@ -62,7 +62,8 @@ A published figure is said to
   are constants of a problem, such as its lowest cost, and say that it is the same one;
 * *differ* if it does not: of figures that runs like ours give, one in twenty does;
 * be *undecided* if no spread is known, as there is one run of ours and theirs is not published;
-* have its *settings incomplete* if some are not published: the figures stand beside each other, and that is all;
+* have its *settings incomplete* if some are not published, or not the same here: the figures stand beside each other,
+  and that is all;
 * have a *smaller budget* if all settings are the published ones but for that: shown, and never counted;
 * be *not run* if there is no finished run with all of its settings and all of its steps. A figure at an earlier step
   counts runs on the same schedule that ended there or later (`stop_after`), which are among the *other runs*.
@@ -167,7 +168,7 @@ def tables(comparisons: list[Comparison]) -> Iterator[str]:
             yield without_empty(list(shown[0]), [list(row.values()) for row in shown])
         yield from filter(None, [series_not_run(along)])
         if unknown := list(dict.fromkeys(fact for c in group for fact in c.published.unpublished)):
-            yield f"Not published: {', '.join(unknown)}.\n"
+            yield f"Not published, or not as published here: {', '.join(unknown)}.\n"
 
 
 def keys_of(runs: Sequence[Run]) -> str:

@@ -107,8 +107,9 @@ def one_setting(value: Value, runs: list[Run]) -> tuple[list[Run], list[str]]:
         return [run for group in groups.values() for run in group], []
     if not value.choose:
         return [], [f"several settings fit, which differ in {', '.join(keys)}"]
-    merit = lambda group: mean_or_none([f for run in group if (f := last(run, value.choose["metric"])) is not None])
     sign = 1 if value.choose["best"] == "lowest" else -1
+    of_run = lambda run: [figure for _, figure in course(run, value.choose["metric"])]
+    merit = lambda group: mean_or_none([sign * min(sign * f for f in found) for run in group if (found := of_run(run))])
     best = min(groups.values(), key=lambda group: math.inf if (mean := merit(group)) is None else sign * mean)
     chosen = ", ".join(f"{k}={setting(best[0], k)}" for k in keys)
     return best, [f"{chosen}, best of {len(groups)} by {value.choose['metric']}"]
@@ -163,11 +164,6 @@ def course(run: Run, metric: str) -> list[tuple[int, float]]:
 def rows_in(path: Path, version: tuple[int, int] | None) -> list[dict]:
     r"""All rows of a run, as they are at a version of its file: many published figures look for theirs among them."""
     return list(lines(path, []))
-
-
-def last(run: Run, metric: str) -> float | None:
-    found = course(run, metric)
-    return found[-1][1] if found else None
 
 
 def figure(value: Value, run: Run) -> float | None:

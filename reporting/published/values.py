@@ -36,11 +36,12 @@ class Value:
         step: At which the metric is taken; None: the last one that has it.
         window: Number of steps over which values are averaged first; 0: they are not.
         best: ``lowest`` or ``highest`` over the run; empty: not over the run.
-        choose: ``metric`` and ``best``, which one of several settings that fit is taken; empty: there must be one.
+        choose: ``metric`` and ``best``, which one of several settings that fit is taken: that whose metric is best, at
+            any step of the run; empty: there must be one.
         decimals: To which the value is rounded; None: those it is written with.
         std, error: Over seeds, and of the mean, if published.
         seeds: Behind the value, if published; with a ``std`` it is taken for the mean of two, otherwise for one run.
-        unpublished: Settings that are not published.
+        unpublished: Settings that are not published, or not as published here.
         remark: What became of a difference.
         exact: Share of the value within which ours agrees, where both are computed, not sampled; 0 where they are not.
         log: Whether figures are compared as logarithms, as those that are positive and spread over magnitudes are.

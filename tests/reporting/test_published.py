@@ -289,6 +289,10 @@ def test_the_best_of_several_settings_is_the_one_chosen(tmp_path):
     assert lowest.mean == 2
     assert lowest.notes[0] == "optimizer.lr=0.2, best of 3 by valid/cost"
     assert compare_with_runs(value(where=where, choose={"metric": "valid/cost", "best": "highest"}), runs).mean == 1
+    highest_early = [{"step": 1, "valid/cost": 9.0}, {"step": 2, "valid/cost": 0.0, "test/cost": 4.0}]
+    make_run(tmp_path, "estimator=reinforce", "task=toy", "optimizer.lr=0.4", rows=highest_early)
+    more = find_runs([tmp_path]).runs
+    assert compare_with_runs(value(where=where, choose={"metric": "valid/cost", "best": "highest"}), more).mean == 4
     several = compare_with_runs(value(where=where), runs)
     assert several.verdict == "not run"
     assert several.notes == ("several settings fit, which differ in optimizer.lr",)
