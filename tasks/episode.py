@@ -47,9 +47,9 @@ class Episode(Task):
 
     Figures: ``return``, the mean over 100 fresh episodes, not discounted; ``solved``, 1 once 100 successive training
     episodes had the mean return at which the environment counts as solved, else 0; ``steps_to_solve``, the steps that
-    were simulated in training until then, branches included, and ``episodes_to_solve``: of a run that has not got there
-    both are what it took so far, and so too low; ``steps``, ``episodes`` and ``branches`` that were simulated in
-    training so far.
+    were simulated in training until then, branches and the batch's other episodes included, and ``episodes_to_solve``:
+    of a run that has not got there both are what it took so far, and so too low; ``steps``, ``episodes`` and
+    ``branches`` that were simulated in training so far.
 
     References:
         | ARSM: Augment-REINFORCE-swap-merge estimator for gradient backpropagation through categorical variables (Yin,
@@ -150,12 +150,13 @@ class Episode(Task):
         r"""Takes in the latest episodes, those of a training step."""
         done = self.latest
         assert done is not None
+        before = int(self.counts[1])
         self.counts += self.counts.new_tensor([done.steps, done.start.episodes, done.branches])
-        for value in done.returns():
+        for n, value in enumerate(done.returns(), before + 1):
             self.last.copy_(torch.cat([self.last[1:], self.last.new_tensor([value])]))
-        enough = int(self.counts[1]) >= SUCCESSIVE and float(self.last.mean()) >= self.environment.solved
-        if enough and int(self.solved_at[0]) < 0:
-            self.solved_at.copy_(self.counts[:2])
+            enough = n >= SUCCESSIVE and float(self.last.mean()) >= self.environment.solved
+            if enough and int(self.solved_at[0]) < 0:
+                self.solved_at.copy_(self.counts.new_tensor([int(self.counts[0]), n]))
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, float]:

@@ -100,7 +100,7 @@ class Routing(Task):
         return {
             "cost": float((logits.softmax(-1) * costs).sum(-1).mean()),
             "accuracy": float((answers == classes).float().mean()),
-            "balance": float(entropy) / math.log(len(self.experts)) if len(self.experts) > 1 else 1.0,
+            "balance": abs(float(entropy)) / math.log(len(self.experts)) if len(self.experts) > 1 else 1.0,
         }
 
 

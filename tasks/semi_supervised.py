@@ -22,7 +22,8 @@ class SemiSupervised(Task):
     marginalises it. The objective is -log p(x | y, s) in nats and the divergence of the style's q(s | x, y) from a
     standard normal distribution, at one draw of the style's noise that all classes share; the class's divergence
     from uniform is in closed form. The labelled images, all of them in every step, add the same at their
-    class, and ``alpha`` times the cross-entropy of q(y | x).
+    class, and ``alpha`` times the cross-entropy of q(y | x); they are binarised once, and as the images that they are
+    among the unlabelled ones as well.
 
     Figures on held-out images: ``elbo`` in nats, with discrete draws of the class, ``accuracy`` of the most probable
     class.

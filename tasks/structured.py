@@ -18,7 +18,8 @@ class Structured(Task):
     r"""Predicts the lower half of a binary image from its upper half through layers of categorical variables.
 
     The objective is -log p(lower half | z) in nats, z being drawn layer by layer from the upper half; each layer
-    after the first has an estimator of its own. Figures, with discrete draws, in nats per image: ``cost``, the mean
+    after the first has an estimator of its own. Of an odd number of rows the lower half has one more; one row is cut
+    in its middle. Figures, with discrete draws, in nats per image: ``cost``, the mean
     of the objective, and ``nll``, the negative logarithm of the mean likelihood over ``bound_samples`` draws, which
     is at least the negative log-likelihood in expectation, and falls towards it with the number of draws.
 
@@ -38,7 +39,7 @@ class Structured(Task):
         initial_weights: Of the networks: see :func:`hardmax.tasks.vae.perceptron`.
         test_samples: Draws per image of the figures on the test split; None: ``bound_samples``.
         network: ``perceptron``, or ``convolutional``: two convolutions before the first layer and two transposed ones
-            at the end, which halve and double height and width; of an odd number of rows the lower half has one more.
+            at the end, which halve and double height and width.
     """
 
     figures = {
@@ -69,18 +70,18 @@ class Structured(Task):
         self.nested = at_least(1, layers=layers) - 1
         self.draws = draws_of(bound_samples, test_samples)
         self.examples, pixels = self.data.train_images.shape
-        self.upper_pixels, size = pixels // 2, self.K * self.C
+        height, width, channels = self.data.shape
+        self.upper_pixels = height // 2 * width * channels if height > 1 else pixels // 2
+        size = self.K * self.C
         made = lambda *widths: perceptron(widths, activation, initial_weights)
         if not is_convolutional(network):
             inputs = [self.upper_pixels, *[size] * self.nested]
             self.networks = nn.ModuleList(made(n, *widths, size) for n in inputs)
             self.decoder = made(size, *widths, pixels - self.upper_pixels)
             return
-        height, width, channels = self.data.shape
         if height < 2:
             raise ValueError(f"network=convolutional needs images of at least 2 rows, got {height}")
         upper, lower = (height // 2, width, channels), (height - height // 2, width, channels)
-        self.upper_pixels = math.prod(upper)
         first = made(features_of(upper), *widths, size)
         first = nn.Sequential(to_features(upper, activation, initial_weights), first)
         self.networks = nn.ModuleList([first, *(made(size, *widths, size) for _ in range(self.nested))])

@@ -19,7 +19,7 @@ class Text(CategoricalVAE):
     The decoder predicts all tokens at once: given z they are independent, so that whatever one says about another
     must pass through the latent variables. Loss and figures are nats per *token*: an example's nats divided by the
     expected number of tokens of an example. Of the embedded language, whose sentences count their end, no model's
-    loss is below its entropy per token, 1.487 nats, in expectation.
+    loss on sentences that it has not seen is below its entropy per token, 1.487 nats, in expectation.
 
     Figures beside those of the autoencoder: ``bits``, the negative ELBO in bits per token (per character of a text);
     ``accuracy``, the share of tokens that are the most probable ones given a draw of z; where the language is known,

@@ -36,7 +36,8 @@ class VectorQuantised(Task):
     with codes drawn from the logits' softmax, which is what estimators that draw have lowered (absent where no
     estimator is asked); ``codes``, how many codes are nearest to any vector at all; ``perplexity``, the exponential of
     the entropy of how often each is: C if all are used alike, 1 if one is used alone. The loss is per pixel as well.
-    Grey levels are reconstructed with ``data.binarisation=none``; otherwise their noise is, too.
+    A pixel in colour counts as three. Grey levels are reconstructed with ``data.binarisation=none``; otherwise their
+    noise is, too.
 
     References:
         | Neural Discrete Representation Learning (van den Oord et al., 2017), the copied gradient, the losses, and in

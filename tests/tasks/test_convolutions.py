@@ -76,6 +76,8 @@ def test_halves_of_an_odd_image_are_rows():
     model = MADE["structured"](images_of((7, 5, 3)))
     assert model.upper_pixels == 3 * 5 * 3
     assert model.decoder(torch.zeros(2, 6)).shape == (2, 4 * 5 * 3)
+    assert Structured(data=images_of((7, 5, 3))).upper_pixels == 3 * 5 * 3, "the same half for both networks"
+    assert Structured(data=images_of((1, 5, 3))).upper_pixels == 7
 
 
 @pytest.mark.parametrize("task", ["dvae", "structured"])

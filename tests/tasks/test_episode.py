@@ -271,6 +271,22 @@ def test_counts_are_of_training_alone_and_tell_when_it_is_solved():
     assert np.allclose(np.sort(task.last[-50:].numpy()), last)
 
 
+class Early(Chain):
+    solved = 1.0
+
+
+@pytest.mark.parametrize("batches", [[150], [60, 90], [100, 50], [1] * 150])
+def test_any_hundred_successive_episodes_count_not_those_at_the_end_of_a_batch(batches):
+    task, left = Episode(Early(), [4], 1.0, None, 1.0), [1.0] * 100 + [0.0] * 50
+    for episodes in batches:
+        task.latest = task.simulation(Start(0, episodes, None))
+        task.latest.returns = lambda own=left[:episodes]: np.array(own)
+        del left[:episodes]
+        task.count()
+    found = task.evaluate("valid")
+    assert (found["solved"], found["episodes_to_solve"]) == (1, 100)
+
+
 @pytest.mark.parametrize(
     ("choice", "line"),
     [

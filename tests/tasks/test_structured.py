@@ -29,7 +29,7 @@ def paths(task):
 
 def outcomes(task, x):
     """Log-probability and -log-likelihood of every configuration, ``[N, B]`` each."""
-    upper, lower = x[:, :4], x[:, 4:]
+    upper, lower = x[:, :3], x[:, 3:]  # one row of three, and two
     found = []
     for path in paths(task):
         below, log_p = upper, torch.zeros(len(x), dtype=torch.float64)
