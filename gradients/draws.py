@@ -36,7 +36,6 @@ class Draws:
         self.examples = self.problem.logits.shape[:-2].numel()
         self.cost = Evaluations(task, derivatives=True)
         self.direct_parameters = parameters_the_objective_uses(self.problem, self.parameters)
-        self.space = self.problem.logits.new_empty(0)  # of draws, which memory that comes anew would slow down
 
     def at_most(self) -> int:
         r"""How many draws to make at a time."""
@@ -50,10 +49,7 @@ class Draws:
         return max(1, min(CACHES * numbers // of_one, COMPONENTS // max(1, P)))
 
     def make(self, m: int) -> tuple[Tensor, Tensor]:
-        r"""m draws of the gradient to the logits, ``[m, B, D]``, and of the mean's to the encoder, ``[m, 1, P]``.
-
-        The latter are overwritten by the next call.
-        """
+        r"""m draws of the gradient to the logits, ``[m, B, D]``, and of the mean's to the encoder, ``[m, 1, P]``."""
         logits, context = self.problem.logits, self.problem.context
         leaf = logits.detach().expand(m, *logits.shape).clone().requires_grad_()
         context = None if context is None else context.detach().expand(m, *context.shape)
@@ -72,11 +68,7 @@ class Draws:
         for p, x in zip(self.parameters, to_encoder, strict=True):
             x = torch.zeros(m, *p.shape, dtype=p.dtype, device=p.device) if x is None else x
             parts.append((x + direct[id(p)] / self.examples if id(p) in direct else x).flatten(1))
-        if len(self.space) < m:
-            self.space = torch.cat(parts, -1)
-        else:
-            torch.cat(parts, -1, out=self.space[:m])
-        return g[..., self.problem.pinned :].reshape(m, self.examples, -1), self.space[:m].unsqueeze(1)
+        return g[..., self.problem.pinned :].reshape(m, self.examples, -1), torch.cat(parts, -1).unsqueeze(1)
 
 
 def parameters_the_objective_uses(problem: Problem, parameters: list[nn.Parameter]) -> list[nn.Parameter]:

@@ -41,12 +41,9 @@ class Moments:
             self.first, self.largest = g[0].clone(), torch.zeros_like(g[0])
             self.squares, self.dead, self.cosines = (zeros(BLOCKS, B) for _ in range(3))
             self.sums = self.squares.new_empty((BLOCKS, B, D))  # of differences from the first draw
-            self.space = g.new_empty(0)  # of magnitudes, which memory that comes anew would slow down
             if self.coordinates:
                 self.squares_by_coordinate = zeros(B, D)
-        if len(self.space) < m:
-            self.space = torch.empty_like(g)
-        magnitude = torch.abs(g, out=self.space[:m])
+        magnitude = g.abs()
         self.largest = torch.maximum(self.largest, magnitude.amax(0))
         if not squared_safely(self.largest if self.coordinates else self.largest.amax(-1)):
             g = g.double()
