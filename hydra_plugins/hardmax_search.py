@@ -50,7 +50,11 @@ class Search(Sweeper):
             recorder = recorder or Recorder(search.sweeper.launcher)
             recorder.settings, search.sweeper.launcher = settings, recorder
             choices = [f"{SETTING}={','.join(map(str, range(len(settings))))}"] if len(settings) > 1 else []
-            search.sweep([*estimator, *others, *choices])
+            try:
+                search.sweep([*estimator, *others, *choices])
+            except ValueError as error:  # Optuna's, of an estimator whose trials have all failed, and been said to
+                if not str(error).startswith("No trials are completed"):
+                    raise
             if len(searches) > 1 and results.exists():
                 results.rename(results.with_stem(f"{results.stem}_{estimator[0].partition('=')[2]}"))
         assert recorder is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hardmax.estimators import GumbelSoftmax
 from hardmax.harness import pause
 from hardmax.harness import run as run_module
 from helpers.commands import ROOT, SHORT, folders, installed, rows_of
@@ -181,6 +182,24 @@ def test_a_search_survives_failed_trials_and_goes_on_where_it_ended(command, tmp
     (found,) = best(tmp_path)
     assert found["best_value"] == max(elbos)
     assert set(found["best_params"]) == {"estimator.temperature", "optimizer.lr"}
+
+
+@searching
+def test_of_several_estimators_one_whose_trials_all_fail_does_not_end_the_others(command, tmp_path, monkeypatch):
+    train = run_module.train
+
+    def fails(state, *others):
+        if isinstance(state.estimator, GumbelSoftmax):
+            raise FloatingPointError("infinite")
+        return train(state, *others)
+
+    monkeypatch.setattr(run_module, "train", fails)
+    search = ["estimator=gumbel_softmax,reinmax", "optimizer.lr=interval(1e-3,2e-3)", "hydra.sweeper.n_trials=2"]
+    code, _, err = command(*SEARCH, *QUIET, *search, "hydra.sweeper.finals={seed: 7}")
+    finished = list(tmp_path.rglob("summary.json"))
+    assert (code, len(finished)) == (1, 3), "two trials of the other estimator, and its best with another seed"
+    assert "gumbel_softmax" in err
+    assert "infinite" in err
 
 
 @searching
