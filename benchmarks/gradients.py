@@ -3,12 +3,16 @@
 The model: a discrete VAE 784-200-200-(20x10)-200-200-784, batches of 100, one thread. A training step is a batch
 forward, backward and Adam. The loop makes one forward and backward pass of the whole model for each draw, which is
 what one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log, with their
-standard errors. All take turns in one process, and medians of ratios within a turn are quoted. The last line is by how
-much measuring raises the peak of the memory that training takes. Run it as ``python -m benchmarks.gradients``.
+standard errors. All take turns in one process, and medians of ratios within a turn are quoted. How memory happens to
+lie makes one process differ from the next by a tenth, so that the medians are over the turns of several. The last line
+is by how much measuring raises the peak of the memory that training takes. Run it as ``python -m
+benchmarks.gradients``.
 """
 
+import multiprocessing
 import resource
 import statistics
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import torch
@@ -19,7 +23,7 @@ from hardmax.gradients import measure
 from hardmax.tasks.data import Images
 from hardmax.tasks.dvae import DiscreteVAE
 
-DRAWS, STEPS, TURNS = 100, 20, 5
+DRAWS, STEPS, TURNS, PROCESSES = 100, 20, 1, 5
 
 
 def peak() -> float:
@@ -27,8 +31,10 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
+def one_process(_: int) -> tuple[list[float], dict[str, list[tuple[float, float, float]]]]:
+    """Peaks of memory before and after measuring, and of each case a step's seconds and both ratios, turn by turn."""
     one_thread()
+    torch.manual_seed(0)
     noise = torch.rand(100, 784)  # images as large as those of MNIST
     task = DiscreteVAE(encoder_widths=[200, 200], decoder_widths=[200, 200], data=Images(noise, noise, noise))
     batch = task.measurement_batch(100)
@@ -49,7 +55,6 @@ def main() -> None:
             backward(estimator)
             torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None])
 
-    print(f"{'100 draws, in training steps':<30}{'step, ms':>10}{'loop':>8}{'hardmax':>10}")
     cases = {
         "gumbel_softmax": GumbelSoftmax(),
         "reinforce, 4 leave-one-out": Reinforce(samples=4, baseline="leave_one_out"),
@@ -61,13 +66,24 @@ def main() -> None:
     for estimator in cases.values():
         measure(task, estimator, task.problem(batch), DRAWS)
     peaks.append(peak())
+    turns = {}
     for name, estimator in cases.items():
         works = (train, loop, lambda estimator: measure(task, estimator, task.problem(batch), DRAWS))
         times = take_turns(*(partial(work, estimator) for work in works), turns=TURNS)
-        turns = [(step / STEPS, by_loop / step * STEPS, ours / step * STEPS) for step, by_loop, ours in times]
-        step, by_loop, ours = (statistics.median(column) for column in zip(*turns, strict=True))
-        print(f"{name:<30}{1e3 * step:>10.2f}{by_loop:>8.1f}{ours:>10.1f}", flush=True)
-    print(f"peak memory: {peaks[1] - peaks[0]:.0f} MB above the {peaks[0]:.0f} MB of training")
+        turns[name] = [(step / STEPS, by_loop / step * STEPS, ours / step * STEPS) for step, by_loop, ours in times]
+    return peaks, turns
+
+
+def main() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        peaks, turns = zip(*pool.map(one_process, range(PROCESSES)), strict=True)
+    print(f"{'100 draws, in training steps':<30}{'step, ms':>10}{'loop':>8}{'hardmax':>10}")
+    for name in turns[0]:
+        rows = [row for of_process in turns for row in of_process[name]]
+        step, by_loop, ours = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"{name:<30}{1e3 * step:>10.2f}{by_loop:>8.1f}{ours:>10.1f}")
+    before, after = (statistics.median(column) for column in zip(*peaks, strict=True))
+    print(f"peak memory: {after - before:.0f} MB above the {before:.0f} MB of training")
 
 
 if __name__ == "__main__":
