@@ -1,12 +1,11 @@
 """The cost of 100 gradient draws in training steps of the same model, beside a loop of backward passes.
 
 The model: a discrete VAE 784-200-200-(20x10)-200-200-784, batches of 100, one thread. A training step is a batch
-forward, backward and Adam. The loop makes one forward and backward pass of the whole model for each draw, which is
-what one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log, with their
-standard errors. All take turns in one process, and medians of ratios within a turn are quoted. How memory happens to
-lie makes one process differ from the next by a tenth, so that the medians are over the turns of several. The last line
-is by how much measuring raises the peak of the memory that training takes. Run it as ``python -m
-benchmarks.gradients``.
+forward, backward and Adam. The loop makes one forward and backward pass of the whole model for each draw, which is what
+one would write by hand to get gradients of every parameter; hardmax makes the statistics that runs log, with their
+standard errors. In each of several processes all take a turn, and medians of the ratios within it are quoted: one
+process differs from the next by a tenth, though turns within one agree. The last line is by how much measuring
+raises the peak of the memory that training takes. Run it as ``python -m benchmarks.gradients``.
 """
 
 import multiprocessing
@@ -23,7 +22,7 @@ from hardmax.gradients import measure
 from hardmax.tasks.data import Images
 from hardmax.tasks.dvae import DiscreteVAE
 
-DRAWS, STEPS, TURNS, PROCESSES = 100, 20, 1, 5
+DRAWS, STEPS, PROCESSES = 100, 20, 5
 
 
 def peak() -> float:
@@ -31,8 +30,8 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def one_process(_: int) -> tuple[list[float], dict[str, list[tuple[float, float, float]]]]:
-    """Peaks of memory before and after measuring, and of each case a step's seconds and both ratios, turn by turn."""
+def one_process(_: int) -> tuple[list[float], dict[str, tuple[float, float, float]]]:
+    """Peaks of memory before and after measuring, and of each case a step's seconds and both ratios."""
     one_thread()
     torch.manual_seed(0)
     noise = torch.rand(100, 784)  # images as large as those of MNIST
@@ -66,20 +65,20 @@ def one_process(_: int) -> tuple[list[float], dict[str, list[tuple[float, float,
     for estimator in cases.values():
         measure(task, estimator, task.problem(batch), DRAWS)
     peaks.append(peak())
-    turns = {}
+    found = {}
     for name, estimator in cases.items():
         works = (train, loop, lambda estimator: measure(task, estimator, task.problem(batch), DRAWS))
-        times = take_turns(*(partial(work, estimator) for work in works), turns=TURNS)
-        turns[name] = [(step / STEPS, by_loop / step * STEPS, ours / step * STEPS) for step, by_loop, ours in times]
-    return peaks, turns
+        ((step, by_loop, ours),) = take_turns(*(partial(work, estimator) for work in works), turns=1)
+        found[name] = step / STEPS, by_loop / step * STEPS, ours / step * STEPS
+    return peaks, found
 
 
 def main() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        peaks, turns = zip(*pool.map(one_process, range(PROCESSES)), strict=True)
+        peaks, found = zip(*pool.map(one_process, range(PROCESSES)), strict=True)
     print(f"{'100 draws, in training steps':<30}{'step, ms':>10}{'loop':>8}{'hardmax':>10}")
-    for name in turns[0]:
-        rows = [row for of_process in turns for row in of_process[name]]
+    for name in found[0]:
+        rows = [of_process[name] for of_process in found]
         step, by_loop, ours = (statistics.median(column) for column in zip(*rows, strict=True))
         print(f"{name:<30}{1e3 * step:>10.2f}{by_loop:>8.1f}{ours:>10.1f}")
     before, after = (statistics.median(column) for column in zip(*peaks, strict=True))
