@@ -7,6 +7,8 @@ from torch import Tensor
 
 from hardmax.checks import at_least, one_of
 
+from .base import remind
+
 ANNEALING = ("exponential", "linear", "cosine")
 
 
@@ -44,3 +46,20 @@ def annealed(start: float, end: float, share: Tensor, annealing: str) -> Tensor:
     if annealing == "exponential":
         return start * (share * math.log(end / start)).exp()
     return start + (end - start) * (share if annealing == "linear" else (1 - torch.cos(math.pi * share)) / 2)
+
+
+class StandsStill:
+    r"""Notices a schedule that does not move, for want of :meth:`Estimator.advance`, and warns once.
+
+    Attributes:
+        looks: How often a training step has looked at the schedule since it moved.
+    """
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def look(self, training: bool) -> None:
+        r"""Counts a look at the schedule, if it is one of a training step."""
+        if training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self.looks += 1
+            remind(self.looks, "on a schedule that stands still")

@@ -16,7 +16,7 @@ from .objectives import Objective, check_logits, depends_on, with_derivative, wi
 
 TARGETS = ("expectation", "relaxed", "mode", "bound", "draws")
 BYTES = 1024  # of memory for each number worked on at a time; a step of Rodeo, which takes the most, takes 900
-FORGOTTEN = 1000  # notes of a running mean without advance(): there are never so many in one optimiser step
+FORGOTTEN = 1000  # calls without advance(): there are never so many in one optimiser step
 
 
 class Estimator(nn.Module):
@@ -215,6 +215,16 @@ def graft(cost: Tensor, logits: Tensor, gradient: Tensor) -> Tensor:
     return _Graft.apply(cost, logits, gradient.detach().to(logits.dtype).masked_fill(impossible | decided, 0.0))
 
 
+def remind(calls: int, consequence: str) -> None:
+    r"""Warns when there have been so many ``calls`` since :meth:`Estimator.advance` that it must be forgotten."""
+    if calls == FORGOTTEN:
+        warnings.warn(
+            f"{FORGOTTEN:,} costs without advance(), and so {consequence}: "
+            "call the estimator's advance() after every optimiser step",
+            stacklevel=3,
+        )
+
+
 class RunningMean(nn.Module):
     r"""Exponentially weighted mean of what is noted between optimiser steps, as it was before the present one.
 
@@ -245,12 +255,7 @@ class RunningMean(nn.Module):
         r"""Takes a value in with the next :meth:`advance`; warns if that is never called."""
         self.pending += 1
         self.sum = self.sum + value.detach().double()
-        if self.pending == FORGOTTEN:
-            warnings.warn(
-                f"{FORGOTTEN:,} costs without advance(), and so without a baseline: "
-                "call the estimator's advance() after every optimiser step",
-                stacklevel=2,
-            )
+        remind(self.pending, "without a baseline")
 
     def advance(self) -> None:
         r"""Moves the mean by the average of what was noted, if anything was."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from hardmax.checks import at_least, one_of, positive
 
 from . import sampling
-from .annealing import annealed, check_annealing
+from .annealing import StandsStill, annealed, check_annealing
 from .base import straight_through
 from .objectives import Objective, check_logits
 from .pathwise import Pathwise
@@ -58,7 +58,7 @@ class Temperature(nn.Module):
             raise ValueError(f"{none} when learned is true, got {told}: a temperature is scheduled or learned")
         if (rate or over) and floor > initial:
             raise ValueError(f"floor must be at most the initial temperature {initial}, got {floor}")
-        self.steps = 0
+        self.steps, self.still = 0, StandsStill()
         if learned:
             self.log_value = nn.Parameter(torch.tensor(math.log(self.initial)))
         else:
@@ -66,11 +66,13 @@ class Temperature(nn.Module):
 
     def forward(self) -> Tensor:
         r"""The temperature now, a scalar."""
+        if self.rate or self.over:
+            self.still.look(self.training)
         return self.log_value.exp() if hasattr(self, "log_value") else self.value
 
     def advance(self) -> None:
         r"""Counts an optimiser step, and follows the schedule."""
-        self.steps += 1
+        self.steps, self.still.looks = self.steps + 1, 0
         if self.over:
             share = torch.tensor(self.steps / self.over, dtype=torch.float64)
             self.value.fill_(float(annealed(self.initial, self.floor, share, self.annealing)))

@@ -6,7 +6,7 @@ from torch import Tensor
 from hardmax.checks import at_least, positive
 
 from . import sampling
-from .annealing import annealed, check_annealing
+from .annealing import StandsStill, annealed, check_annealing
 from .base import numbers_at_once
 from .straight_through import PulledBack, through_softmax
 
@@ -57,7 +57,7 @@ class MVE(PulledBack):
         self.rate = 0.0 if rate == 0 else positive(rate=rate)
         self.ceiling, self.every = positive(ceiling=ceiling), at_least(1, every=every)
         check_annealing(annealing, over, rate, "exponential")
-        self.annealing, self.over = annealing, over
+        self.annealing, self.over, self.still = annealing, over, StandsStill()
         if (rate or over) and ceiling < tau:
             raise ValueError(f"ceiling must be at least tau {tau}, got {ceiling}")
         if rate or (over and annealing == "exponential"):
@@ -87,6 +87,7 @@ class MVE(PulledBack):
         r"""What the schedule has made of tau."""
         if not (self.rate or self.over):
             return self.tau
+        self.still.look(self.training)
         if self.over:
             return annealed(self.tau, self.ceiling, self.steps / self.over, self.annealing)
         done = self.steps - self.steps % self.every
@@ -94,6 +95,7 @@ class MVE(PulledBack):
 
     def advance(self) -> None:
         self.steps += 1
+        self.still.looks = 0
 
 
 def solve(p: Tensor, tau: Tensor | float, right: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from hardmax.checks import one_of, positive
 
 from . import sampling
-from .annealing import annealed, check_annealing
+from .annealing import StandsStill, annealed, check_annealing
 from .base import straight_through
 from .pathwise import Pathwise
 
@@ -241,7 +241,7 @@ class SlopeAnnealed(PulledBack):
         if ceiling < slope:
             raise ValueError(f"ceiling must be at least the slope {slope}, got {ceiling}")
         check_annealing(annealing, over, rate, "linear")
-        self.annealing, self.over = annealing, over
+        self.annealing, self.over, self.still = annealing, over, StandsStill()
         self.register_buffer("steps", torch.tensor(0.0, dtype=torch.float64))
 
     def pullback(self, logits: Tensor, hard: Tensor) -> Callable[[Tensor], Tensor]:
@@ -251,9 +251,12 @@ class SlopeAnnealed(PulledBack):
 
     def slope(self) -> Tensor:
         r"""The slope now, a scalar."""
+        if self.rate or self.over:
+            self.still.look(self.training)
         if self.over:
             return annealed(self.initial, self.ceiling, self.steps / self.over, self.annealing)
         return (self.initial + self.rate * self.steps).clamp(max=self.ceiling)
 
     def advance(self) -> None:
         self.steps += 1
+        self.still.looks = 0

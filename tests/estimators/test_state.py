@@ -1,5 +1,6 @@
 """What an estimator keeps: precision of its parameters and buffers, lazily made layers, costs of steps to come."""
 
+import copy
 import pickle
 import warnings
 
@@ -139,6 +140,46 @@ def test_without_advance_memory_is_bounded_and_a_user_is_told_once(monkeypatch, 
         assert bytes_kept(100) == before
     (warning,) = told
     assert "call the estimator's advance() after every optimiser step" in str(warning.message)
+
+
+SCHEDULED = [
+    lambda: GumbelSoftmax(rate=0.01),
+    lambda: GumbelRao(over=100),
+    lambda: MVE(rate=0.01),
+    lambda: MVE(over=100),
+    SlopeAnnealed,
+]
+
+
+@pytest.mark.parametrize("make", SCHEDULED)
+def test_a_schedule_that_stands_still_is_told_of_once(monkeypatch, make):
+    monkeypatch.setattr(base, "FORGOTTEN", 30)
+    estimator, logits = make(), torch.zeros(2, 1, 3, requires_grad=True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(100):
+            estimator(logits, lambda z: z[..., 0].sum(-1))
+            estimator.advance()
+        for _ in range(29):
+            estimator(logits, lambda z: z[..., 0].sum(-1))
+        with torch.no_grad():
+            [estimator.sample(logits) for _ in range(100)]
+        copied = copy.deepcopy(estimator).eval()
+        [copied.rsample(logits) for _ in range(100)]
+        assert not told
+        [estimator.rsample(logits) for _ in range(100)]
+    (warning,) = told
+    assert "a schedule that stands still: call the estimator's advance() after every" in str(warning.message)
+
+
+@pytest.mark.parametrize("make", [GumbelSoftmax, lambda: SlopeAnnealed(rate=0), MVE, GumbelRao])
+def test_what_has_no_schedule_is_not_told_to_move_it(monkeypatch, make):
+    monkeypatch.setattr(base, "FORGOTTEN", 30)
+    estimator, logits = make(), torch.zeros(2, 1, 3, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(60):
+            estimator(logits, lambda z: z[..., 0].sum(-1))
 
 
 def test_what_was_noted_between_steps_counts_by_its_mean():
