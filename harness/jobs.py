@@ -28,7 +28,7 @@ from .folders import RunIsLocked
 from .forecast import jobs_at_once, show_jobs
 from .online import report_command
 from .output import drop_what_cannot_be_written
-from .pause import REQUEUE, Stopped, end_with_parent
+from .pause import REQUEUE, Stopped, end_with_parent, stopped_by_queue
 from .refusals import exit_with, user_error_line
 from .run import command_line_overrides, run_from_config
 from .shared import FIGURES, FINISHED, NotWritten, Refused, one_line
@@ -187,7 +187,8 @@ def one_of_many(cfg: DictConfig, sweep: Sweep) -> float | None:
             outcome = {"status": "stopped", "reason": "not begun"}
         else:
             sweep.note(number, overrides, {"status": "running"})
-            status, folder = run_from_config(cfg, sweep)
+            with stopped_by_queue():
+                status, folder = run_from_config(cfg, sweep)
             outcome = {"status": status, "reason": None}
             if about["searching"] or about["finals"]:
                 merit = merit_of(cfg, folder)

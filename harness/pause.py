@@ -1,11 +1,12 @@
 r"""When a run saves a checkpoint, and what makes it stop."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 
@@ -28,8 +29,9 @@ REQUEUE = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR
 class Pause:
     r"""Called between steps: saves now and then and at the last, and saves and raises :class:`Stopped` when asked to.
 
-    That is on SIGINT or SIGTERM, and when the sweep is asked to stop. A second signal is not waited for, and neither is
-    the first where nothing would be saved: while a run measures before its first step, or is evaluated after its last.
+    That is on SIGINT, SIGTERM or SIGHUP, of a terminal that is closed, and when the sweep is asked to stop. A second
+    signal is not waited for, and neither is the first where nothing would be saved: while a run measures before its
+    first step, or is evaluated after its last.
 
     In a job of Slurm, SIGTERM announces that Slurm may end the job, and start it again if it was pre-empted rather than
     cancelled. So it saves and goes on for as long as it may: had it ended by itself, it would not be started again.
@@ -56,7 +58,9 @@ class Pause:
     def __enter__(self):
         self.handlers = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM) + (REQUEUE,) * bool(LAUNCHED_BY):
+            hung_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN  # which nohup has ignored
+            also = (signal.SIGHUP,) * hung_up + (REQUEUE,) * bool(LAUNCHED_BY)
+            for number in (signal.SIGINT, signal.SIGTERM, *also):
                 self.handlers[number] = signal.signal(number, self.ask)
         return self
 
@@ -88,6 +92,24 @@ class Pause:
             self.due, self.all_saved = time.monotonic() + self.every, last
         if self.number is not None:
             raise Stopped(self.number)
+
+
+@contextlib.contextmanager
+def stopped_by_queue() -> Iterator[None]:
+    r"""Within, a queue's signal raises :class:`Stopped` while nothing is saved yet; afterwards it is the queue's again.
+
+    What submitit raises upon the last of them is an exception like others, which a run would take for its own.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    before = signal.signal(REQUEUE, stop) if LAUNCHED_BY else None
+    try:
+        yield
+    finally:
+        if LAUNCHED_BY:
+            signal.signal(REQUEUE, before)
 
 
 @cache

@@ -31,7 +31,7 @@ def write_online_report(
     r"""Makes a report at W&B and a file with it, the latter alone without an account; its address, the file and notes.
 
     For each problem it has curves by group with bands over seeds, final figures as bars, bias against variance and a
-    table of the runs with the columns in which they differ. Runs are those that W&B knows by the id in their folder.
+    table of the runs with the columns in which they differ. Runs are those whose folder has an id of W&B's.
 
     Arguments:
         folders: Below which runs are looked for.
@@ -54,7 +54,8 @@ def write_online_report(
     notes = found.notes + [f"left out, not at W&B: {shown(run.folder)}" for run in runs if not known_id(run.folder)]
     project, entity = (common(key, there) for key in ("wandb.project", "wandb.entity"))
     groups = grouped(there, by, sorted({run.estimator for run in there}), notes)
-    online = wandb_mode(None) in (None, "online") and reachable()
+    asked = wandb_mode(None)
+    online = asked in (None, "online") and reachable()
     try:
         if online and entity is None:
             import wandb
@@ -66,7 +67,9 @@ def write_online_report(
     except Exception as error:  # whatever W&B raises
         raise Refused(f"W&B does not take the report ({type(error).__name__}: {one_line(error)[:300]})") from error
     if not address:
-        notes.append("W&B: no credentials, or the server does not answer: the report is a file alone")
+        refused = asked in ("offline", "disabled")
+        why = f"WANDB_MODE={asked}" if refused else "no credentials, or the server does not answer"
+        notes.append(f"W&B: {why}: the report is a file alone")
     try:
         to.mkdir(parents=True, exist_ok=True)
         write_whole(to / FILE, content)

@@ -12,6 +12,7 @@ import yaml
 from hardmax.estimators import GumbelSoftmax
 from hardmax.harness import pause
 from hardmax.harness import run as run_module
+from hardmax.harness import train as train_module
 from helpers.commands import ROOT, SHORT, folders, installed, rows_of
 from helpers.commands import started as begun
 from helpers.processes import Forked, finish, hashes, rows, wait_for_rows
@@ -100,6 +101,45 @@ def test_slurm_s_notice_saves_and_the_run_goes_on(monkeypatch):
             between(False)
             between(False)
     assert saved == ["now"] * 3
+
+
+def test_a_closed_terminal_saves_and_ends_the_run_but_under_nohup():
+    saved = []
+
+    def closed():
+        with pause.Pause(lambda: saved.append("now"), 1000, lambda: False, lambda: True) as between:
+            os.kill(os.getpid(), signal.SIGHUP)
+            between(False)
+
+    with pytest.raises(pause.Stopped, match="stopped by SIGHUP"):
+        closed()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pause.Pause(saved.clear, 1000, lambda: False, lambda: True):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert saved == ["now"]
+
+
+def test_a_queue_s_signal_while_a_run_begins_is_no_failure_of_the_run(command, tmp_path, monkeypatch):
+    """After the last time limit submitit raises an exception of its own wherever the job is."""
+    monkeypatch.setattr(pause, "LAUNCHED_BY", "local")
+
+    def last_limit(*_):
+        raise ValueError("Job not requeued because: timed-out too many times")
+
+    def at_its_limit(settings):
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    monkeypatch.setattr(train_module, "check_kinds", at_its_limit)
+    before = signal.signal(signal.SIGUSR2, last_limit)
+    try:
+        _, _, err = command("-m", *QUIET, "seed=1", "hydra/launcher=serial")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert "stopped" in err
+    assert "optimizer" not in err
 
 
 def test_a_signal_after_the_last_step_ends_the_run_as_well():

@@ -58,7 +58,7 @@ def test_a_sweep_has_a_report_whose_names_are_those_that_its_runs_have_at_wandb(
     sent(tmp_path)
     code, out, err = reported("output", "--wandb")
     assert (code, out) == (0, "output/report/wandb_report.json\n"), err
-    assert "the report is a file alone" in err
+    assert "WANDB_MODE=offline: the report is a file alone" in err
     report = read_back(tmp_path / "output/report/wandb_report.json")
     (grid,) = (block for block in report.blocks if isinstance(block, wr.PanelGrid))
     (runs,) = grid._to_model().metadata.run_sets
