@@ -34,6 +34,7 @@ leaderboard: .venv/installed  ## tune every estimator on three problems, for a d
 	    $(BIN)/python run.py -m experiment=leaderboard_$$name wandb.mode=offline hydra/launcher=joblib || [ $$? = 1 ] || exit 2; \
 	    $(BIN)/python report.py output/leaderboard_$$name --archive docs/leaderboard; done  # 1: some jobs failed, which the page says
 	$(BIN)/python report.py docs/leaderboard --leaderboard docs/leaderboard.md
+	PYTHONPATH=. $(BIN)/python docs/scripts/choose.py docs/choose.md
 
 pictures: .venv/installed  ## draw the pictures of the pages from the runs in docs/demo and docs/comparisons
 	$(BIN)/python report.py docs/demo/generation.jsonl.xz --to output/pictures
@@ -105,8 +106,9 @@ bench: .venv/installed  ## print speed figures, as ratios measured in one run
 gpu:  ## certify and time everything on a GPU with the PyTorch that is installed, in 5 minutes: docs/gpu.md
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu --device cuda --to docs
 
-table: .venv/installed  ## rewrite the table of estimators from their classes: docs/estimators.md
+table: .venv/installed  ## rewrite tables of estimators from classes and archives: docs/estimators.md, docs/choose.md
 	$(BIN)/python -m hardmax.estimators docs/estimators.md
+	PYTHONPATH=. $(BIN)/python docs/scripts/choose.py docs/choose.md
 
 docs: .venv/installed  ## build the site in site/, without a network: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q

@@ -43,7 +43,7 @@ def regions():
 def names_of_best(results, metric):
     """The best and what is not significantly worse, the best first."""
     marked = [group.label for group in results.groups if cell(results, group, metric).marked]
-    return ", ".join(f"[`{name}`](estimators/{name}.md)" for name in marked)
+    return ", ".join(f"[`{name}`](estimators.md)" for name in marked)
 
 
 def entries_of(name):

@@ -1,7 +1,12 @@
-"""What the page on the choice of an estimator is made of: tables from the classes."""
+"""What the page on the choice of an estimator is made of: tables from the classes, answers of README and leaderboard.
+
+``python docs/scripts/choose.py docs/choose.md`` writes them into the page, each between two comments.
+"""
 
 import math
 import re
+import sys
+from pathlib import Path
 
 import boards
 import classes
@@ -20,13 +25,28 @@ KINDS = {  # whether an estimator belongs to a table
 }
 
 
+NAME = re.compile(r"\[`(\w+)`\]\(estimators\.md\)")
+
+
 def filled(text):
-    """The page with its tables."""
-    for kind in KINDS:
-        text = text.replace(f"<!-- table of {kind} -->\n", table(kind))
+    """The page with all that is made anew."""
+    made = {f"table of {kind}": lambda kind=kind: table(kind) for kind in KINDS}
+    made |= {"answer of the README": answer, "what the leaderboard says": leaderboard}
+    for what, make in made.items():
+        between = re.compile(f"(<!-- {what} -->\n).*(<!-- end of {what} -->)", re.DOTALL)
+        text = between.sub(lambda found, make=make: f"{found[1]}\n{make().strip()}\n\n{found[2]}", text)
+    return text
+
+
+def for_the_site(text):
+    """The page with each estimator's name linked to a page of its own, in place of the table of all."""
+    return NAME.sub(r"[`\1`](estimators/\1.md)", text)
+
+
+def answer():
+    """The README's, with links that hold in this folder."""
     readme = repository.for_the_site((ROOT / "README.md").read_text(encoding="utf-8"))
-    answer = readme.split("<!-- answer -->\n")[1].split("<!-- end of answer -->")[0]
-    return text.replace("<!-- answer of the README -->\n", answer).replace("<!-- leaderboard -->\n", leaderboard())
+    return readme.split("<!-- answer -->\n")[1].split("<!-- end of answer -->")[0]
 
 
 def leaderboard():
@@ -51,14 +71,14 @@ def table(kind):
             known = certificate(name)
             counts = [classes.evaluations_of(estimator, K, C) for K, C in SIZES]
             order = known["gradient's bias" if kind == "biased" else "work / leave-one-out"]
-            cells = [f"[`{name}`](estimators/{name}.md)", typeset(estimator.evaluations)]
+            cells = [f"[`{name}`](estimators.md)", typeset(estimator.evaluations)]
             cells += map(brief, counts) if kind == "black boxes" else []
             cells += [known["gradient's bias"]] if kind in ("biased", "bounds") else []
             cells += [known["/ leave-one-out"]] if kind != "bounds" else []
             cells += [known["work / leave-one-out"]] if kind in ("black boxes", "control variates") else []
             rows.append((leading_number(order), cells))
     if kind == "black boxes":  # the measure of the last columns
-        loo = "[`reinforce`](estimators/reinforce.md) `samples=2 baseline=leave_one_out`"
+        loo = "[`reinforce`](estimators.md) `samples=2 baseline=leave_one_out`"
         rows.append((1.0, [loo, "S", *["2"] * len(SIZES), "1", "1"]))
     titles = ["estimator", "evaluations"]
     titles += [f"{K} × {C}" for K, C in SIZES] if kind == "black boxes" else []
@@ -85,3 +105,8 @@ def leading_number(cell):
 
 def brief(count):
     return f"{count:,}" if count < 1e6 else f"10^{round(math.log10(count))}"
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

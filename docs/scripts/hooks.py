@@ -11,6 +11,7 @@ import markup
 import pictures
 import repository
 import sources
+from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -39,8 +40,12 @@ def on_page_markdown(text, page, config, files):
         text = blocks.with_output(text, page.file.src_uri)
     if page.file.src_uri in ("estimators.md", "tasks.md"):
         text = classes.with_tables(text)
-    if page.file.src_uri in ("index.md", "choose.md"):
-        text = choose.filled(text)
+    if page.file.src_uri == "index.md":
+        text = text.replace("<!-- answer of the README -->\n", choose.answer())
+    if page.file.src_uri == "choose.md":
+        if choose.filled(text) != text:
+            raise PluginError("docs/choose.md is not what the classes and archives make it: make table")
+        text = choose.for_the_site(text)
     return PICTURE.sub(r'<div class="picture" title="\1">\2</div>', text)
 
 
