@@ -146,7 +146,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
             Call(checks.check_expectation, (SmallProblem(*sizes, extreme=0.4),)) for sizes in batches
         ],
         "the same after steps of training": [Call(in_training.check_after_steps, (small,))],
-        "the same with more categories, more variables, a rare category": [
+        "the same with more categories, variables, a rare category": [
             *(Call(checks.check_expectation, (p,)) for p in LARGER),
             Call(checks.check_rare_category, (SmallProblem(1, 3, rare=9.0),)),
         ],
@@ -165,7 +165,7 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
     if small.batch:  # a baseline over examples needs examples: the nested problem has none
         del found["nested in its own objective"]
     if small.batch or not estimator.unbiased or estimator.target != "expectation":
-        del found["the same with more categories, more variables, a rare category"]
+        del found["the same with more categories, variables, a rare category"]
     if estimator.unbiased or estimator.target == "bound":
         del found["downhill where the cost is linear"]
     if estimator.differentiates_objective:

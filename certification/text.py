@@ -58,7 +58,12 @@ def figure_lines(certificate: "Certificate") -> Iterator[str]:
 
 
 def text_row(label: str, cells: list[str]) -> str:
-    return f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>20}" for cell in cells)
+    return padded(label) + "".join(f"{cell:>20}" for cell in cells)
+
+
+def padded(label: str) -> str:
+    r"""A label in its column, and at least one space after it."""
+    return f"{label:<{LABEL_WIDTH - 1}} "
 
 
 def number(value: float, error: float) -> str:
@@ -76,7 +81,7 @@ def percentage(value: float, error: float) -> str:
 
 def verdict(outcome: "Outcome") -> Iterator[str]:
     r"""Whether a claim holds; if not, what is wrong and how to see it again."""
-    yield f"{outcome.claim:<{LABEL_WIDTH}}{'holds' if outcome.holds else 'FAILS'}"
+    yield f"{padded(outcome.claim)}{'holds' if outcome.holds else 'FAILS'}"
     if outcome.remark:
         yield f"  {outcome.remark}"
     if not outcome.holds:

@@ -135,8 +135,8 @@ WRONG = {
     ContextTrained: "a context",
     ContextOfAnotherShape: "a context",
     Derivative: "values of the objective alone",
-    Clamped: "the same with more categories, more variables, a rare category",
-    Top8: "the same with more categories, more variables, a rare category",
+    Clamped: "the same with more categories, variables, a rare category",
+    Top8: "the same with more categories, variables, a rare category",
     Kept: "logits of other calls",
     InPlace: "logits of other calls",
 }

@@ -95,7 +95,7 @@ def test_mean_gradients_are_those_of_float64(estimator, precision):
 
 
 IN_USE = {"the same after steps of training", "weights of costs, and penalties", "a context", "logits of other calls"}
-IN_USE |= {"values of the objective alone", "the same with more categories, more variables, a rare category"}
+IN_USE |= {"values of the objective alone", "the same with more categories, variables, a rare category"}
 
 
 @pytest.mark.parametrize("estimator", in_part(CASES, 8), indirect=True)
