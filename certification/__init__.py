@@ -14,6 +14,7 @@ Examples:
 from hardmax.gradients.enumeration import ContinuousNoise, Failed, all_outcomes, enumerate_draws, patched
 
 from .behaviour import (
+    check_call,
     check_constants,
     check_evaluations,
     check_independent_draws,
@@ -43,6 +44,7 @@ from .measurement import Measurement, measure_on
 from .problems import PROBLEMS, SMALL, Nested, SmallProblem, fitting
 from .samplers import (
     Sampler,
+    check_draw,
     check_fresh_noise,
     check_gradient_reaches_logits,
     check_independent_samples,
@@ -98,6 +100,7 @@ __all__ = [
     "certify_task",
     "check_after_steps",
     "check_batches",
+    "check_call",
     "check_claims",
     "check_closing_over_logits",
     "check_compiles",
@@ -106,6 +109,7 @@ __all__ = [
     "check_costs",
     "check_declarations",
     "check_downhill",
+    "check_draw",
     "check_encoder_parameters",
     "check_evaluation",
     "check_evaluations",

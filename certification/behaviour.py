@@ -1,6 +1,7 @@
 r"""The checks of how an estimator behaves, whatever its expectation: each raises :class:`Failed` with what is wrong."""
 
 import copy
+import re
 from collections.abc import Callable
 
 import torch
@@ -14,9 +15,17 @@ from hardmax.gradients.enumeration import COPIES, ContinuousNoise, Failed, enume
 from . import expectations
 from .checks import OF_DRAWS, check_expectation, runner
 from .expectations import EXACT, MeanOfDraws, assert_close, z_bound, z_scores
-from .problems import SMALL, Nested, SmallProblem, fitting
+from .problems import SMALL, Nested, SmallProblem, fitting, samples_of_bound
 
 BATCHES = [(), (2,), (2, 2), (2, 1, 2)]
+
+
+def check_call(estimator: Estimator, problem: SmallProblem) -> None:
+    r"""A call gives a cost, which every other check begins with."""
+    name = type(estimator).__name__
+    require("_modules" in vars(estimator), f"{name}.__init__ must begin with super().__init__()")
+    samples_of_bound(estimator)
+    runner(estimator, problem)(1)
 
 
 def check_shapes(estimator: Estimator) -> None:
@@ -125,10 +134,13 @@ def evaluations(estimator: Estimator, problem: SmallProblem, enabled: bool = Tru
 def check_evaluations(estimator: Estimator, problem: SmallProblem) -> None:
     r"""The objective is evaluated on as many rows as the class says."""
     claimed, found = claimed_evaluations(estimator, problem.K, problem.C), sum(evaluations(estimator, problem))
+    unset = re.search(r"\bS\b", estimator.evaluations) and not hasattr(estimator, "samples")
     require(
         claimed == found or (found < claimed and estimator.evaluations.startswith(AT_MOST)),
         f"{problem.K} variables of {problem.C} categories: {found} evaluations, {claimed} are claimed "
-        f"({estimator.evaluations})",
+        f"({estimator.evaluations})"
+        + f": S is self.samples, which {type(estimator).__name__} does not set, and so 1"
+        * bool(unset),
     )
 
 

@@ -15,6 +15,8 @@ from .measurement import Measurement, measure_on
 from .problems import LINEAR, PROBLEMS, SMALL, SmallProblem, fitting
 from .samplers import Sampler
 
+BEYOND_CHANCE, ROUNDING = 3.0, 1e-9  # of a bias: in standard errors, and where there are none
+LINE = 116  # of characters, for what need not be read to its end
 LARGER = [SmallProblem(1, 12, extreme=0.3), SmallProblem(4, 2, extreme=0.5)]
 
 
@@ -47,7 +49,7 @@ class Call:
 class Outcome:
     r"""Whether a claim holds; if not what is wrong on the first problem that shows it, and code that shows it again.
 
-    A ``remark`` says what is special about one that holds, or what could not be told.
+    A ``remark`` says what is special about one that holds, what could not be told, or what was not checked.
     """
 
     claim: str
@@ -68,6 +70,7 @@ class Certificate:
         target: What its value estimates; for a sampler, as it was seen to be.
         measurements: Its figures, for each problem.
         outcomes: Whether each claim holds.
+        remarks: What holds on these problems and is not claimed.
         seconds: How long this took.
         torch: Version of PyTorch.
     """
@@ -77,6 +80,7 @@ class Certificate:
     target: str
     measurements: list[Measurement] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     seconds: float = 0.0
     torch: str = str(torch.__version__)
 
@@ -84,6 +88,11 @@ class Certificate:
     def holds(self) -> bool:
         r"""Whether everything that is claimed holds."""
         return all(o.holds for o in self.outcomes)
+
+    @property
+    def shows_bias(self) -> bool:
+        r"""Whether the gradient is further from the true one, on any of the problems, than chance may have it."""
+        return any(m.bias > max(BEYOND_CHANCE * m.bias_error, ROUNDING) for m in self.measurements)
 
     def mean_ratio(self, to: str, work: bool = False) -> float:
         r"""Mean over the problems of the variance over another's, see :meth:`Measurement.ratio`."""
@@ -178,9 +187,27 @@ def calls(estimator: Estimator) -> dict[str, list[Call]]:
 
 
 def outcomes(estimator: Estimator, code: str) -> Iterator[Outcome]:
-    r"""Whether each claim holds, one after another."""
+    r"""Whether each claim holds, one after another; whether it can be called alone, if it cannot."""
+    if broken := outcome_of_a_call(estimator, code):
+        yield broken
+        return
     for claim, tried in calls(estimator).items():
         yield outcome(claim, tried, estimator, code)
+
+
+def outcome_of_a_call(estimator: Estimator, code: str) -> Outcome | None:
+    r"""What is wrong where not even the plainest call can be made; None where it can."""
+    check = samplers.check_draw if isinstance(estimator, Sampler) else behaviour.check_call
+    call = Call(check, (fitting(estimator, SMALL),))
+    if not (found := outcome("a call of the plainest kind", [call], estimator, code)).holds:
+        found.message, found.remark = shortened(found.message), "no other check was made, as all of them begin with it"
+        return found
+    return None
+
+
+def shortened(message: str) -> str:
+    r"""A message in one line of a terminal."""
+    return message if len(message) <= LINE else f"{message[: LINE - 3]}..."
 
 
 def outcome(claim: str, tried: list[Call], estimator: Estimator, code: str) -> Outcome:
@@ -219,26 +246,45 @@ def certify(
     found = Certificate(name, claims, estimator.target)
     for line in text.certificate_heading(found):
         say(line)
-    lines: Iterable[str]
+    code = code or f"estimator = ...  # {name}"
+    if not outcome_of_a_call(estimator, code):
+        for line in measured(estimator, found):
+            say(line)
+    for each in outcomes(estimator, code):
+        found.outcomes.append(each)
+        for line in text.verdict(each):
+            say(line)
+    if found.measurements and not sampler:
+        found.remarks += unclaimed(estimator, found)
+    found.seconds = time.perf_counter() - start
+    for line in text.ending(found):
+        say(line)
+    return found
+
+
+def measured(estimator: Estimator, found: Certificate) -> Iterable[str]:
+    r"""Adds its figures to a certificate, and gives lines of them."""
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             for problem in PROBLEMS:
                 found.measurements.append(measure_on(copy.deepcopy(estimator), fitting(estimator, problem)))
-        lines = text.figure_lines(found)
+        return text.figure_lines(found)
     except Exception as error:  # what is wrong with it the checks will say
         found.measurements.clear()
-        lines = [f"cannot be measured: {type(error).__name__}: {first_line(error)}"]
-    for line in lines:
-        say(line)
-    for each in outcomes(estimator, code or f"estimator = ...  # {name}"):
-        found.outcomes.append(each)
-        for line in text.verdict(each):
-            say(line)
-    found.seconds = time.perf_counter() - start
-    for line in text.ending(found):
-        say(line)
-    return found
+        return [f"cannot be measured: {type(error).__name__}: {first_line(error)}"]
+
+
+def unclaimed(estimator: Estimator, found: Certificate) -> Iterator[str]:
+    r"""What holds on the problems and could be claimed."""
+    less = "claims less than holds on these problems"
+    if estimator.target == "expectation" and not estimator.unbiased and not found.shows_bias:
+        yield f"unbiased=False {less}: the gradient has no bias that can be told"
+    if estimator.differentiates_objective and not estimator.learns:  # what is learned may begin without the derivative
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            problems = [fitting(estimator, p) for p in PROBLEMS]
+            if not any(in_training.uses_derivative(copy.deepcopy(estimator), p) for p in problems):
+                yield f"differentiates_objective=True {less}: gradients are the same with any derivative"
 
 
 def failures(estimator: Estimator, first: bool = False) -> list[str]:

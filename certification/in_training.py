@@ -76,6 +76,17 @@ def check_values_alone(estimator: Estimator, problem: SmallProblem) -> None:
     )
 
 
+def uses_derivative(estimator: Estimator, problem: SmallProblem) -> bool:
+    r"""Whether its draws are others where the objective has another derivative, and the same values."""
+    plain, objective = (lambda cost, logits: cost.sum()), problem.objective(problem.parameters)
+    gradient(estimator, problem, plain)  # lets learned parts take their sizes
+    own, *others = (
+        gradient(estimator, problem, plain, lambda z, k=factor: objective(z.detach() + k * (z - z.detach())))
+        for factor in (1, -100, 100)
+    )
+    return not all(torch.equal(own, other) for other in others)
+
+
 def check_after_steps(estimator: Estimator, problem: SmallProblem) -> None:
     r"""The expectation after some steps of training, which move what is learned, and averages."""
     runner(estimator, problem)(1)  # lets learned parts take their sizes

@@ -31,7 +31,7 @@ def check_extreme_logits(estimator: Estimator, logits: tuple[float, ...], precis
     what = f"logits {list(logits)} in {precision}"
     leaf = torch.tensor(logits, dtype=dtype).expand(2, 1, len(logits)).clone().requires_grad_()
     weight = torch.tensor([1.0, -2.0, 0.5], dtype=dtype, requires_grad=True)
-    cost = estimator(leaf, lambda z: (z @ weight).sum(-1) ** 2, log_q=True)
+    cost = estimator(leaf, lambda z: (of_precision(z, dtype, f"{what}: ") @ weight).sum(-1) ** 2, log_q=True)
     require(cost.dtype == dtype, f"{what}: the cost has precision {cost.dtype}")
     backward(cost)
     named = {"the value": cost, "the logits' gradient": leaf.grad, "the parameters' gradient": weight.grad}
@@ -39,6 +39,12 @@ def check_extreme_logits(estimator: Estimator, logits: tuple[float, ...], precis
         require(x is None or x.isfinite().all(), f"{what}: {name} is {list_of_first(x)}")
     impossible = leaf.grad[leaf == -INF] if leaf.grad is not None else torch.zeros(())
     require((impossible == 0).all(), f"{what}: a category of probability 0 gets a gradient")
+
+
+def of_precision(z: Tensor, dtype: torch.dtype, what: str = "") -> Tensor:
+    r"""What the objective is evaluated at, which has the precision of the logits."""
+    require(z.dtype == dtype, f"{what}z has precision {z.dtype} for logits of {dtype}: draws are .to(logits.dtype)")
+    return z
 
 
 def backward(cost: Tensor) -> None:
@@ -77,7 +83,7 @@ def check_precision(estimator: Estimator, problem: SmallProblem, precision: str)
         logits = problem.logits.bfloat16().to(dtype)  # the same numbers in every precision
         leaf = logits.expand(MEANS_OF, *logits.shape).clone().requires_grad_()
         objective = problem.objective([p.bfloat16().to(dtype) for p in problem.parameters])
-        cost = estimator(leaf, lambda z, f=objective: f(z).to(z.dtype))
+        cost = estimator(leaf, lambda z, f=objective, like=dtype: f(of_precision(z, like)).to(z.dtype))
         require(cost.dtype == dtype, f"the cost of {precision} logits has precision {cost.dtype}")
         gradient = torch.autograd.grad(cost.sum(), leaf, allow_unused=True)[0] if cost.requires_grad else None
         gradient = torch.zeros_like(leaf) if gradient is None else gradient

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hardmax.estimators import Estimator
+from hardmax.gradients.enumeration import Failed
 
 
 @dataclass(repr=False)
@@ -123,8 +124,12 @@ def fitting(estimator: Estimator, problem: SmallProblem) -> SmallProblem:
 
 def samples_of_bound(estimator: Estimator) -> int:
     r"""Number of draws of the bound that is estimated, and 1 otherwise: minus the bound of one draw is the cost."""
-    samples = estimator.samples if estimator.target == "bound" else 1
-    assert isinstance(samples, int)
+    samples = getattr(estimator, "samples", None) if estimator.target == "bound" else 1
+    if not isinstance(samples, int):
+        name, has = type(estimator).__name__, f"is {samples!r}" if hasattr(estimator, "samples") else "is not set"
+        raise Failed(
+            f"target='bound' is that of self.samples draws, which {has}: set it in {name}.__init__, to 1 or more"
+        )
     return samples
 
 

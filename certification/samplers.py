@@ -57,6 +57,11 @@ def is_one_hot(z: Tensor) -> bool:
     return bool(torch.isclose(z, torch.nn.functional.one_hot(z.argmax(-1), z.shape[-1]).to(z), atol=1e-6).all())
 
 
+def check_draw(sampler: Sampler, problem: SmallProblem) -> None:
+    r"""A call gives z, which every other check begins with."""
+    sampler.draw(problem.logits)
+
+
 def check_simplex(sampler: Sampler, problem: SmallProblem) -> None:
     r"""z has shape and precision of the logits, whatever the leading dimensions, and is one-hot or on the simplex."""
     for lead in [(), (3,), (2, 3), (2, 1, 3)]:

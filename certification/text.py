@@ -82,11 +82,11 @@ def percentage(value: float, error: float) -> str:
 def verdict(outcome: "Outcome") -> Iterator[str]:
     r"""Whether a claim holds; if not, what is wrong and how to see it again."""
     yield f"{padded(outcome.claim)}{'holds' if outcome.holds else 'FAILS'}"
-    if outcome.remark:
-        yield f"  {outcome.remark}"
     if not outcome.holds:
         yield f"  {outcome.message}"
         yield from (f"    {line}" for line in outcome.code.splitlines())
+    if outcome.remark:
+        yield f"  {outcome.remark}"
 
 
 def ending(certificate: "Certificate") -> Iterator[str]:
@@ -96,6 +96,7 @@ def ending(certificate: "Certificate") -> Iterator[str]:
     yield ""
     if certificate.measurements:
         yield verdict_on_bias(certificate)
+    yield from certificate.remarks
     said = f"NOT certified: {len(failed)} of {len(certificate.outcomes)} fail"
     if not failed:
         said = f"certified: all that {of} holds"
@@ -108,6 +109,8 @@ def verdict_on_bias(certificate: "Certificate") -> str:
     size = percentage(worst.bias, worst.bias_error)
     if certificate.claims is None:
         return f"gradient: biased by up to {size}"
+    if not certificate.claims["unbiased"] and not certificate.shows_bias:
+        return f"gradient: no bias can be told on these problems ({size}), and not claimed to be unbiased"
     if not certificate.claims["unbiased"]:
         return f"gradient: biased by up to {size}, and not claimed to be unbiased"
     holds = all(o.holds for o in certificate.outcomes if o.claim == "expected value and gradients")

@@ -68,6 +68,8 @@ WRONG = {
     ),
     "REBAR without REBAR": (lambda: wrong.RelaxedRebar(temperature=0.5), "parameters' gradient is off"),
     "an unbiased relaxation": (wrong.UnbiasedRelaxation, "unbiased is claimed with target=relaxed"),
+    "without super().__init__()": (wrong.WithoutInit, r"WithoutInit.__init__ must begin with super\(\).__init__\(\)"),
+    "a bound of no draws": (wrong.BoundOfNoDraws, "is that of self.samples draws, which is not set: set it in BoundOf"),
     "another rsample": (wrong.AnotherSample, "rsample has another value or gradient"),
 }
 SAMPLERS = {
@@ -104,6 +106,44 @@ def test_mistakes_that_need_two_categories_show_in_the_mean(estimator, right):
     moments.add(c.runner(estimator, problem)(20_000)[1])
     off = ((moments.mean - problem.truth()[1]) / moments.error()).abs().max()
     assert off < 5 if right else off > 10
+
+
+def test_samples_that_are_not_set_are_said_to_be():
+    with pytest.raises(c.Failed, match=r"1 are claimed \(S\): S is self.samples, which SamplesUnset does not set, and"):
+        c.check_evaluations(wrong.SamplesUnset(), c.SMALL)
+
+
+@pytest.mark.parametrize("make", [wrong.DrawsInFloat32, lambda: c.Sampler(lambda logits: logits.float().softmax(-1))])
+@pytest.mark.parametrize("check", [c.check_extreme_logits, c.check_precision])
+def test_draws_in_another_precision_are_said_to_be(make, check):
+    line = r"z has precision torch.float32 for logits of torch.bfloat16: draws are .to\(logits.dtype\)"
+    with pytest.raises(c.Failed, match=line):
+        check(make(), (1.0, 2.0, 3.0) if check is c.check_extreme_logits else c.SMALL, "bfloat16")
+
+
+def test_where_every_call_raises_nothing_else_is_checked():
+    said = []
+    found = c.certify(wrong.NumberInWords(), say=said.append)
+    (outcome,) = found.outcomes
+    assert not found.holds
+    assert (outcome.claim, found.measurements) == ("a call of the plainest kind", [])
+    assert outcome.message.startswith("TypeError: ")
+    assert outcome.remark == "no other check was made, as all of them begin with it"
+    assert max(map(len, said)) < 120
+    assert said[-1].startswith("NOT certified: 1 of 1 fail")
+    (sampler,) = c.failures(c.Sampler(lambda logits: logits.nowhere()))
+    assert sampler.startswith("a call of the plainest kind: AttributeError: ")
+
+
+def test_what_could_be_claimed_is_said(monkeypatch):
+    monkeypatch.setattr(c.certificate, "calls", lambda estimator: {})
+    assert [c.certify(honest).remarks for honest in (Reinforce(**NONE), GumbelSoftmax())] == [[], []]
+    said = []
+    found = c.certify(wrong.Modest(), say=said.append)
+    assert found.holds
+    assert found.remarks == said[-3:-1]
+    assert all("claims less than holds on these problems" in remark for remark in found.remarks)
+    assert said[-4] == "gradient: no bias can be told on these problems (0), and not claimed to be unbiased"
 
 
 def test_what_cannot_be_traced_does_not_compile():

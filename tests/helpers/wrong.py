@@ -465,3 +465,45 @@ class BinaryRebar(Estimator):
         cost, relaxed = objective(hard.unsqueeze(0))[0], [objective(y.unsqueeze(0))[0] for y in both]
         (difference,) = torch.autograd.grad((relaxed[0] - relaxed[1]).sum(), leaf)
         return graft(cost, logits, (cost - relaxed[1])[..., None, None] * (hard - logits.softmax(-1)) + difference)
+
+
+class WithoutInit(Reinforce):
+    def __init__(self, baseline="none"):
+        self.baseline = baseline
+
+
+class BoundOfNoDraws(MissingProbabilities):
+    target = "bound"
+
+
+class SamplesUnset(MissingProbabilities):
+    """Makes three draws, and says S without an attribute of that name."""
+
+    evaluations = "S"
+
+    def estimate(self, logits, objective, context):
+        return objective(sampling.draw(logits, 3)).mean(0)
+
+
+class DrawsInFloat32(MissingProbabilities):
+    """Takes over the precision of the noise, which is never below float32."""
+
+    def estimate(self, logits, objective, context):
+        noisy = logits + sampling.gumbel(logits, 1)
+        return objective(sampling.one_hot(noisy.argmax(-1), noisy))[0]
+
+
+class NumberInWords(Reinforce):
+    """Has a number of draws that is none, so that every call raises."""
+
+    def __init__(self):
+        super().__init__(baseline="none")
+        self.samples = "five"
+
+
+class Modest(Reinforce):
+    """Denies that it is unbiased, and says that it takes a derivative: neither is so."""
+
+    def __init__(self):
+        super().__init__(baseline="none")
+        self.unbiased, self.differentiates_objective = False, True
