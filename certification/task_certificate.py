@@ -110,6 +110,10 @@ def outcomes_of_task(task: Task, code: str) -> Iterator[Outcome]:
     for claim, check in CHECKS_OF_TASKS.items():
         try:
             yield Outcome(claim, True, remark=check(task) or "")
+        except task_checks.WrongForm as error:
+            made = reproduction_of(check, code)
+            yield Outcome(claim, False, first_line(error), made, "no check after it was made, as all need that form")
+            return
         except AssertionError as error:
             yield Outcome(claim, False, first_line(error), reproduction_of(check, code))
         except Exception as error:

@@ -35,6 +35,10 @@ SAME_MEAN = 1e-3  # of a penalty, as a share
 SAME_SIGN = 0.5  # share of the entropy's gradient in a penalty's, from which on the penalty has it in it
 
 
+class WrongForm(Failed):
+    r"""Logits or costs are of no form that the other checks could work with."""
+
+
 def check_costs(task: Task) -> str | None:
     r"""One finite cost for each draw and example, whatever the leading dimensions, of training and measuring alike."""
     with at_random_parameters(task):
@@ -54,12 +58,13 @@ def check_costs(task: Task) -> str | None:
 
 def check_form_of_logits(logits: Tensor, of: str) -> None:
     r"""Floating point ``[*batch, K, C]``, without a NaN."""
-    require(isinstance(logits, Tensor) and logits.is_floating_point(), f"the logits {of} must be a tensor of floats")
-    require(
-        logits.ndim >= 3 and 0 not in logits.shape,
-        f"the logits {of} have shape {list(logits.shape)}, where [*batch, K, C] is expected: unsqueeze(-2) makes one "
-        "variable of [*batch, C]",
-    )
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise WrongForm(f"the logits {of} must be a tensor of floats")
+    if logits.ndim < 3 or 0 in logits.shape:
+        raise WrongForm(
+            f"the logits {of} have shape {list(logits.shape)}, where [*batch, K, C] is expected: unsqueeze(-2) makes "
+            "one variable of [*batch, C]"
+        )
     require(not logits.isnan().any(), f"the logits {of} have NaN in them")
 
 
@@ -82,15 +87,14 @@ def check_leading_dimensions_of(problem: Problem, compare: bool) -> None:
 def cost_of(objective: Callable, z: Tensor) -> Tensor:
     r"""Costs of z, of the shape that they must have."""
     cost = objective(z)
-    require(
-        isinstance(cost, Tensor) and cost.is_floating_point(),
-        f"objective must return a tensor of floats, got {getattr(cost, 'dtype', type(cost).__name__)}",
-    )
-    require(
-        cost.shape == z.shape[:-2],
-        f"objective returns shape {list(cost.shape)} for z {list(z.shape)}: one cost for each draw and example, "
-        f"{list(z.shape[:-2])}, is expected; sum over the variables, never over the batch",
-    )
+    if not isinstance(cost, Tensor) or not cost.is_floating_point():
+        kind = getattr(cost, "dtype", type(cost).__name__)
+        raise WrongForm(f"objective must return a tensor of floats, got {kind}")
+    if cost.shape != z.shape[:-2]:
+        raise WrongForm(
+            f"objective returns shape {list(cost.shape)} for z {list(z.shape)}: one cost for each draw and example, "
+            f"{list(z.shape[:-2])}, is expected; sum over the variables, never over the batch"
+        )
     return cost
 
 

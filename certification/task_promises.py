@@ -201,7 +201,8 @@ def check_measurement_examples(task: Task) -> str | None:
 def check_held_out(task: Task) -> str | None:
     r"""No measurement examples that are training examples, where either can be told; else a remark."""
     if task.examples is None:
-        return None
+        same = are_equal(*(training_batch(task, seed=seed) for seed in (0, 1)))  # as of a problem without data
+        return None if same else "whether it is trained on cannot be told, as examples is None"
     number = min(task.examples, LOOKED_AT)
     numbers = torch.cat(
         [torch.arange(number // 2), torch.arange(task.examples - (number - number // 2), task.examples)]

@@ -16,6 +16,10 @@ BATCHES, MEASURED = "training batches depend on their generator alone", "the mea
 DECLARED, PINNED, CONTEXT = "what the class declares", "pinned logits are constant", "the context is of each example"
 WRONG = {
     wrong.CostOfTheBatch: (COSTS, r"returns shape \[3\] for z \[3, 3, 2, 3\]: one cost for each .* over the batch"),
+    wrong.LogitsWithoutVariables: (
+        COSTS,
+        r"the logits of 3 examples from batch have shape \[3, 6\], where .* unsqueeze",
+    ),
     wrong.CostOfEachVariable: (COSTS, r"returns shape \[3, 3, 2\] for z \[3, 3, 2, 3\]: one cost for each"),
     wrong.OneLeadingDimension: (COSTS, "other costs of the same draws with another leading dimension"),
     wrong.ChangesZ: (COSTS, "objective changes the z it is given"),
@@ -82,10 +86,16 @@ def test_every_check_is_failed_by_some_task():
 
 
 def test_all_failures_are_found_a_line_each():
-    found = c.task_failures(wrong.CostOfTheBatch())
-    assert len(found) > 1
-    assert found[0].startswith(f"{COSTS}: objective returns shape [3] for z [3, 3, 2, 3]")
-    assert c.task_failures(wrong.CostOfTheBatch(), first=True) == found[:1]
+    found = c.task_failures(wrong.TrainsInEvaluationAndMeasuresMore())
+    assert [line.partition(":")[0] for line in found] == [MEASURED, EVALUATED]
+    assert c.task_failures(wrong.TrainsInEvaluationAndMeasuresMore(), first=True) == found[:1]
+
+
+@pytest.mark.parametrize("task", [wrong.LogitsWithoutVariables, wrong.CostOfTheBatch])
+def test_where_logits_or_costs_have_another_form_nothing_else_is_checked(task):
+    *_, last = c.certify_task(task()).outcomes
+    assert (last.claim, last.holds) == (COSTS, False)
+    assert last.remark == "no check after it was made, as all need that form"
 
 
 def test_a_right_task_fails_nothing_and_is_left_as_it_was():
@@ -112,6 +122,7 @@ def test_batch_statistics_are_no_failure_and_are_said():
     [
         (wrong.SharedCodes, ENCODER, "codes, of the objective and of the logits, is left out of what is measured"),
         (wrong.NoisyInTraining, "the same z costs the same", "in training, costs of the same z are random"),
+        (wrong.WithoutAList, MEASURED, "whether it is trained on cannot be told, as examples is None"),
         (wrong.OneSetOnly, MEASURED, "it is of training examples, as the task has no others"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -20,7 +20,7 @@ class Right(Task):
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.register_buffer("train_x", torch.randn(self.examples, 5, generator=generator))
+        self.register_buffer("train_x", torch.randn(self.examples or 40, 5, generator=generator))
         self.register_buffer("valid_x", torch.randn(10, 5, generator=generator))
         self.register_buffer("test_x", torch.randn(10, 5, generator=generator))
         self.encoder, self.decoder = nn.Linear(5, self.K * self.C), nn.Linear(self.K * self.C, 5)
@@ -93,6 +93,11 @@ class LosesOneExample(Right):
 
     def logits(self, x):
         return super().logits(x).squeeze(0)
+
+
+class LogitsWithoutVariables(Right):
+    def logits(self, x):
+        return super().logits(x).flatten(-2)
 
 
 class LogarithmOfZero(With):
@@ -239,6 +244,15 @@ class OneSetOnly(MeasuredOnTraining):
         self.valid_x = self.test_x = self.train_x
 
 
+class WithoutAList(Right):
+    """Right, but that its training examples are drawn, so that there is no list of them."""
+
+    examples = None
+
+    def batch(self, index, generator):
+        return torch.randn(len(index), 5, generator=generator)
+
+
 class MeasurementDrawn(Right):
     def measurement_batch(self, size):
         return self.valid_x[torch.randperm(10)[:size]]
@@ -310,6 +324,10 @@ class TrainsInEvaluation(Right):
         with torch.no_grad():
             self.decoder.bias += 1e-3
         return super().evaluate(split)
+
+
+class TrainsInEvaluationAndMeasuresMore(TrainsInEvaluation, MeasuresMore):
+    pass
 
 
 class LogitsWithoutGradient(Right):
