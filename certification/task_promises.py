@@ -2,7 +2,6 @@ r"""The checks of what a task gives beside its problems: batches, figures, examp
 
 import contextlib
 import math
-import re
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as trees
 
 from hardmax.gradients.enumeration import Failed, require
-from hardmax.tasks.base import Figure, Task
+from hardmax.tasks.base import Task, wrong_figures
 
 from .task_problems import (
     EXAMPLES,
@@ -48,21 +47,8 @@ def check_declarations(task: Task) -> None:
         isinstance(task.nested, int) and task.nested >= 0,
         f"nested must be an integer of at least 0, got {task.nested!r}",
     )
-    require(
-        bool(task.figures), "figures is empty: say Figure(title, unit, better) for each figure of evaluate, by name"
-    )
-    for name, figure in task.figures.items():
-        require(
-            isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None,
-            f"figures has {name!r}: names must be of small letters, digits and _, as columns valid/NAME are called so",
-        )
-        require(isinstance(figure, Figure), f"figures[{name!r}] must be Figure(title, unit, better), got {figure!r}")
-        require(bool(figure.title.strip()), f"figures[{name!r}] has no title: say in a few words what it is")
-    require(
-        any(figure.better for figure in task.figures.values()),
-        f"none of the figures {', '.join(task.figures)} says better='higher' or 'lower', so nothing orders estimators "
-        "in a report, nor trials of a search",
-    )
+    wrong = wrong_figures(task.figures)
+    require(not wrong, wrong)
 
 
 def check_evaluation(task: Task) -> None:

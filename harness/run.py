@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hardmax.files import write_whole
 from hardmax.gradients import Stream, forked_random
-from hardmax.tasks.base import Task
+from hardmax.tasks.base import Task, wrong_figures
 
 from . import memory
 from .checkpoints import Unreadable
@@ -58,6 +58,8 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
     with Opened() as opened:
         task = build(cfg, "task", labels["task"])
         estimator = build(cfg, "estimator", labels["estimator"])
+    if wrong := wrong_figures(task.figures):
+        print(f"warning: task={labels['task']}: {wrong}", file=sys.stderr)
     state = prepare(cfg, task, estimator, device, *reference_and_rivals(cfg))
     folder = before[-1] if before else new_folder(*place, cfg.fresh)
     with claimed(folder, SECONDS_FOR_ANOTHER_RUN["sweep" if sweep else "run"]):
@@ -139,9 +141,9 @@ def summary_of(folder: Path) -> dict | None:
 
 
 def finished_before(folder: Path, code: dict[str, str], labels: dict, summary: dict) -> tuple[str, Path]:
-    r"""Shows a finished run again, unless other code would be behind it now."""
+    r"""Shows a finished run again, unless other code or data would be behind it now."""
     if changed := changed_since(folder, code):
-        raise Refused(f"{folder} was finished by other code ({changed}): fresh=true runs it again")
+        raise Refused(f"{folder} was finished by other code or data ({changed}): fresh=true runs it again")
     print(f"finished already: {folder} (fresh=true runs it again, in a new folder)")
     print_summary(folder, labels, summary)
     return "finished before", folder
@@ -154,11 +156,11 @@ def resume(folder: Path, state: State, code: dict[str, str], cfg: DictConfig) ->
         The sizes that its files of rows had then; None if it has no checkpoint yet.
 
     Raises:
-        Refused: If the code has changed since, a failed run is not to be retried, or no checkpoint can be read.
+        Refused: If code or data have changed since, a failed run is not to be retried, or no checkpoint can be read.
     """
     saved = [path for name in (CHECKPOINT, CHECKPOINT_BEFORE) if (path := folder / name).is_file()]
     if saved and (changed := changed_since(folder, code)):
-        raise Refused(f"{folder} was begun by other code ({changed}): fresh=true begins anew")
+        raise Refused(f"{folder} was begun by other code or data ({changed}): fresh=true begins anew")
     if (folder / FAILED).is_file():
         if not cfg.retry:
             text = (folder / FAILED).read_text("utf-8", "replace").strip().splitlines()

@@ -1,6 +1,7 @@
 r"""The contract between a task and the harness."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,25 @@ class Figure:
     def __post_init__(self) -> None:
         if self.better != "":
             one_of(("higher", "lower"), better=self.better)
+
+
+def wrong_figures(figures: dict[str, Figure]) -> str:
+    r"""What is wrong with the figures that a task declares, in one line; empty if nothing is."""
+    if not figures:
+        return "figures is empty: say Figure(title, unit, better) for each figure of evaluate, by name"
+    for name, figure in figures.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            return f"figures has {name!r}: names must be of small letters, digits and _, as columns are valid/NAME"
+        if not isinstance(figure, Figure):
+            return f"figures[{name!r}] must be Figure(title, unit, better), got {figure!r}"
+        if not figure.title.strip():
+            return f"figures[{name!r}] has no title: say in a few words what it is"
+    if not any(figure.better for figure in figures.values()):
+        return (
+            f"none of the figures {', '.join(figures)} says better='higher' or 'lower', so nothing orders estimators "
+            "in a report, nor trials of a search"
+        )
+    return ""
 
 
 class Task(nn.Module):

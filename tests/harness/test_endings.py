@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from hardmax.harness.train import NotFinite, train
+from hardmax.tasks.base import Figure
 from hardmax.tasks.dvae import DiscreteVAE
+from hardmax.tasks.toy import Toy
 from helpers.commands import SHORT, folders, started
 
 LIGHT = [*SHORT, "measure.every=0", "wandb.mode=disabled"]
@@ -51,6 +53,23 @@ def test_a_picture_that_fails_does_not_fail_a_finished_training(command, tmp_pat
     (folder,) = folders(tmp_path)
     assert (folder / "summary.json").is_file()
     assert not (folder / "failed.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("figures", "line"),
+    [
+        ({}, "figures is empty: say Figure"),
+        ({"Gap": Figure("gap", better="lower")}, "figures has 'Gap': names must be of small letters"),
+        ({"gap": Figure("gap")}, "none of the figures gap says better='higher' or 'lower'"),
+        (Toy.figures, ""),
+    ],
+)
+def test_a_run_warns_of_figures_that_no_report_can_use(command, monkeypatch, figures, line):
+    monkeypatch.setattr(Toy, "figures", figures)
+    code, _, err = command("task=toy", "estimator=exact", "steps=2", "measure.every=0", "wandb.mode=disabled")
+    assert code == 0
+    assert err.count("warning: task=toy: ") == bool(line)
+    assert line in err
 
 
 def test_a_decoder_of_any_kind_generates():

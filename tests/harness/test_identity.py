@@ -213,7 +213,7 @@ def test_own_code_and_data_that_have_changed_are_noticed(command, tmp_path, proj
         as_new_process(tmp_path)
         code, _, err = command(*OWN)
         assert code == 2, f"{what} has changed, and nothing was said"
-        assert f"was finished by other code ({project[what].relative_to(tmp_path)}): fresh=true" in err
+        assert f"was finished by other code or data ({project[what].relative_to(tmp_path)}): fresh=true" in err
         project[what].write_text(before)
         as_new_process(tmp_path)
     import numpy as np
@@ -221,7 +221,7 @@ def test_own_code_and_data_that_have_changed_are_noticed(command, tmp_path, proj
     np.savez(tmp_path / "digits.npz", grey=1 - GREY)
     code, _, err = command(*OWN)
     assert code == 2
-    assert "was finished by other code (digits.npz): fresh=true" in err
+    assert "was finished by other code or data (digits.npz): fresh=true" in err
     np.savez(tmp_path / "digits.npz", grey=GREY)
     (project["conf"] / "estimator/rival.yaml").write_text("_target_: hardmax.estimators.Reinforce\nsamples: 3")
     code, _, err = command(*OWN)
@@ -238,7 +238,7 @@ def test_data_without_any_option_for_their_path_are_noticed_when_a_run_goes_on(c
     np.savez(tmp_path / "digits.npz", grey=1 - GREY)
     code, _, err = command(*OWN)
     assert code == 2
-    assert "was begun by other code (digits.npz): fresh=true begins anew" in err
+    assert "was begun by other code or data (digits.npz): fresh=true begins anew" in err
 
 
 def test_data_that_options_name_are_noticed(command, tmp_path):
@@ -252,7 +252,7 @@ def test_data_that_options_name_are_noticed(command, tmp_path):
     assert command(*arguments)[0] == 0
     assert "finished already" in command(*arguments)[1]
     (tmp_path / "held.txt").write_text("2")
-    assert "was finished by other code (held.txt)" in command(*arguments)[2]
+    assert "was finished by other code or data (held.txt)" in command(*arguments)[2]
     (tmp_path / "held.txt").unlink()
     assert "finished already" in command(*arguments)[1], "what is gone has not changed"
 

@@ -121,5 +121,5 @@ class Mine(Base):
         assert again.folder == first.folder, "the same, typed again"
         for changed in ((0, 0.9), (1, 0.8)):
             typed(*changed)
-            with pytest.raises(Refused, match=r"was finished by other code \(__main__.Mine\): fresh=true"):
+            with pytest.raises(Refused, match=r"was finished by other code or data \(__main__.Mine\): fresh=true"):
                 hardmax.run(*mine, steps=5, output=str(tmp_path), config_dir=tmp_path / "conf")

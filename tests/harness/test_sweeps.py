@@ -148,7 +148,7 @@ def test_code_that_has_changed_is_noticed(tmp_path):
     (tmp_path / "my_estimators.py").write_text(source + "\n    samples = 3\n")
     code, out, err = finish_forked(*sweep, where=tmp_path)
     assert (code, out.count("finished already")) == (1, 1)
-    assert "was finished by other code (my_estimators.py): fresh=true runs it again" in err
+    assert "was finished by other code or data (my_estimators.py): fresh=true runs it again" in err
     code, out, err = finish_forked(*sweep, "fresh=true", where=tmp_path)
     assert code == 0, err
 
