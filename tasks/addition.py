@@ -57,9 +57,7 @@ class Addition(Task):
         self.N = at_least(1, digits=digits)
         all_at_least(1, widths=widths)
         self.data = images_only(data)
-        if self.data.labels is None:
-            raise ValueError("data must have labels, these images have none")
-        labels = self.data.labels()
+        labels = self.data.classes()
         if (fewest := min(len(classes) for classes in labels.values())) < self.N:
             raise ValueError(f"digits must be at most the {fewest} images of the smallest split, got {digits}")
         for split, classes in labels.items():

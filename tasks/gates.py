@@ -59,12 +59,10 @@ class Gates(Task):
         super().__init__()
         self.widths, self.temperature = all_at_least(1, widths=widths), positive(temperature=temperature)
         self.data = images_only(data)
-        if self.data.labels is None:
-            raise ValueError("data must have labels, these images have none")
         held_out = self.data.held_out("valid")
         if not ((held_out == 0) | (held_out == 1)).all():
             raise ValueError("data must be binary images, these have grey levels: data.binarisation=threshold, say")
-        labels = self.data.labels()
+        labels = self.data.classes()
         for split, classes in labels.items():
             self.register_buffer(f"{split}_classes", classes, persistent=False)
         self.classes = int(max(classes.max() for classes in labels.values())) + 1

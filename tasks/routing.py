@@ -56,9 +56,7 @@ class Routing(Task):
         super().__init__()
         all_at_least(1, router_widths=router_widths), all_at_least(1, expert_widths=expert_widths)
         self.data = images_only(data)
-        if self.data.labels is None:
-            raise ValueError("data must have labels, these images have none")
-        labels = self.data.labels()
+        labels = self.data.classes()
         for split, classes in labels.items():
             self.register_buffer(f"{split}_classes", classes, persistent=False)
         known = int(max(classes.max() for classes in labels.values())) + 1

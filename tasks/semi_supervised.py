@@ -68,9 +68,7 @@ class SemiSupervised(Task):
         super().__init__()
         all_at_least(1, widths=widths)
         self.data = images_only(data)
-        if self.data.labels is None:
-            raise ValueError("data must have labels, these images have none")
-        classes = self.data.labels()
+        classes = self.data.classes()
         known = int(max(c.max() for c in classes.values())) + 1
         self.C, self.style = at_least(known, categories=categories), at_least(1, style=style)
         if not is_number(alpha) or not 0 <= alpha < float("inf"):

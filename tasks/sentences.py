@@ -130,6 +130,9 @@ def windows(characters: Tensor, length: int) -> Sentences:
     words = [chr(point) for point in known.tolist()]
     held = len(tokens) // HELD_OUT
     if at_least(1, length=length) > held:
-        raise ValueError(f"length must be at most the {held} characters of a held-out split, got {length}")
+        raise ValueError(
+            f"length={length} needs a text of at least {HELD_OUT * length} characters, as a twentieth of them is for "
+            f"validation and as many for the test; this one has {len(tokens)}"
+        )
     parts = dict(zip(("train", "valid", "test"), tokens.split([len(tokens) - 2 * held, held, held]), strict=True))
     return Sentences(parts, length, words, length, lambda row: "".join(words[t] for t in row.tolist()))

@@ -15,7 +15,7 @@ class Images(nn.Module):
     r"""Images by split, as grey levels in [0, 1], and how they become binary.
 
     Arguments:
-        train, valid, test: Grey levels, ``[N, D]``.
+        train, valid, test: Grey levels, ``[N, D]``, of any precision; kept as float32.
         binarisation: ``dynamic``: a pixel is 1 with its grey level as probability, drawn anew each time a training
             image is seen, and once and for all for held-out images; ``static``: drawn once and for all;
             ``threshold``: 1 from a grey level of one half on; ``none``: grey levels as they are, whose
@@ -53,6 +53,7 @@ class Images(nn.Module):
         sizes = {split: len(grey) for split, grey in images.items()}
         self.labels = labels and (lambda: checked_labels(labels(), sizes))
         for split, grey in images.items():
+            grey = grey.float()
             kept = grey if self.dynamic and split == "train" else self.fixed(grey)
             self.register_buffer(f"{split}_images", kept, persistent=False)
 
@@ -64,6 +65,15 @@ class Images(nn.Module):
             case "threshold":
                 return (grey >= 0.5).to(grey.dtype)
         return grey.bernoulli(generator=torch.Generator().manual_seed(1))
+
+    def classes(self) -> dict[str, Tensor]:
+        r"""Classes ``[N]`` by split; ValueError if there are none."""
+        if self.labels is None:
+            raise ValueError(
+                "data must have labels, these images have none: a function gives them as Images(..., labels=), an .npz "
+                "file as train_labels and so on"
+            )
+        return self.labels()
 
     def batch(self, index: Tensor, generator: torch.Generator) -> Tensor:
         r"""Training images of the indices ``[B]``: ``[B, D]``."""
@@ -107,6 +117,8 @@ def shape_of(pixels: int, shape: Sequence[int] | None) -> tuple[int, int, int]:
 def checked_labels(labels: dict[str, Tensor], images_of: dict[str, int]) -> dict[str, Tensor]:
     r"""The labels, if there is a class for every image of each split; else ValueError."""
     for split, images in images_of.items():
+        if split not in labels:
+            raise ValueError(f"labels must be by split, {', '.join(images_of)}, got those of {', '.join(labels)} alone")
         found = labels[split]
         if found.shape != (images,) or found.is_floating_point() or found.min() < 0:
             kind = f"{str(found.dtype).removeprefix('torch.')} {list(found.shape)}"

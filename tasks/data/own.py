@@ -118,12 +118,16 @@ def read_pictures(folder: Path) -> dict[str, np.ndarray]:
             kinds = ", ".join(PICTURES)
             raise Malformed(f"{path.name} is no picture, or a broken one; accepted are {kinds}") from None
     if not found:
-        raise Malformed(f"there are no pictures in this folder; accepted are {', '.join(PICTURES)}")
+        below = ", and those in it are not looked into" * any(path.is_dir() for path in folder.iterdir())
+        raise Malformed(f"there are no pictures in this folder{below}; accepted are {', '.join(PICTURES)}")
     (name, first), *_ = found.items()
     if others := [other for other, picture in found.items() if picture.shape != first.shape]:
         named = ", ".join(f"{other} ({size_in_words(found[other])})" for other in others[:3])
         more = f" and {len(others) - 3} more" * (len(others) > 3)
-        raise Malformed(f"pictures must be of one size, that of {name} ({size_in_words(first)}), unlike {named}{more}")
+        raise Malformed(
+            f"pictures must be of one size, and all grey or all in colour, as {name} ({size_in_words(first)}), unlike "
+            f"{named}{more}"
+        )
     return {"train": np.stack([*found.values()])}
 
 
@@ -143,6 +147,8 @@ def pixels_of(arrays: dict[str, np.ndarray]) -> tuple[tuple[int, ...] | None, di
             raise Malformed(
                 f"images of {split} are {list(array.shape[1:])}; accepted are those of train, {list(shape)}"
             )
+        if array.dtype.kind == "f" and (nan := int(np.isnan(array).sum())):
+            raise Malformed(f"{split} has NaN, {nan} of {array.size} values; accepted are floats from 0 to 1")
         if array.dtype != np.uint8 and (array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1)):
             more = f" from {array.min():g} to {array.max():g}" if array.dtype.kind in "if" else ""
             raise Malformed(f"{split} has {array.dtype}{more}; accepted are bytes (uint8), or floats from 0 to 1")
@@ -163,7 +169,10 @@ def classes_of(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
         if name in arrays:
             array, count = arrays[name], len(arrays[split])
             if array.shape != (count,) or array.dtype.kind not in "iu" or array.min() < 0:
-                raise Malformed(f"{name} is {array.dtype} {list(array.shape)}; accepted are {count} integers from 0 on")
+                negative = array.dtype.kind == "i" and array.size and array.min() < 0
+                lowest = f", the lowest of them {array.min()}" if negative else ""
+                kind = f"{array.dtype} {list(array.shape)}{lowest}"
+                raise Malformed(f"{name} is {kind}; accepted are {count} integers from 0 on")
             found[split] = torch.tensor(array.astype(np.int64))
     return found
 

@@ -429,7 +429,7 @@ def test_windows_of_a_text(small):
         windows = found.held_out(split)
         assert windows.shape == (held // 7, 7)
         assert "".join(map(found.text, windows)) == text[start : start + held // 7 * 7]
-    with pytest.raises(ValueError, match=f"length must be at most the {held} characters of a held-out split"):
+    with pytest.raises(ValueError, match=f"length={held + 1} needs a text of at least {20 * held + 20} characters"):
         tiny_shakespeare(length=held + 1)
 
 

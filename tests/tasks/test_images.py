@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hardmax.tasks.data import Images, embedded_digits
+from hardmax.tasks.data.images import BINARISATIONS
 from hardmax.tasks.language import NOTHING
 from hardmax.tasks.sentences import Sentences
 from helpers.commands import SHORT, folders
@@ -110,3 +111,16 @@ def test_an_empty_folder_of_data_is_none_and_said(command):
     code, _, err = command("data=mnist", "data.folder=''", *SHORT)
     assert code == 2
     assert "there is no such data folder" in err
+
+
+@pytest.mark.parametrize("binarisation", BINARISATIONS)
+def test_images_of_any_precision_are_kept_as_float32(binarisation):
+    double, single = (Images(*[grey] * 3, binarisation) for grey in (GREY.double(), GREY))
+    for split in ("train", "valid", "test"):
+        assert torch.equal(double.get_buffer(f"{split}_images"), single.get_buffer(f"{split}_images"))
+
+
+def test_labels_of_some_splits_are_refused():
+    images = Images(GREY, GREY, GREY, labels=lambda: {"train": torch.arange(6)})
+    with pytest.raises(ValueError, match="labels must be by split, train, valid, test, got those of train alone"):
+        images.classes()

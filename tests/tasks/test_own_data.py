@@ -112,7 +112,7 @@ def npy(header):
         ({"train": GREY, "test": GREY[:, 1:]}, r"images of test are \[3, 3\]; accepted are those of train, \[4, 3\]"),
         ({"train": GREY.astype(float)}, "train has float64 from 0 to 25.; accepted are bytes .* or floats from 0 to 1"),
         ({"train": GREY / -255}, "train has float64 from -1 to -0"),
-        ({"train": np.full((20, 4), np.nan)}, "train has float64 from nan to nan"),
+        ({"train": np.full((20, 4), np.nan)}, "train has NaN, 80 of 80 values; accepted are floats from 0 to 1"),
         ({"train": GREY.astype(int)}, "train has int64 from 0 to 25.; accepted are bytes"),
         ({"train": GREY.astype(str)}, "train has <U.*; accepted are bytes"),
         ({"train": GREY > 9}, "train has bool; accepted are bytes"),
@@ -125,7 +125,10 @@ def npy(header):
             {"train": GREY, "train_labels": CLASSES[1:]},
             r"train_labels is int64 \[19\]; accepted are 20 integers from 0",
         ),
-        ({"train": GREY, "train_labels": CLASSES - 1}, "accepted are 20 integers from 0"),
+        (
+            {"train": GREY, "train_labels": CLASSES - 1},
+            r"train_labels is int64 \[20\], the lowest of them -1; accepted are 20 integers from 0",
+        ),
         ({"train": GREY, "train_labels": CLASSES / 2}, r"train_labels is float64 \[20\]"),
     ],
 )
@@ -217,7 +220,8 @@ CLEAR.info["transparency"] = 3
         ({}, "there are no pictures in this folder; accepted are PNG, JPEG, BMP, PPM"),
         (
             {"b": GREY[0, 1:], "c": COLOUR[0], "d": GREY[0].T, "e": GREY[0].T},
-            r"that of a.png \(3 x 4, grey\), unlike b.png \(3 x 3, grey\), c.png \(3 x 4, colour\), .* and 1 more",
+            r"of one size, and all grey or all in colour, as a.png \(3 x 4, grey\), unlike b.png \(3 x 3, grey\), "
+            r"c.png \(3 x 4, colour\), .* and 1 more",
         ),
         ({"b": Image.fromarray(COLOUR[0]).convert("RGBA")}, "b.png is RGBA; accepted are opaque grey or colour"),
         ({"b": CLEAR}, "b.png is L with transparency; accepted are opaque"),
@@ -230,6 +234,14 @@ def test_other_pictures_are_refused(folder, monkeypatch, files, line):
     with pytest.raises(ValueError, match=rf"^data\.file=.*pictures: .*{line}") as error:
         own_images(folder(**(files and {"a": GREY[0], **files})))
     assert "\n" not in str(error.value)
+
+
+def test_folders_in_a_folder_are_said_not_to_be_looked_into(folder, tmp_path):
+    folder(a=GREY[0])
+    with pytest.raises(
+        ValueError, match="no pictures in this folder, and those in it are not looked into; accepted are"
+    ):
+        own_images(str(tmp_path))
 
 
 @pytest.mark.parametrize("cut", [0, 30, 60])
@@ -260,8 +272,8 @@ def test_a_text_of_any_characters(tmp_path):
     [
         (b"\xff\xfe", "invalid start byte; accepted is a text in UTF-8, gzipped or not"),
         (gzip.compress(b"a text" * 100, mtime=0)[:-20], "cut off"),
-        (b"short", "length must be at most the 0 characters of a held-out split, got 4"),
-        (b"", "length must be at most the 0 characters"),
+        (b"short", "length=4 needs a text of at least 80 characters, .*; this one has 5"),
+        (b"", "length=4 needs a text of at least 80 characters, .*; this one has 0"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path, content, line):
@@ -287,6 +299,6 @@ def test_runs_notice_that_pictures_were_added_or_changed(command, folder, tmp_pa
         folder(**{name: picture})
         code, _, err = command(*run)
         changed = f"pictures/{name}.png" if before else "pictures"
-        assert (code, f"was finished by other code ({changed}): fresh=true" in err) == (2, True), err
+        assert (code, f"was finished by other code or data ({changed}): fresh=true" in err) == (2, True), err
         path.write_bytes(before) if before else path.unlink()
     assert "finished already" in command(*run)[1]
