@@ -15,7 +15,7 @@ from .measurement import Measurement, measure_on
 from .problems import LINEAR, PROBLEMS, SMALL, SmallProblem, fitting
 from .samplers import Sampler
 
-BEYOND_CHANCE, ROUNDING = 3.0, 1e-9  # of a bias: in standard errors, and where there are none
+BEYOND_CHANCE, NO_BIAS = 3.0, 1e-9  # of a bias: in standard errors, and where there are none
 LINE = 116  # of characters, for what need not be read to its end
 LARGER = [SmallProblem(1, 12, extreme=0.3), SmallProblem(4, 2, extreme=0.5)]
 
@@ -92,7 +92,7 @@ class Certificate:
     @property
     def shows_bias(self) -> bool:
         r"""Whether the gradient is further from the true one, on any of the problems, than chance may have it."""
-        return any(m.bias > max(BEYOND_CHANCE * m.bias_error, ROUNDING) for m in self.measurements)
+        return any(m.bias > max(BEYOND_CHANCE * m.bias_error, NO_BIAS) for m in self.measurements)
 
     def mean_ratio(self, to: str, work: bool = False) -> float:
         r"""Mean over the problems of the variance over another's, see :meth:`Measurement.ratio`."""

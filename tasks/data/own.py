@@ -118,7 +118,7 @@ def read_pictures(folder: Path) -> dict[str, np.ndarray]:
             kinds = ", ".join(PICTURES)
             raise Malformed(f"{path.name} is no picture, or a broken one; accepted are {kinds}") from None
     if not found:
-        below = ", and those in it are not looked into" * any(path.is_dir() for path in folder.iterdir())
+        below = ", and its subfolders are not looked into" * any(path.is_dir() for path in folder.iterdir())
         raise Malformed(f"there are no pictures in this folder{below}; accepted are {', '.join(PICTURES)}")
     (name, first), *_ = found.items()
     if others := [other for other, picture in found.items() if picture.shape != first.shape]:

@@ -239,7 +239,7 @@ def test_other_pictures_are_refused(folder, monkeypatch, files, line):
 def test_folders_in_a_folder_are_said_not_to_be_looked_into(folder, tmp_path):
     folder(a=GREY[0])
     with pytest.raises(
-        ValueError, match="no pictures in this folder, and those in it are not looked into; accepted are"
+        ValueError, match="no pictures in this folder, and its subfolders are not looked into; accepted are"
     ):
         own_images(str(tmp_path))
 
