@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -170,7 +171,9 @@ def of_class(group: str, path: str, arguments: dict[str, Any]) -> tuple[Any, str
     try:
         subject = made(**arguments)
     except Exception as error:
-        raise WrongRequest(f"{path}: {type(error).__name__}: {first_line(error)}") from error
+        takes = f"; it takes: {', '.join(signature(made).parameters) or 'no arguments'}"
+        hint = takes if isinstance(error, TypeError) else ""
+        raise WrongRequest(f"{path}: {type(error).__name__}: {first_line(error)}{hint}") from error
     importing, call = call_of(made, arguments)
     return subject, call, f"{importing}\n{group} = {call}"
 
@@ -206,12 +209,23 @@ def of_sampler(path: str, arguments: dict[str, Any], config_dir: str | None) -> 
 
 def config_of_class(group: str, path: str, config_dir: str) -> str:
     r"""The name of the one config below the folder that is of a class."""
-    target = path.replace(":", ".")
-    folder = Path(config_dir) / group
-    found = [p.stem for p in sorted(folder.glob("*.yaml")) if f"_target_: {target}" in p.read_text(encoding="utf-8")]
-    if len(found) != 1:
-        raise WrongRequest(f"{path}: {len(found)} files below {folder} have it as their _target_, one is expected")
-    return found[0]
+    try:
+        import yaml
+    except ImportError as error:
+        raise WrongRequest(f"--config-dir needs hardmax[harness] ({error})") from error
+    folder, targets = Path(config_dir) / group, {}
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            targets[file.stem] = dict(yaml.safe_load(file.read_bytes()) or {}).get("_target_")
+        except Exception as error:
+            raise WrongRequest(f"{file} cannot be read: {first_line(error)}") from error
+    found = [name for name, target in targets.items() if target == path.replace(":", ".")]
+    if len(found) == 1:
+        return found[0]
+    files = ", ".join(f"{name}.yaml" + f" ({targets[name]})" * (not found) for name in found or targets)
+    chosen = f"{'--task ' if group == 'task' else 'estimator='}NAME chooses one by its name"
+    there = f"{': ' if found else '; there are: '}{files}; {chosen}" * bool(files)
+    raise WrongRequest(f"{path}: {len(found)} files below {folder} have it as their _target_, one is expected{there}")
 
 
 def of_config(
@@ -237,6 +251,7 @@ def of_config(
     from hardmax.harness import options as harness_options
     from hardmax.harness.config import build
     from hardmax.harness.names import meant
+    from hardmax.harness.refusals import user_error_line
     from hardmax.harness.shared import nearest, some_of
     from hardmax.paths import CONFIGS
 
@@ -248,7 +263,11 @@ def of_config(
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = hydra.compose("config", overrides)
-        subject: object = build(cfg, "task", choice) if group == "task" else build(cfg, "estimator", choice)
+        subject: object
+        if group == "task":
+            subject = build(cfg, "task", choice, overrides)
+        else:
+            subject = build(cfg, "estimator", choice, overrides)
         arguments = OmegaConf.to_container(cfg[group], resolve=True)
         assert isinstance(arguments, dict)
         importing, call = call_of(get_class(arguments.pop("_target_")), {str(k): v for k, v in arguments.items()})
@@ -256,7 +275,8 @@ def of_config(
         known = list(error.options or [])
         hint = meant(choice, known) if group == "estimator" else nearest(choice, known)
         there = hint or f"; there are: {some_of(known)}"
-        raise WrongRequest(f"Could not find '{group}/{choice}'{there}") from error
+        where = "; --config-dir FOLDER says where yours is" * (config_dir is None)
+        raise WrongRequest(f"Could not find '{group}/{choice}'{there}{where}") from error
     except Exception as error:
-        raise WrongRequest(first_line(error)) from error
+        raise WrongRequest(user_error_line(error, overrides) or first_line(error)) from error
     return subject, f"{group}={choice}: {call}", f"{importing}\n{group} = {call}"

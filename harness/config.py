@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from hardmax.tasks.base import Task
 
 from .names import meant
 from .online import wandb_mode
-from .options import EVERY_RIVAL, Budget, Options
+from .options import EVERY_RIVAL, Budget, Options, what_is_expected
 from .shared import (
     NEW_OPTIONS,
     NOT_RESULTS,
@@ -40,7 +40,7 @@ from .shared import (
     some_of,
     without_new_settings,
 )
-from .sources import CODE_GROUPS, config_of, located, targets_in
+from .sources import CODE_GROUPS, config_of, located, targets_in, why_not_located
 
 LARGEST_VALUES = {"threads": 1024, "seed": 2**32 - 1}  # of options; other integers: sys.maxsize
 
@@ -123,7 +123,7 @@ def check_own_targets(cfg: DictConfig) -> None:
             try:
                 found = located(target)
             except Exception as error:
-                raise Refused(f"{key}={target}: {one_line(innermost(error))}") from error
+                raise Refused(f"{key}={target}: {why_not_located(target, error)}") from error
             if not callable(found):
                 raise Refused(f"{key}={target}: it is no class or function")
 
@@ -140,7 +140,7 @@ def check_loggers(cfg: DictConfig) -> None:
         try:
             needed = located(target).needs
         except Exception as error:
-            raise Refused(f"logger.{name}._target_={target}: {one_line(innermost(error))}") from error
+            raise Refused(f"logger.{name}._target_={target}: {why_not_located(target, error)}") from error
         if needed and importlib.util.find_spec(needed) is None:
             raise Refused(f"logger={name} needs an extra: pip install -e '.[{name}]'")
 
@@ -150,7 +150,7 @@ def check_interpolations(cfg: DictConfig) -> None:
     try:
         OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise Refused(f"{error.full_key or 'an option'}: {one_line(error)}") from error
+        raise Refused(f"{error.full_key or 'an option'}: {what_is_expected(one_line(error))}") from error
     except RecursionError as error:
         raise Refused("circular interpolation: an option refers to itself through ${...}") from error
 
@@ -290,13 +290,13 @@ def as_numbers(value: Any) -> Any:
 
 
 @overload
-def build(cfg: DictConfig, group: Literal["task"], choice: str) -> Task: ...
+def build(cfg: DictConfig, group: Literal["task"], choice: str, given: Sequence[str] = ()) -> Task: ...
 @overload
-def build(cfg: DictConfig, group: Literal["estimator"], choice: str) -> Estimator: ...
+def build(cfg: DictConfig, group: Literal["estimator"], choice: str, given: Sequence[str] = ()) -> Estimator: ...
 @overload
 def build(cfg: DictConfig, group: Literal["schedule"], choice: str) -> Callable[[float], float]: ...
-def build(cfg: DictConfig, group: str, choice: str) -> object:
-    r"""The estimator, task or schedule that a config node describes.
+def build(cfg: DictConfig, group: str, choice: str, given: Sequence[str] = ()) -> object:
+    r"""The estimator, task or schedule that a config node describes, chosen and set by the overrides ``given``.
 
     Raises:
         Refused: In one line, if the class is not there or does not accept the arguments.
@@ -304,10 +304,23 @@ def build(cfg: DictConfig, group: str, choice: str) -> object:
     try:
         return instantiate(cfg[group], _convert_="all")
     except Exception as error:
-        cause = innermost(error)
-        arguments = arguments_of(cfg[group])
-        hint = f"; it takes: {arguments}" if isinstance(cause, TypeError) else ""
-        raise Refused(f"{group}={choice}: {one_line(cause)}{hint}") from error
+        raise Refused(why_not_built(cfg, group, choice, given, error)) from error
+
+
+def why_not_built(cfg: DictConfig, group: str, choice: str, given: Sequence[str], error: Exception) -> str:
+    r"""Why :func:`build` failed, with the name of the option if the error has it, else with what was given."""
+    cause, node, place = innermost(error), cfg[group], f"{group}={choice}"
+    text = one_line(cause)
+    if group == "task" and re.search(r"full_key: (task\.)?data$", str(error)):
+        prefix, node = "data" if OmegaConf.is_interpolation(node, "data") else "task.data", node.data
+        if re.match(r"\w*", text)[0] in node:  # type: ignore[index]
+            text = f"{prefix}.{text}"
+        elif isinstance(cause, TypeError):  # of its arguments; all else says itself what it is about
+            place += f": {prefix}"
+    elif not any(re.search(rf"\b{re.escape(str(key))}\b", text) for key in node):
+        settings = [o.lstrip("+").removeprefix(f"{group}.") for o in given if o.lstrip("+").startswith(f"{group}.")]
+        place += f" with {', '.join(settings)}" * bool(settings)
+    return f"{place}: {text}" + f"; it takes: {arguments_of(node)}" * isinstance(cause, TypeError)
 
 
 def arguments_of(node: DictConfig) -> str:

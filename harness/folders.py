@@ -73,7 +73,8 @@ def claimed(folder: Path, patience: float) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except Timeout as error:  # an OSError too, but not one of writing
-        raise RunIsLocked(f"another process works on {folder}") from error
+        instead = "wait for it, or make a run beside it with fresh=true"
+        raise RunIsLocked(f"another process works on {folder}: {instead}") from error
     except OSError as error:
         raise NotWritten(f"{folder / 'lock'}: {error.strerror or error}") from error
     try:

@@ -171,5 +171,5 @@ def jobs_at_once(launcher: DictConfig) -> int | None:
     r"""How many jobs a launcher runs at the same time; None if that is not known here."""
     name = str(launcher._target_).rpartition(".")[2]
     if name == "Joblib":
-        return launcher.n_jobs if launcher.n_jobs > 0 else os.cpu_count()
+        return launcher.n_jobs if launcher.n_jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + launcher.n_jobs)
     return 1 if name == "BasicLauncher" else None

@@ -2,6 +2,7 @@ r"""The jobs of a sweep: all are looked at before the first starts, and each goe
 
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -37,6 +38,7 @@ from .wandb_sweep import sweep_file
 
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
 SEARCH = "hydra_plugins.hardmax_search.Search"
+SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 
 
 class CheckSweep(Callback):
@@ -56,7 +58,7 @@ class CheckSweep(Callback):
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray hides the GPUs from its jobs
         assert isinstance(loader, ConfigLoaderImpl)
         try:
-            check_plugins(config.hydra)
+            check_plugins(config.hydra, bool(CheckSweep.only_shows))
             overrides = parser.parse_overrides(asked)
             if trials:
                 asked = [range_endpoints(o) for o in overrides]
@@ -137,8 +139,11 @@ def fixed_folder(config: DictConfig) -> Path:
     return Path(folder)
 
 
-def check_plugins(cfg: DictConfig) -> None:
-    r"""Refuses a launcher or sweeper of an extra that is not installed, what is not honoured, a search that is none."""
+def check_plugins(cfg: DictConfig, only_shows: bool = False) -> None:
+    r"""Refuses a launcher or sweeper of an extra that is not installed, what is not honoured, a search that is none.
+
+    Where jobs are only shown, a launcher that could not start them here is none the worse for it.
+    """
     known = Plugins.instance().class_name_to_class
     for part, extra, needed in (("launcher", "ray", None), ("sweeper", "optuna", OPTUNA)):
         target = cfg[part].get("_target_")
@@ -149,6 +154,13 @@ def check_plugins(cfg: DictConfig) -> None:
         unchanged = JobLibLauncherConf(_target_=cfg.launcher._target_, n_jobs=cfg.launcher.n_jobs)
         if changed := [name for name, value in vars(unchanged).items() if cfg.launcher[name] != value]:
             raise Refused(f"hydra.launcher.{changed[0]} is not used: n_jobs alone says how many jobs run at once")
+        if cfg.launcher.n_jobs == 0:
+            few = "or negative: -1 for as many as there are cores, -2 for all but one"
+            raise Refused(f"hydra.launcher.n_jobs must be an integer of at least 1, {few}; got 0")
+    if cfg.launcher._target_ == SLURM and not only_shows and not shutil.which("srun"):
+        others = "joblib, serial and submitit_local need no cluster"
+        choice = cfg.runtime.choices["hydra/launcher"]
+        raise Refused(f"hydra/launcher={choice} needs Slurm, whose srun was not found here; {others}")
     direction = cfg.sweeper.get("direction", "maximize")
     if (direction.name if isinstance(direction, Enum) else direction) != "maximize":
         raise Refused("hydra.sweeper.direction must be maximize, as hydra/sweeper=search has it")

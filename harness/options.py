@@ -1,5 +1,6 @@
 r"""The options at the top level of the config: their types, what they mean, and the help text."""
 
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -11,6 +12,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from hardmax.checks import is_number
 
 EVERY_RIVAL = ("all", "worth_trying")  # of measure.rivals: every estimator, and every setting worth trying of each
+# Where jobs of a sweep run, and what searches: the choices that are the project's, among all that Hydra has.
+CHOICES_OFFERED = {
+    "hydra/launcher": ["joblib", "ray", "serial", "slurm", "submitit_local"],
+    "hydra/sweeper": ["search"],
+}
 
 
 class WandbMode(Enum):
@@ -105,7 +111,7 @@ class Options:
     task: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
-    logger: Any = MISSING
+    logger: Any = field(default_factory=dict)  # none, but for what the config chooses
     data: Any = None  # chosen by the tasks that take data
 
 
@@ -139,15 +145,14 @@ Groups (write group=choice, and group.option=value for what a choice takes):
 $APP_CONFIG_GROUPS
 Where the jobs of a sweep run, and a search in place of one:
 
-hydra/launcher: joblib, ray, serial, slurm, submitit_local
-hydra/sweeper: search
+{offered}
 
 Options:
 
 {options}
   optimizer.lr                           learning rate of the model
   optimizer.estimator_lr                 learning rate of an estimator's learned parts; null: the model's
-  logger=NAME or 'logger=[NAME,NAME]'    where rows go beside the run's files: wandb, tensorboard, mlflow, csv
+  logger=NAME or 'logger=[NAME,NAME]'    where rows go beside the run's files: wandb, tensorboard, mlflow, csv; []: none
   schedule.*                             how the model's learning rate changes in the course of a run
   data.*                                 binarisation, folder of the files, number of validation images (valid)
   settings='NAME=VALUE NAME=VALUE'       several options in one word, as a W&B sweep has them in one parameter
@@ -162,7 +167,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("share", share_of_steps, replace=True)
     store = ConfigStore.instance()
     store.store(name="options", node=Options)
-    template = HELP.format(options="\n".join(help_lines()))
+    offered = "\n".join(f"{group}: {', '.join(names)}" for group, names in CHOICES_OFFERED.items())
+    template = HELP.format(options="\n".join(help_lines()), offered=offered)
     store.store(group="hydra/help", name="hardmax", node={"app_name": "hardmax", "template": template})
 
 
@@ -178,6 +184,20 @@ def share_of_steps(share: Any, *, _root_: DictConfig) -> int:
     return max(1, round(share * _root_.steps))
 
 
+WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[str]: "a list such as [first,second]",
+}
+OTHER_TYPES = {
+    "of type '.*' could not be converted to Integer": int,
+    "of type '.*' could not be converted to Float": float,
+    "is not a valid bool": bool,
+}
+
+
 def expected(key: str) -> str | None:
     r"""What an option of the schema accepts, in words; None for one of a group."""
     schema: Any = Options
@@ -190,11 +210,11 @@ def expected(key: str) -> str | None:
     for kind in types:
         if isinstance(kind, type) and issubclass(kind, Enum):
             return f"one of {', '.join(kind.__members__)} is expected"
-    words = {
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        list[str]: "a list such as [first,second]",
-    }
-    return next((f"{words[kind]} is expected" for kind in types if kind in words), None)
+    return next((f"{WORDS[kind]} is expected" for kind in types if kind in WORDS), None)
+
+
+def what_is_expected(cause: str) -> str:
+    r"""What OmegaConf says against a value of another type, as what is expected; all else as it is."""
+    for pattern, kind in OTHER_TYPES.items():
+        cause = re.sub(f"Value '.*' {pattern}.*", f"{WORDS[kind]} is expected", cause)
+    return cause

@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import hydra
 import torch
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hardmax.paths import CONFIGS
 
 from . import options
+from .complaints import choices_of, composition_error
 from .names import meant
 from .shared import NotWritten, Refused, innermost, nearest, one_line, program, some_of
 from .train import NotFinite
@@ -32,6 +30,7 @@ QUOTES = "text with special characters needs quotes within quotes, as in 'notes=
 # Options of Hydra's that nothing here goes by, and the values that change nothing.
 NOT_HONOURED: dict[str, tuple] = {"hydra.run.dir": (".",), "hydra.sweep.subdir": (".",), "hydra.output_subdir": (None,)}
 NOT_HONOURED |= {"hydra.job.chdir": (None, False)}
+CONFIGS_OF_USERS = ("experiment", "estimator", "task", "data")
 
 
 def debugging() -> bool:
@@ -107,28 +106,48 @@ def why_unparsable(text: str, reason: str) -> str:
     return f"{text} cannot be read; {QUOTES}"
 
 
-def user_error_line(error: BaseException, arguments: list[str] | None = None) -> str | None:
+def user_error_line(
+    error: BaseException, arguments: list[str] | None = None, asked: list[str] | None = None
+) -> str | None:
     r"""The one line for what a user got wrong, or None if the program is at fault.
 
     Arguments:
         error: What was raised.
         arguments: Overrides of which it came; None: those of the command line.
+        asked: The command line, of which they may be one job; None where there is none, as in Python.
     """
+    typed = asked is not None
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = arguments if asked is None else asked
     if isinstance(error, Refused | NotFinite | NotWritten):
         return str(error)
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        known = sorted(error.options)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        known = options.CHOICES_OFFERED.get(group) or sorted(error.options or choices_of(group, own_places(asked)))
         if group.startswith("estimator/"):  # the options are those of the folder above
             group, inner = group.split("/", 1)
             choice = f"{inner}/{choice}"
             known = sorted(f"{inner}/{p.stem}" for p in (CONFIGS / group / inner).glob("*.yaml")) or known
         hint = meant(choice, known) if group == "estimator" else nearest(choice, known)
-        return f"{group}={choice} does not exist{hint}; there are: {some_of(known)}"
+        elsewhere = typed and group in CONFIGS_OF_USERS and not own_places(asked)
+        where = "; --config-dir FOLDER says where yours is" * elsewhere
+        return f"{group}={choice} does not exist{hint}; there are: {some_of(known)}{where}"
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError) and not is_of_a_run(error):
         found = one_line(error), one_line(innermost(error))
-        return composition_error(*found, sys.argv[1:] if arguments is None else arguments)
+        return composition_error(*found, arguments, asked, own_places(asked))
     return None
+
+
+def own_places(arguments: list[str]) -> list[str]:
+    r"""The folders of configs of the user's own that arguments name, as Hydra has them."""
+    given, found = flags_parser().parse_known_args(arguments)[0], []
+    if given.config_dir:
+        found.append(f"file://{Path(given.config_dir).resolve()}")
+    for override in given.overrides:
+        if override.startswith("hydra.searchpath=["):
+            value = OverridesParser.create().parse_override(override).value()
+            found += map(str, value) if isinstance(value, list) else []
+    return found
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -164,68 +183,14 @@ def is_of_a_run(error: BaseException) -> bool:
     return getattr(error, "of_a_run", False)
 
 
-def composition_error(text: str, cause: str, arguments: list[str]) -> str:
-    r"""Hydra's complaint about one of the overrides ``arguments``, with what would be accepted."""
-    if match := re.match(r"(?:In '(.+)': )?Could not override '([^']+)'", text):
-        if match[2] == "data":
-            return "data: this task takes none" + f", but {match[1]} chooses some".replace("/", "=") * bool(match[1])
-        known, key = known_keys(arguments), match[2]
-        group = key.split(".")[0]
-        takes = [k.removeprefix(f"{group}.") for k in known if k.startswith(f"{group}.") and "_target_" not in k]
-        hint = f"{group} takes: {', '.join(takes)}" if takes else f"{program()} --help lists them"
-        choice = next((a for a in reversed(arguments) if "." in key and a.startswith(f"{group}=")), None)
-        if choice and choice not in sys.argv:
-            hint += f", with {choice}, which is among the jobs: {group}=NAME chooses those that take it, "
-            hint += f"hydra.sweeper.optional=[{key}] passes the others over"
-        elif (CONFIGS / group).is_dir() and {"-m", "--multirun"} & set(sys.argv):
-            more = f"with -m say {group}=NAME too, and of several of them {key}=choice(VALUE)"
-            if key in known:
-                return f"{key} is no option of the config that the jobs vary: {more}"
-            hint += f"; {more}"
-        alike = takes or [k for k in known if ("." in k) >= ("." in key) and not k.endswith("_target_")]
-        tail = key.removeprefix(f"{group}.")
-        meant = nearest(tail, alike, f"{group}.", 0.55) if takes else nearest(key, alike)
-        return f"{key} is no option{meant}; {hint}"
-    if match := re.match(r"Could not append to config\. An item is already at '[^']*'.*?: '(.*?)' Or add", text):
-        return f"+{match[1]}: the option is there already, and is set without the +"
-    if match := re.match(r"Error merging override (\+*)([^= ]+)=(\S*)", text):
-        key, parent = match[2], match[2].rpartition(".")[0]
-        if not options.expected(key) and (accepted := options.expected(parent)):
-            return f"{key} is no option; {parent}: {accepted}"
-        if cause == "Cannot merge DictConfig with ListConfig":
-            cause = "a list such as [64,32] is expected"
-        return f"{key}={match[3]}: {options.expected(key) or cause}"
-    return text.split(" See https")[0]
-
-
-def known_keys(arguments: list[str]) -> list[str]:
-    r"""Every option, with dots, of the config with the first choice of each group among the overrides."""
-    groups = [
-        a.split(",")[0]
-        for a in arguments
-        if re.fullmatch(r"(experiment|estimator|task|data|optimizer|schedule)=[\w/,]+", a)
-    ]
-    GlobalHydra.instance().clear()  # within a sweep it is in the way; the program ends with the complaint
-    for chosen in (groups, []):
-        try:
-            with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                cfg = hydra.compose("config", chosen)
-            break
-        except HydraException:  # a choice from a folder of the user's own
-            continue
-
-    def walk(node, prefix):
-        for key in node:
-            yield f"{prefix}{key}"
-            if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
-                yield from walk(node[key], f"{prefix}{key}.")
-
-    return list(walk(cfg, ""))
-
-
 def exit_with(error: BaseException, arguments: list[str] | None = None) -> NoReturn:
-    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what :func:`user_error_line` knows."""
-    refused = user_error_line(error, arguments)
+    r"""Ends the program with one line: exit code 1 for a run that failed, 2 for what :func:`user_error_line` knows.
+
+    Arguments:
+        error: What was raised.
+        arguments: Overrides of which it came, as of one job; None: those of the command line.
+    """
+    refused = user_error_line(error, arguments, sys.argv[1:])
     if refused is None and FULL_ERROR:
         traceback.print_exception(error)
     print(f"error: {refused or bug_line(error)}", file=sys.stderr)

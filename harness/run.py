@@ -56,8 +56,8 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
         torch.cuda.set_device(device)  # where whatever does not say where goes as well
     torch.manual_seed(cfg.seed)
     with Opened() as opened:
-        task = build(cfg, "task", labels["task"])
-        estimator = build(cfg, "estimator", labels["estimator"])
+        task = build(cfg, "task", labels["task"], overrides)
+        estimator = build(cfg, "estimator", labels["estimator"], overrides)
     if wrong := wrong_figures(task.figures):
         print(f"warning: task={labels['task']}: {wrong}", file=sys.stderr)
     state = prepare(cfg, task, estimator, device, *reference_and_rivals(cfg))

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ from hardmax.paths import HOME
 
 from .hashes import hash_of_code, hash_of_file, hash_of_typed, hashed, names_in
 from .options import EVERY_RIVAL
-from .shared import Refused
+from .shared import Refused, innermost, nearest, one_line
 
 ROOMS = ("estimators", "tasks", "gradients", "harness")  # of the code that makes results
 PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "wandb")
@@ -108,6 +109,24 @@ def targets_in(node: object, key: str = "") -> Iterator[tuple[str, object]]:
 def located(target: str) -> Any:
     r"""The class or function of that name; ImportError if there is none. Hydra's own would also log what is raised."""
     return _locate(target)
+
+
+def why_not_located(target: str, error: Exception) -> str:
+    r"""Why there is no class or function of that name, for which ``error`` was raised, in one line."""
+    module, _, name = target.rpartition(".")
+    cause = innermost(error)
+    if isinstance(cause, AttributeError) or (isinstance(cause, ModuleNotFoundError) and cause.name == target):
+        with contextlib.suppress(Exception):
+            if not hasattr(found := located(module), name):
+                return f"{module} has no {name}{nearest(name, dir(found))}"
+    return one_line(cause)
+
+
+def parameters_of(target: object) -> list[str]:
+    r"""The arguments that a class or function takes, by its name; none if there is no telling."""
+    with contextlib.suppress(Exception):
+        return list(inspect.signature(located(str(target))).parameters)
+    return []
 
 
 def modules_behind(targets: list[str]) -> dict[str, Path]:

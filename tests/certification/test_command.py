@@ -167,6 +167,33 @@ def test_a_task_of_the_configs(certified, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("group", "arguments", "message"),
+    [
+        (
+            "estimator",
+            ["mine.Mine"],
+            "2 files below conf/estimator have it as their _target_, one is expected: a.yaml, b.",
+        ),
+        ("estimator", ["mine.Mine"], "b.yaml; estimator=NAME chooses one by its name"),
+        (
+            "estimator",
+            ["mine.Min"],
+            "0 files below conf/estimator have it as their _target_, one is expected; there are: a",
+        ),
+        ("task", ["--task", "mine:Min"], "a.yaml (mine.Mine), b.yaml (mine.Mine), c.yaml (mine.Mine2); --task NAME ch"),
+    ],
+)
+def test_a_class_of_several_configs_or_none_is_refused(certified, tmp_path, group, arguments, message):
+    (tmp_path / "conf" / group).mkdir(parents=True)
+    for name, target in {"a": "mine.Mine", "b": '"mine.Mine"', "c": "mine.Mine2"}.items():
+        (tmp_path / f"conf/{group}/{name}.yaml").write_text(f"_target_: {target}\n")
+    code, _, err = certified(*arguments, "--config-dir", "conf")
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--task", "nowhere.Mine"], "nowhere.Mine: ModuleNotFoundError: No module named 'nowhere'"),
@@ -175,9 +202,13 @@ def test_a_task_of_the_configs(certified, tmp_path):
         (["my_task.Mine"], "my_task.Mine is no subclass of hardmax.estimators.Estimator; of a task use --task my_task"),
         (["--task", "my_task.Mine", "categories=0"], "ValueError: categories must be an integer of at least 1, got 0"),
         (["--task", "my_task.Mine", "categories"], "'categories' is no option: key=value is expected"),
-        (["--task", "tory"], "Could not find 'task/tory' (did you mean toy?)"),
+        (["--task", "tory"], "Could not find 'task/tory' (did you mean toy?); --config-dir FOLDER says where yours is"),
         (["--task", "toy", "categories=0"], "categories must be an integer of at least 1, got 0"),
-        (["--task", "toy", "nonsense=1"], "nonsense"),
+        (["--task", "toy", "categorie=1"], "task.categorie is no option (did you mean task.categories?); task takes: "),
+        (
+            ["--task", "my_task.Mine", "shifts=1"],
+            "got an unexpected keyword argument 'shifts'; it takes: categories, shift",
+        ),
         (["--task", "my_task.Mine", "--config-dir", "nowhere"], "0 files below nowhere/task have it as their _target_"),
         (["--task", "toy", "--sampler", "mine:soft"], "--task and --sampler: one of them at a time"),
         ([], "nothing to certify"),
@@ -187,6 +218,7 @@ def test_a_task_of_the_configs(certified, tmp_path):
         (["mine"], "mine is no module:name"),
         (["mine.soft"], "mine.soft is no subclass of hardmax.estimators.Estimator; of a function use --sampler"),
         (["mine.Mine", "samples=0"], "mine.Mine: ValueError: samples must be an integer of at least 1, got 0"),
+        (["mine.Mine", "sample=4"], "got an unexpected keyword argument 'sample'; it takes: scale, samples"),
         (["mine.Mine", "samples"], "'samples' is no option: key=value is expected"),
         (["mine.Mine", "--config-dir", "nowhere"], "0 files below nowhere/estimator have it as their _target_"),
         (["mine.Mine", "--json", "nowhere/a.json"], "--json nowhere/a.json: there is no such folder"),

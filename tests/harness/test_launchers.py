@@ -90,6 +90,12 @@ def test_ray_writes_the_same_bytes(serial, tmp_path):
     assert set(hashes(tmp_path / "ray").values()) == serial
 
 
+def test_the_jobs_of_a_cluster_are_shown_where_there_is_none(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = command("-m", *QUIET, "seed=1,2", "hydra/launcher=slurm", "--dry-run")
+    assert (code, "seed=2" in out) == (0, True), err
+
+
 def test_slurm_s_notice_saves_and_the_run_goes_on(monkeypatch):
     """A job that ended by itself upon it would not be started again."""
     monkeypatch.setattr(pause, "LAUNCHED_BY", "slurm")
@@ -160,15 +166,44 @@ def test_a_signal_after_the_last_step_ends_the_run_as_well():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["hydra/launcher=slurm"], 'error: RuntimeError: Could not detect "srun", are you indeed on a slurm cluster?'),
+        (
+            ["hydra/launcher=slurm"],
+            "error: hydra/launcher=slurm needs Slurm, whose srun was not found here; joblib, serial and submitit_local",
+        ),
         (
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
-            "error: ValueError: n_jobs == 0 in Parallel has no meaning",
+            "error: hydra.launcher.n_jobs must be an integer of at least 1, or negative: -1 for as many as there are",
         ),
         (
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=two"],
-            "error: hydra.launcher.n_jobs=two: Value 'two' of type",
+            "error: hydra.launcher.n_jobs=two: an integer is expected\n",
         ),
+        (
+            [LOCAL, "hydra.launcher.stderr_to_stdout=maybe"],
+            "error: hydra.launcher.stderr_to_stdout=maybe: true or false is expected\n",
+        ),
+        (
+            ["hydra/launcher=joblib", "hydra.launcher.jobs=2"],
+            "(did you mean hydra.launcher.n_jobs?); hydra/launcher=joblib takes: n_jobs\n",
+        ),
+        (
+            [LOCAL, "hydra.launcher.timeout=3"],
+            "(did you mean hydra.launcher.timeout_min?); hydra/launcher=submitit_local takes: submitit_folder, timeout",
+        ),
+        (
+            ["hydra.launcher.partition=gpu"],
+            "hydra.launcher.partition is no option; hydra/launcher=serial takes none, and hydra/launcher=NAME chooses",
+        ),
+        (
+            ["hydra.sweeper.foo=3"],
+            "hydra.sweeper.foo is no option; hydra/sweeper=rows takes: max_batch_size, params, rows, optional, ",
+        ),
+        (
+            ["hydra.swep.dir=x"],
+            "hydra.swep.dir is no option (did you mean hydra.sweep.dir?); python run.py --cfg hydra",
+        ),
+        (["hydra/launcher=foo"], "does not exist; there are: joblib, ray, serial, slurm, submitit_local\n"),
+        (["hydra/sweeper=foo"], "hydra/sweeper=foo does not exist; there are: search\n"),
         (["optimizer.lr=interval(1,2)"], "optimizer.lr=interval(1,2) is a range to search: with hydra/sweeper=search"),
         (["optimizer.lrr=1,2"], "optimizer.lrr is no option (did you mean optimizer.lr?)"),
         pytest.param(

@@ -137,9 +137,15 @@ def test_a_logger_of_one_s_own_may_fail(command, tmp_path):
     ("arguments", "line"),
     [
         (["logger=nope"], "logger=nope does not exist; there are: csv, mlflow, tensorboard, wandb"),
+        (
+            ["logger=[wandb,cvs]"],
+            "logger=cvs does not exist (did you mean csv?); there are: csv, mlflow, tensorboard, wandb",
+        ),
+        (["logger=mlflow,csv"], "logger=mlflow,csv: a list is expected, as in 'logger=[mlflow,csv]'"),
         (["logger=mlflow"], "logger=mlflow needs an extra: pip install -e '.[mlflow]'"),
         (["logger=[csv,tensorboard]"], "logger=tensorboard needs an extra: pip install -e '.[tensorboard]'"),
         (["logger.wandb=1", "logger=wandb"], None),
+        (["logger=[]"], None),
     ],
 )
 def test_what_is_no_logger_here_is_refused(command, tmp_path, monkeypatch, arguments, line):

@@ -53,6 +53,10 @@ def test_runs_and_rows_of_a_folder(tmp_path):
     ("settings", "text"),
     [
         ({"stepz": 3}, "stepz is no option (did you mean steps?); python run.py --help lists them"),
+        (
+            {"estimator": "reinforce", "+extra.a": 1, "estimator.baselin": 3},
+            "estimator.baselin is no option (did you mean",
+        ),
         ({"steps": "abc"}, "steps=abc: an integer is expected"),
         ({"estimator": "armm"}, "estimator=armm does not exist (did you mean arsm?)"),
         ({"steps": -1}, "steps must be an integer of at least 1, got -1"),

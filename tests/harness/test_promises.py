@@ -69,6 +69,7 @@ def test_of_two_identical_runs_at_once_one_trains(command, tmp_path, other_is_qu
     code, _, err = command(*TINY, "seed=2")
     assert code == 2
     assert err.startswith("error: another process works on output/toy/reinforce/2-")
+    assert err.endswith(": wait for it, or make a run beside it with fresh=true\n")
     assert folders(tmp_path) == []
     assert len(list(tmp_path.glob("output/toy/reinforce/*"))) == 1
 

@@ -340,9 +340,17 @@ def test_the_autoencoder_trains_on_each(command, small, tmp_path, name):
         [
             (["data=mnst"], "data=mnst does not exist (did you mean mnist?); there are: "),
             (["task=toy", "data=mnist"], "data: this task takes none"),
-            (["data.binarisation=sometimes"], "binarisation must be one of dynamic, static, threshold, none, got"),
-            (["data=mnist", "data.valid=60"], "valid must be below the 60 training images, got 60"),
-            (["data=mnist", "data.valid=-1"], "valid must be an integer of at least 0, got -1"),
+            (
+                ["data.binarisation=sometimes"],
+                "task=dvae: data.binarisation must be one of dynamic, static, threshold, none, got",
+            ),
+            (["data=mnist", "data.valid=60"], "task=dvae: data.valid must be below the 60 training images, got 60"),
+            (["data=mnist", "data.valid=-1"], "data.valid must be an integer of at least 0, got -1"),
+            (
+                ["data=mnist", "+data.mine=1"],
+                "unexpected keyword argument 'mine'; it takes: folder, valid, binarisation",
+            ),
+            (["data=mnist", "data.folder=nowhere"], "task=dvae: data.folder=nowhere: there is no such data folder"),
             (
                 ["data=mnist", "data.flder=x"],
                 "data.flder is no option (did you mean data.folder?); data takes: folder, ",
