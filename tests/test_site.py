@@ -26,6 +26,14 @@ def site(tmp_path_factory):
     return folder
 
 
+def test_no_link_is_dead_in_the_repository():
+    """But for pictures of the tutorial, which are drawn as the site is built."""
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for page in listed.splitlines():
+        links = re.findall(r"\]\((?!https?:|mailto:|#|pictures/)([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8"))
+        assert not [link for link in links if not (ROOT / page).parent.joinpath(link).exists()], page
+
+
 class Page(HTMLParser):
     """What a page links to, what it loads, and the places within it that a link can name."""
 

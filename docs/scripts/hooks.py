@@ -46,6 +46,7 @@ def on_page_markdown(text, page, config, files):
         if choose.filled(text) != text:
             raise PluginError("docs/choose.md is not what the classes and archives make it: make table")
         text = choose.for_the_site(text)
+    text = repository.within_the_site(text)
     return PICTURE.sub(r'<div class="picture" title="\1">\2</div>', text)
 
 

@@ -13,6 +13,12 @@ def pages():
     return {page: for_the_site((ROOT / file).read_text(encoding="utf-8")) for page, file in PAGES.items()}
 
 
+def within_the_site(text):
+    """The text of a page of docs, whose links to these pages hold in the repository, as they hold within the site."""
+    names = "|".join(file.removesuffix(".md") for file in PAGES.values())
+    return re.sub(rf"\]\(((?:\.\./)*)\.\./({names})\.md", lambda found: f"]({found[1]}{found[2].lower()}.md", text)
+
+
 def for_the_site(text):
     """The text with links that hold within the site; of those to other files of the repository their words alone."""
     return LINK.sub(link, text)
