@@ -21,7 +21,7 @@ PAGE = """# A pole on a cart
 A policy of two hidden layers of ten units learns to balance a pole, from one episode a step: a problem of the
 [paper on ARSM](https://arxiv.org/abs/1905.01413), with its settings. An episode has at most 200 steps and brings a
 reward of 1 for each; the problem is solved once 100 successive training episodes brought 195 on average.
-[The task's page](tasks/episode.md) says what is estimated, and how.
+[The page on tasks](tasks.md) says what is estimated, and how.
 
 An estimator that compares actions must try those that the policy did not take, in branches of the episode, and each
 of these is simulated up to its end. So there are two prices: training episodes, which are optimiser steps, and
