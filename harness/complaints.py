@@ -101,7 +101,8 @@ def unknown_option_of_hydra(key: str, arguments: list[str], places: list[str]) -
         return f"{key} is no option{nearest(key, known)}; {where_listed('--cfg hydra')}"
     choice = cfg.hydra.runtime.choices[f"hydra/{part}"]
     name = f"hydra/{part}={UNCHOSEN.get(choice, choice)}"
-    takes = ["n_jobs"] if choice == "joblib" else [k for k in options_in(cfg.hydra[part]) if "_target_" not in k]
+    every = options_in(cfg.hydra[part])
+    takes = [k for k in every if "_target_" not in k and (name != "hydra/launcher=joblib" or k == "n_jobs")]
     if not takes:
         return f"{key} is no option; {name} takes none, and hydra/{part}=NAME chooses another"
     return f"{key} is no option{nearest(tail, takes, f'hydra.{part}.')}; {name} takes: {', '.join(takes)}"

@@ -158,7 +158,7 @@ def check_plugins(cfg: DictConfig, only_shows: bool = False) -> None:
             few = "or negative: -1 for as many as there are cores, -2 for all but one"
             raise Refused(f"hydra.launcher.n_jobs must be an integer of at least 1, {few}; got 0")
     if cfg.launcher._target_ == SLURM and not only_shows and not shutil.which("srun"):
-        others = "joblib, serial and submitit_local need no cluster"
+        others = "hydra/launcher=joblib, serial and submitit_local need no cluster"
         choice = cfg.runtime.choices["hydra/launcher"]
         raise Refused(f"hydra/launcher={choice} needs Slurm, whose srun was not found here; {others}")
     direction = cfg.sweeper.get("direction", "maximize")

@@ -58,9 +58,9 @@ def run_from_config(cfg: DictConfig, sweep: Sweep | None = None) -> tuple[str, P
     with Opened() as opened:
         task = build(cfg, "task", labels["task"], overrides)
         estimator = build(cfg, "estimator", labels["estimator"], overrides)
+    state = prepare(cfg, task, estimator, device, *reference_and_rivals(cfg))
     if wrong := wrong_figures(task.figures):
         print(f"warning: task={labels['task']}: {wrong}", file=sys.stderr)
-    state = prepare(cfg, task, estimator, device, *reference_and_rivals(cfg))
     folder = before[-1] if before else new_folder(*place, cfg.fresh)
     with claimed(folder, SECONDS_FOR_ANOTHER_RUN["sweep" if sweep else "run"]):
         if summary := summary_of(folder):  # by that other process, just now

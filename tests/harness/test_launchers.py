@@ -117,10 +117,11 @@ def test_a_closed_terminal_saves_and_ends_the_run_but_under_nohup():
             os.kill(os.getpid(), signal.SIGHUP)
             between(False)
 
-    with pytest.raises(pause.Stopped, match="stopped by SIGHUP"):
-        closed()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with pytest.raises(pause.Stopped, match="stopped by SIGHUP"):
+            closed()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with pause.Pause(saved.clear, 1000, lambda: False, lambda: True):
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
@@ -168,7 +169,7 @@ def test_a_signal_after_the_last_step_ends_the_run_as_well():
     [
         (
             ["hydra/launcher=slurm"],
-            "error: hydra/launcher=slurm needs Slurm, whose srun was not found here; joblib, serial and submitit_local",
+            "error: hydra/launcher=slurm needs Slurm, whose srun was not found here; hydra/launcher=joblib, ",
         ),
         (
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
