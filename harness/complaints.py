@@ -35,6 +35,8 @@ def composition_error(text: str, cause: str, arguments: list[str], asked: list[s
     if match := re.match(r"(?:In '(.+)': )?Could not override '([^']+)'", text):
         if match[2] == "data":
             return "data: this task takes none" + f", but {match[1]} chooses some".replace("/", "=") * bool(match[1])
+        if accepted := options.expected(match[2]):  # of a dictionary, whose keys are not there yet
+            return f"{match[2]}: {accepted}"
         return unknown_option(match[2], arguments, asked, places)
     if match := re.match(r"Could not append to config\. An item is already at '[^']*'.*?: '(.*?)' Or add", text):
         return f"+{match[1]}: the option is there already, and is set without the +"
@@ -43,7 +45,8 @@ def composition_error(text: str, cause: str, arguments: list[str], asked: list[s
         if not options.expected(key) and (accepted := options.expected(parent)):
             return f"{key} is no option; {parent}: {accepted}"
         if cause == "Cannot merge DictConfig with ListConfig":
-            cause = "a list such as [64,32] is expected"
+            wanted = "list such as [64,32]" if match[3].startswith("{") else "dictionary such as {NAME:VALUE}"
+            cause = f"a {wanted} is expected"
         return f"{key}={match[3]}: {options.expected(key) or options.what_is_expected(cause)}"
     if match := re.match(r"Ambiguous value for argument '(.*)' 1\. |Sweep parameters '(.*)' requires --multirun", text):
         return several_values(match[1] or match[2])

@@ -18,7 +18,7 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig, OmegaConf, flag_override
 from tqdm import tqdm
 
 from hardmax.files import write_whole
@@ -38,6 +38,18 @@ from .wandb_sweep import sweep_file
 
 OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
 SEARCH = "hydra_plugins.hardmax_search.Search"
+A_COUNT, A_DICT = "an integer of at least 1", 'a dictionary such as {seed:"2,3"}'
+DICTS = "a list of dictionaries such as [{estimator:arsm,optimizer.lr:0.001}]"
+OPTION_NAMES = "a list of options such as [estimator.temperature]"
+SWEEPERS_TAKE = {  # what, and whether null is taken too
+    "n_trials": (A_COUNT, False),
+    "n_jobs": (A_COUNT, False),
+    "max_batch_size": (A_COUNT, True),
+    "params": (A_DICT, True),
+    "finals": (A_DICT, True),
+    "rows": (DICTS, True),
+    "optional": (OPTION_NAMES, False),
+}
 SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 
 
@@ -161,13 +173,26 @@ def check_plugins(cfg: DictConfig, only_shows: bool = False) -> None:
         others = "hydra/launcher=joblib, serial and submitit_local need no cluster"
         choice = cfg.runtime.choices["hydra/launcher"]
         raise Refused(f"hydra/launcher={choice} needs Slurm, whose srun was not found here; {others}")
-    direction = cfg.sweeper.get("direction", "maximize")
+    check_sweeper(cfg.sweeper)
+
+
+def check_sweeper(sweeper: DictConfig) -> None:
+    r"""Refuses a value that the sweeper can't take."""
+    direction = sweeper.get("direction", "maximize")
     if (direction.name if isinstance(direction, Enum) else direction) != "maximize":
         raise Refused("hydra.sweeper.direction must be maximize, as hydra/sweeper=search has it")
-    for key in ("n_trials", "n_jobs"):
-        value = cfg.sweeper.get(key, 1)
-        if not isinstance(value, int) or value < 1:
-            raise Refused(f"hydra.sweeper.{key} must be an integer of at least 1, got {value}")
+    every = {key: sweeper[key] for key in SWEEPERS_TAKE if key in sweeper}
+    texts = lambda value: OmegaConf.is_list(value) and all(isinstance(each, str) for each in value)
+    for key, value in every.items():
+        kind, optional = SWEEPERS_TAKE[key]
+        fits = {
+            A_COUNT: isinstance(value, int) and value >= 1,
+            A_DICT: OmegaConf.is_dict(value),
+            DICTS: OmegaConf.is_list(value) and all(OmegaConf.is_dict(row) for row in value),
+            OPTION_NAMES: isinstance(value, str) or texts(value),
+        }
+        if not (fits[kind] or (optional and value is None)):
+            raise Refused(f"hydra.sweeper.{key} must be {kind}{' or null' * optional}, got {value}")
 
 
 def range_endpoints(override: Override) -> str:

@@ -190,6 +190,7 @@ WORDS = {
     bool: "true or false",
     str: "text",
     list[str]: "a list such as [first,second]",
+    dict[str, Any]: "one key of your own at a time, such as +extra.width=64,",
 }
 OTHER_TYPES = {
     "of type '.*' could not be converted to Integer": int,

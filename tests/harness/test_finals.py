@@ -102,6 +102,13 @@ def test_a_failed_setting_is_never_the_best(command, tmp_path):
         (["hydra.sweeper.space=mine"], "hydra.sweeper.space must be default or null, got mine"),
         (["hydra.sweeper.finals={sed:'1,2'}"], "sed is no option (did you mean seed?)"),
         (["hydra.sweeper.finals={seed:'1,-2'}"], "seed must be an integer of at least 0, got -2"),
+        (["hydra.sweeper.finals=3"], 'hydra.sweeper.finals must be a dictionary such as {seed:"2,3"} or null, got 3'),
+        (["hydra.sweeper.params=[seed]"], "hydra.sweeper.params=[seed]: a dictionary such as {NAME:VALUE} is expected"),
+        (["hydra.sweeper.rows={estimator:arsm}"], "hydra.sweeper.rows={estimator:arsm}: a list such as"),
+        (["hydra.sweeper.rows=[arsm]"], "hydra.sweeper.rows must be a list of dictionaries such as [{"),
+        (["hydra.sweeper.optional=3"], "hydra.sweeper.optional must be a list of options such as [estimator.temp"),
+        (["hydra.sweeper.max_batch_size=two"], "max_batch_size must be an integer of at least 1 or null, got two"),
+        (["hydra.sweeper.max_batch_size=0"], "max_batch_size must be an integer of at least 1 or null, got 0"),
     ],
 )
 def test_what_is_wrong_is_refused_before_the_first_job(command, tmp_path, arguments, line):

@@ -559,6 +559,8 @@ WRONG_OPTIONS = [
     (["device=cuda:-1"], "device must be auto, cpu, cuda or a GPU such as cuda:1, got cuda:-1"),
     (["notes.x=null"], "notes.x is no option; notes: text is expected"),
     (["task.encoder_widths={}"], "task.encoder_widths={}: a list such as [64,32] is expected"),
+    (["extra=3"], "extra=3: one key of your own at a time, such as +extra.width=64, is expected"),
+    (["extra={width:64}"], "extra: one key of your own at a time, such as +extra.width=64, is expected"),
     (["optimizer=1"], "optimizer=1: the name of one choice is expected; there are: adam, adamw, adamw_twice, radam, "),
     (["schedule=null"], "schedule=null: the name of one choice is expected; there are: constant, warmup_cosine"),
     (["task=[toy,1]"], "task=[toy,1]: the name of one choice is expected; there are: addition, bandit, dvae"),
