@@ -26,19 +26,25 @@ MEANS_OF = 20_000  # draws, for each precision
 
 
 def check_extreme_logits(estimator: Estimator, logits: tuple[float, ...], precision: str = "float32") -> None:
-    r"""Value and gradients are finite, in the precision of the logits; categories of probability 0 get no gradient."""
+    r"""Value and gradients are finite, of the precisions due; categories of probability 0 get no gradient."""
     dtype = getattr(torch, precision)
     what = f"logits {list(logits)} in {precision}"
     leaf = torch.tensor(logits, dtype=dtype).expand(2, 1, len(logits)).clone().requires_grad_()
     weight = torch.tensor([1.0, -2.0, 0.5], dtype=dtype, requires_grad=True)
     cost = estimator(leaf, lambda z: (of_precision(z, dtype, f"{what}: ") @ weight).sum(-1) ** 2, log_q=True)
-    require(cost.dtype == dtype, f"{what}: the cost has precision {cost.dtype}")
+    check_of_cost(cost, dtype, what)
     backward(cost)
     named = {"the value": cost, "the logits' gradient": leaf.grad, "the parameters' gradient": weight.grad}
     for name, x in named.items():
         require(x is None or x.isfinite().all(), f"{what}: {name} is {list_of_first(x)}")
     impossible = leaf.grad[leaf == -INF] if leaf.grad is not None else torch.zeros(())
     require((impossible == 0).all(), f"{what}: a category of probability 0 gets a gradient")
+
+
+def check_of_cost(cost: Tensor, dtype: torch.dtype, what: str) -> None:
+    r"""The cost of an objective whose costs have a precision has that precision, but float32 at least."""
+    due = torch.promote_types(dtype, torch.float32)
+    require(cost.dtype == due, f"{what}: the cost has precision {cost.dtype}, not {due}")
 
 
 def of_precision(z: Tensor, dtype: torch.dtype, what: str = "") -> Tensor:
@@ -84,7 +90,7 @@ def check_precision(estimator: Estimator, problem: SmallProblem, precision: str)
         leaf = logits.expand(MEANS_OF, *logits.shape).clone().requires_grad_()
         objective = problem.objective([p.bfloat16().to(dtype) for p in problem.parameters])
         cost = estimator(leaf, lambda z, f=objective, like=dtype: f(of_precision(z, like)).to(z.dtype))
-        require(cost.dtype == dtype, f"the cost of {precision} logits has precision {cost.dtype}")
+        check_of_cost(cost, dtype, f"{precision} logits")
         gradient = torch.autograd.grad(cost.sum(), leaf, allow_unused=True)[0] if cost.requires_grad else None
         gradient = torch.zeros_like(leaf) if gradient is None else gradient
         require(gradient.isfinite().all(), f"{precision}: the logits' gradient is not finite")

@@ -63,6 +63,8 @@ class Estimator(nn.Module):
     compiles: bool = True
     also_known_as: tuple[str, ...] = ()
     worth_trying: tuple[dict[str, Any], ...] = ({},)
+    costs = 0  # that were made while training
+    learned_before: dict[str, Tensor] = {}  # sum of each parameter after the first of them
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -99,7 +101,7 @@ class Estimator(nn.Module):
             log_q: Whether to add log q(z), in nats, to the objective (a sampled KL divergence).
 
         Returns:
-            Cost, ``[*batch]``; NaN for an example whose logits have one.
+            Cost, ``[*batch]``, in float32 at least; NaN for an example whose logits have one.
 
         Raises:
             ValueError: If a shape is not as above; for an objective without a derivative at z, if the estimator is
@@ -115,10 +117,28 @@ class Estimator(nn.Module):
             cost = objective(self.draw(logits))[0]
             return cost + undefined.to(cost.dtype)
         cost = self.estimate(logits, objective, context)
+        if self.training and not torch.compiler.is_compiling():
+            self.watch_learning()
         if cost.shape != logits.shape[:-2]:
             due = f"{list(logits.shape[:-2])}, one cost per example"
             raise ValueError(f"{type(self).__name__}.estimate must return {due}, got shape {list(cost.shape)}")
         return cost + undefined.to(cost.dtype)
+
+    def watch_learning(self) -> None:
+        r"""Warns if, after so many costs, a parameter that gets gradients is what it was after the first."""
+        self.costs += 1
+        if self.costs in (1, FORGOTTEN):
+            learned = {n: p for n, p in self.named_parameters() if p.requires_grad and not nn.parameter.is_lazy(p)}
+            now = {name: p.detach().double().sum().cpu() for name, p in learned.items()}
+            unmoved = [name for name, before in self.learned_before.items() if before.equal(now.get(name, before))]
+            stuck = [name for name in unmoved if name in learned and learned[name].grad is not None]
+            self.learned_before = now
+            if stuck and self.costs == FORGOTTEN:
+                warnings.warn(
+                    f"{FORGOTTEN:,} costs, and {', '.join(stuck)} of {type(self).__name__} have not moved: give the "
+                    "optimiser the estimator's parameters(), after a first call in which they take their sizes",
+                    stacklevel=4,
+                )
 
     def checked(self, objective: Objective, logits: Tensor) -> Objective:
         r"""The objective, refusing what it returns if the estimate would silently be wrong."""
@@ -236,14 +256,16 @@ class RunningMean(nn.Module):
     """
 
     sum: Tensor
+    noted: Tensor
     total: Tensor
     weight: Tensor
 
     def __init__(self, decay: float, size: tuple[int, ...] = ()):
         super().__init__()
         self.decay = fraction(decay=decay)
-        self.pending = 0  # number of what has been noted since the last optimiser step
-        self.register_buffer("sum", torch.zeros(size, dtype=torch.float64), persistent=False)  # of that
+        self.pending = 0  # calls of note since the last optimiser step
+        self.register_buffer("sum", torch.zeros(size, dtype=torch.float64), persistent=False)  # of what they noted
+        self.register_buffer("noted", torch.zeros((), dtype=torch.float64), persistent=False)  # how many that were
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
 
@@ -252,17 +274,20 @@ class RunningMean(nn.Module):
         return self.total / self.weight.clamp(min=1e-12)
 
     def note(self, value: Tensor) -> None:
-        r"""Takes a value in with the next :meth:`advance`; warns if that is never called."""
+        r"""Takes a value in with the next :meth:`advance`, if it is finite; warns if that is never called."""
         self.pending += 1
-        self.sum = self.sum + value.detach().double()
+        value = value.detach().double()
+        finite = value.isfinite().all()
+        self.sum, self.noted = self.sum + torch.where(finite, value, 0.0), self.noted + finite
         remind(self.pending, "without a baseline")
 
     def advance(self) -> None:
         r"""Moves the mean by the average of what was noted, if anything was."""
         if self.pending:
-            self.total.lerp_((self.sum / self.pending).to(self.total.dtype), 1 - self.decay)
-            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            self.pending, self.sum = 0, torch.zeros_like(self.sum)
+            share = (1 - self.decay) * (self.noted > 0)
+            self.total.lerp_((self.sum / self.noted.clamp(min=1)).to(self.total.dtype), share.to(self.total.dtype))
+            self.weight.lerp_(torch.ones_like(self.weight), share.to(self.weight.dtype))
+            self.pending, self.sum, self.noted = 0, torch.zeros_like(self.sum), torch.zeros_like(self.noted)
 
 
 def copies_in_cache(logits: Tensor) -> int:

@@ -106,8 +106,7 @@ class NVIL(Estimator):
         z = sampling.draw(logits, 1)[0]
         cost = objective(z.unsqueeze(0))[0]
         mean, variance = self.running()
-        wide = torch.promote_types(cost.dtype, torch.float32)
-        left = cost.detach().to(wide) - self.baseline(context)
+        left = cost.detach() - self.baseline(context)
         advantage = (left - mean).detach()
         if self.normalise:
             advantage = advantage / variance.sqrt().clamp(min=1)

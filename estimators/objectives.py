@@ -13,8 +13,10 @@ TOLERANCE = 1e-5  # of costs that are the same
 WITHOUT_K = "if the logits are [*batch, C], the number K of variables is missing: logits.unsqueeze(-2) gives it"
 
 
-def check_logits(logits: Tensor) -> None:
+def check_logits(logits: object) -> None:
     r"""Refuses logits that are not floating point ``[*batch, K, C]`` with K, C and every batch size at least 1."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"logits must be a tensor [*batch, K, C], got {type(logits).__name__}")
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     if logits.ndim < 2 or 0 in logits.shape:
@@ -23,25 +25,25 @@ def check_logits(logits: Tensor) -> None:
 
 
 def check_objective(logits: Tensor, objective: Objective) -> None:
-    r"""Refuses an objective that closes over the logits, or whose cost of one example depends on another example's z.
+    r"""Refuses an objective that closes over the logits, or whose cost of one draw or example depends on another's z.
 
     The gradient of its cost would not be that of the contract. It is evaluated at draws that have no gradient, under a
     random stream of its own: a cost that still has a gradient to ``logits`` uses them beside z. Where logits are made
     by a model, this sees the use of ``logits`` themselves and of what is computed from them, not of the features or
     parameters that they come from. Estimators within the objective are to be in evaluation mode, or note these
-    evaluations as ones of training. Whether examples are told apart is not asked of costs that are random.
+    evaluations as ones of training. Whether draws and examples are told apart is not asked of random costs.
 
     Arguments:
         logits: ``[*batch, K, C]``; without ``requires_grad`` nothing can close over them.
         objective: ``[S, *batch, K, C] -> [S, *batch]``.
 
     Raises:
-        ValueError: If the cost of given z depends on the logits, or on the z of other examples.
+        ValueError: If the cost of given z depends on the logits, or on the z of other draws or examples.
     """
     devices = [logits.device] if logits.is_cuda else []
     with torch.random.fork_rng(devices), torch.enable_grad():
-        z = sampling.draw(logits, 1)
-        cost = with_shape(objective)(z)
+        objective = with_shape(objective)
+        cost = objective(sampling.draw(logits, 1))
     if depends_on(cost, logits):
         raise ValueError(
             "objective closes over the logits: its cost has a gradient to them at given z. Take log_q=True for a "
@@ -49,20 +51,20 @@ def check_objective(logits: Tensor, objective: Objective) -> None:
         )
     if couples_examples(logits, objective):
         raise ValueError(
-            "objective lets the cost of one example depend on the z of another: gradients would miss that part, each "
-            "estimator's another share of it. Keep means over a batch out of it, and BatchNorm in training mode; a "
-            "term that is about the whole batch takes its choices as the K variables of one example"
+            "objective lets the cost of one draw or example depend on the z of another: gradients would miss that "
+            "part, each estimator's another share of it. Keep means over draws or a batch out of it, and BatchNorm in "
+            "training mode; a term that is about the whole batch takes its choices as the K variables of one example"
         )
 
 
 @torch.no_grad()
 def couples_examples(logits: Tensor, objective: Objective) -> bool:
-    r"""Whether a cost that is not random depends on the z of other examples: seen at two of up to three draws."""
+    r"""Whether a cost that is not random depends on the z of other draws or examples: seen at two of three looks."""
     devices, found, not_found = [logits.device] if logits.is_cuda else [], 0, 0
     while found < 2 and not_found < 2:
         with torch.random.fork_rng(devices):
             for _ in range(found + not_found + 1):
-                z = sampling.draw(logits, 1)
+                z = sampling.draw(logits, 2)
             every, one = torch.ones(logits.shape[-2]), torch.zeros(logits.shape[-2])
             one[(found + not_found) % len(one)] = 1
             changed = [with_other(z, logits, at, variables > 0) for variables in (every, one) for at in (0, -1)]
@@ -89,7 +91,7 @@ def couples_examples(logits: Tensor, objective: Objective) -> bool:
 
 
 def with_other(z: Tensor, logits: Tensor, example: int, variables: Tensor) -> Tensor:
-    r"""z ``[1, *batch, K, C]``, one example of which has other categories in ``variables``, ``[K]``, if any."""
+    r"""z ``[S, *batch, K, C]``, one draw of one example with other categories in ``variables`` ``[K]``, if any."""
     others = (logits > -torch.inf) & (z == 0)
     moved = torch.where(others.any(-1, keepdim=True), sampling.one_hot(others.long().argmax(-1), z), z)
     here = torch.zeros(z.shape[:-2], dtype=torch.bool, device=z.device)
@@ -100,16 +102,15 @@ def with_other(z: Tensor, logits: Tensor, example: int, variables: Tensor) -> Te
 def with_shape(objective: Objective) -> Objective:
     r"""The objective, refusing a result that is not floating point ``[S, *batch]``; others would broadcast silently.
 
-    And one that changes z, from which gradients are made afterwards.
+    What is made of costs, such as the mean of all but one, is made in float32 at least: rounded, it would depend on
+    the one. z and costs are copied, as an objective may change the one and write its next costs where it wrote these.
     """
 
+    if not callable(objective):
+        raise TypeError(f"objective must be a function of z, [S, *batch, K, C] -> [S, *batch], got {objective!r}")
+
     def checked(z: Tensor) -> Tensor:
-        before = version_of(z)
-        cost = objective(z)
-        if version_of(z) != before:
-            raise ValueError(
-                "objective changes z in place, as z *= 2 does: write z = z * 2, or begin with z = z.clone()"
-            )
+        cost = objective(z.clone())
         if not isinstance(cost, Tensor) or not cost.is_floating_point():
             found = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
             raise TypeError(f"objective must return a floating-point tensor of costs, got {found}")
@@ -119,14 +120,9 @@ def with_shape(objective: Objective) -> Objective:
                 f"objective returned shape {list(cost.shape)} for z of shape {list(z.shape)}: "
                 f"one cost per draw and example is expected, {list(z.shape[:-2])}{each}"
             )
-        return cost
+        return cost.to(torch.promote_types(cost.dtype, torch.float32), copy=not cost.requires_grad)
 
     return checked
-
-
-def version_of(x: Tensor) -> int:
-    r"""How often x has been changed in place; 0 where PyTorch does not count it."""
-    return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
 def with_derivative(objective: Objective, estimator: str) -> Objective:

@@ -125,4 +125,7 @@ class Relax(Rebar):
         self.network = nn.Sequential(nn.LazyLinear(width), nn.Tanh(), last)
 
     def control(self, y: Tensor, objective: Objective, dtype: torch.dtype) -> Tensor:
+        learned = self.network[0].in_features  # 0 before the first call
+        if learned not in (0, y.shape[-2:].numel()):
+            raise ValueError(f"Relax has learned for logits of K x C = {learned}: each choice has an object of its own")
         return super().control(y, objective, dtype) + evaluate_network(self.network, y.flatten(-2)).squeeze(-1)

@@ -179,6 +179,8 @@ def recommend(
         doubt = "nothing else could be compared"
     if best.true_norm and error >= HARDLY_BETTER * scale:
         doubt += "; no gradient at all has 1: average over more"
+    elif best.true_norm == 0:
+        doubt += "; the true gradient is 0, but for rounding"
     return f"Take {best.estimator}: {reason}; {doubt}; {in_time(best, by_seconds(candidates, averaged, examples))}."
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hardmax import estimators
-from hardmax.estimators import MVE
+from hardmax.estimators import MVE, sampling
 from hardmax.estimators.base import Estimator
 from hardmax.estimators.claims import evaluations_of
 from hardmax.estimators.objectives import Objective, with_shape
@@ -17,6 +17,7 @@ from hardmax.tasks.base import Problem, Task
 from .advice import Candidate, candidate_of
 from .draws import Draws, add_draws
 from .moments import BLOCKS, Moments, TrueGradient, finite_or_none
+from .truth import LOOKS
 
 TIMED_CALLS = 5  # of which the fastest tells what one draw takes: others had something in their way
 NOT_FINITE, NO_TIME = "its gradient is not finite", "no time was left for it"
@@ -45,6 +46,16 @@ class OneProblem(Task):
 
     def encoder_parameters(self) -> list[torch.nn.Parameter]:
         return [self.logits]
+
+
+def check_finite(problem: Problem) -> None:
+    r"""Refuses an objective whose expected cost is not finite, as far as a few draws show; its own errors come out."""
+    with torch.no_grad():
+        costs = torch.stack([problem.objective(sampling.draw(problem.logits, 2)) for _ in range(LOOKS)])
+    if not costs.isfinite().all():
+        odd = costs[~costs.isfinite()]
+        share = f"{len(odd)} of {costs.numel()} costs of draws"
+        raise ValueError(f"objective must give finite costs: {share} are not, the first is {odd[0].item()}")
 
 
 def with_one_leading_dimension(objective: Objective, dimensions: int) -> Objective:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hardmax.checks import at_least, one_of, positive
 from hardmax.estimators import sampling
 from hardmax.estimators.base import Estimator, copies_in_cache
-from hardmax.estimators.objectives import Objective, check_logits, check_objective, depends_on
+from hardmax.estimators.objectives import Objective, check_logits, check_objective, depends_on, with_shape
 from hardmax.numbers import with_error
 from hardmax.tasks.base import Problem
 
@@ -35,6 +35,7 @@ from .candidates import (
     Trial,
     add_until,
     applying,
+    check_finite,
     claimed_evaluations,
     exported_estimators,
     measure_until,
@@ -183,10 +184,11 @@ def compare(
     check_compared(logits, objective, own, context, earlier)
     positive(seconds=seconds), positive(averaged=averaged), at_least(1, most_evaluations=most_evaluations)
     one_of([True, False], log_q=log_q), at_least(0, seed=seed)
-    with torch.enable_grad(), forked_random(logits.device, seed, Stream.FIT):
+    with torch.inference_mode(False), torch.enable_grad(), forked_random(logits.device, seed, Stream.FIT):
         check_objective(logits, objective)
         load_pytorch(logits.device)
         task = OneProblem(logits, objective, context, log_q)
+        check_finite(task.given)
         end = now(task.given) + seconds
         derivative = has_derivative(task.given)
         trials, left_out = try_all(
@@ -221,15 +223,14 @@ def load_pytorch(device: torch.device) -> None:
     torch.optim.Adam([x]).step()
 
 
-def check_compared(logits: object, objective: object, own: object, context: object, earlier: object) -> None:
+def check_compared(logits: object, objective: Objective, own: object, context: object, earlier: object) -> None:
     r"""Refuses what is of another type or shape than :func:`compare` takes."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"logits must be a tensor [*batch, K, C], got {type(logits).__name__}")
     check_logits(logits)
-    if logits.isnan().any():
-        raise ValueError("logits must be numbers or minus infinity, got NaN among them")
-    if not callable(objective):
-        raise TypeError(f"objective must be a function of z, [S, *batch, K, C] -> [S, *batch], got {objective!r}")
+    assert isinstance(logits, Tensor)
+    if not logits.amax(-1).isfinite().all():  # NaN, infinity, or nothing that is possible
+        few = "with a number for one category of each variable at least"
+        raise ValueError(f"logits must be numbers or minus infinity, {few}; got {odd_variable(logits)}")
+    with_shape(objective)
     if not isinstance(own, Sequence) or isinstance(own, str):
         raise TypeError(f"own must be a list of subclasses of Estimator, got {own!r}")
     for each in own:
@@ -241,6 +242,11 @@ def check_compared(logits: object, objective: object, own: object, context: obje
         raise ValueError(f"context must be None or a tensor [*batch, D] with batch {list(shape)}, got {got}")
     if earlier is not None and not isinstance(earlier, EstimatorComparison):
         raise TypeError(f"earlier must be what hardmax.compare returned before, got {earlier!r}")
+
+
+def odd_variable(logits: Tensor) -> list[float]:
+    r"""The logits of the first variable whose probabilities are not defined."""
+    return logits.detach()[~logits.amax(-1).isfinite()][0].tolist()
 
 
 def part(task: OneProblem, end: float, share: float) -> float:
@@ -284,7 +290,13 @@ def try_all(
 def true_gradient(task: OneProblem, trials: list[Trial], until: float) -> TrueGradient | None:
     r"""The exact gradient if there is time for that, else many draws of the unbiased estimator with the least noise."""
     if enumerable(task, until) and (exact := truth_of(task, task.given)):
-        return exact["logits"]
+        with torch.no_grad():
+            costs = task.given.objective(sampling.draw(task.given.logits, 1))
+        found = exact["logits"]
+        if not found.mean.isfinite().all():
+            raise ValueError("objective must give finite costs: the exact gradient is not finite, so some are not")
+        rounding = torch.finfo(costs.dtype).eps * costs.abs().max()
+        return found if (found.norm > rounding).any() else TrueGradient("exact", torch.zeros_like(found.mean[0]))
     unbiased = [t for t in trials if t.ours and t.unbiased]
     if not unbiased:
         return None

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from hardmax import certification as c
 from hardmax.certification.certificate import calls
-from hardmax.estimators import Exact, Reinforce
+from hardmax.estimators import Exact, Rebar, Reinforce
 from helpers.cases import CASES, FOLDER, build, in_part
 
 
@@ -145,11 +145,56 @@ def test_low_precision_and_high_costs_do_not_make_a_bias(name):
         assert (cost.dtype, cost[0].item()) == (torch.float32, pytest.approx(value.item(), rel=1e-6))
 
 
-def test_the_cost_has_the_precision_of_the_objective():
+def test_the_cost_has_the_precision_of_the_objective_and_float32_at_least():
+    of_costs = {torch.bfloat16: torch.float32, torch.float32: torch.float32, torch.float64: torch.float64}
     for path in FOLDER.glob("*.yaml"):
         estimator = instantiate(OmegaConf.load(path))
-        logits = torch.zeros(2, 3, dtype=torch.bfloat16, requires_grad=True)
-        assert estimator(logits, lambda z: 1001 + z.float().square().sum((-2, -1))).dtype == torch.float32, path.stem
+        for given, due in of_costs.items():
+            logits = torch.zeros(2, 3, dtype=torch.bfloat16, requires_grad=True)
+            assert estimator(logits, lambda z, to=given: z.to(to).square().sum((-2, -1))).dtype == due, path.stem
+
+
+@every_estimator
+def test_costs_of_half_precision_make_no_bias(estimator):
+    """256, 258 and 262 are numbers of bfloat16; their sums and means are not, and rounded ones depend on the draw."""
+    if not (estimator.unbiased and estimator.target == "expectation"):
+        pytest.skip("biased, or of something else")
+    if isinstance(estimator, Rebar):
+        pytest.skip("takes the derivative of costs of relaxed points, whose rounding has none")
+    costs = torch.tensor([256.0, 258.0, 262.0])
+    objective = lambda z: (z.float() @ costs).squeeze(-1).bfloat16()
+    torch.manual_seed(0)
+    leaf = torch.zeros(20_000, 1, 3, requires_grad=True)
+    estimator = copy.deepcopy(estimator).eval()
+    estimator(leaf, objective).sum().backward()
+    error = leaf.grad.std(0) / 20_000**0.5
+    assert ((leaf.grad.mean(0) - (costs - costs.mean()) / 3).abs() < 4.5 * error + 1e-4).all()
+
+
+@every_estimator
+def test_an_objective_may_write_its_costs_into_the_same_tensor(estimator):
+    """And change its copy of z through NumPy, of which PyTorch knows nothing."""
+    weight, kept = torch.tensor([[1.0, 2.0, 6.0]]), {}
+
+    def fresh(z):
+        return (z.detach() * weight).sum((-2, -1))
+
+    def reusing(z):
+        cost = kept.setdefault(z.shape, torch.empty(z.shape[:-2])).copy_(fresh(z))
+        z.detach().numpy()[:] = 7.0
+        return cost
+
+    found = []
+    for objective in (fresh, reusing):
+        torch.manual_seed(0)
+        leaf = torch.zeros(50, 1, 3, requires_grad=True)
+        try:
+            cost = copy.deepcopy(estimator).eval()(leaf, objective)
+        except ValueError as error:
+            pytest.skip(str(error))
+        gradient = torch.autograd.grad(cost.sum(), leaf, allow_unused=True)[0] if cost.requires_grad else None
+        found.append(torch.zeros(50, 1, 3) if gradient is None else gradient)
+    assert torch.equal(*found)
 
 
 @every_estimator

@@ -353,7 +353,7 @@ def test_relaxed_kl_of_extreme_logits_stays_finite(dtype, logits):
     estimator = GumbelSoftmax(0.1, learned=True, relaxed_kl=True, prior_temperature=0.5)
     cost = relaxed_kl(estimator, leaf, lambda z: z.square().sum((-2, -1)))
     cost.sum().backward()
-    assert cost.dtype == dtype
+    assert cost.dtype == torch.promote_types(dtype, torch.float32)
     assert cost.isfinite().all()
     assert leaf.grad.isfinite().all()
     assert estimator.temperature.log_value.grad.isfinite()

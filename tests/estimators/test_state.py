@@ -172,6 +172,28 @@ def test_a_schedule_that_stands_still_is_told_of_once(monkeypatch, make):
     assert "a schedule that stands still: call the estimator's advance() after every" in str(warning.message)
 
 
+@pytest.mark.parametrize(("name", "stuck"), [("relax", "log_temperature"), ("nvil", "baseline.network.0.weight")])
+def test_learned_parameters_that_no_optimiser_has_are_told_of_once(monkeypatch, name, stuck):
+    """NVIL's network is made at the first call: an optimiser made before it has its scalar alone."""
+    monkeypatch.setattr(base, "FORGOTTEN", 30)
+    for early in (True, False):
+        estimator, logits, context = LAZY[name](), torch.zeros(2, 1, 3, requires_grad=True), torch.ones(2, 5)
+        if not early:
+            estimator(logits, lambda z: z[..., 0].sum(-1), context)
+        own = [estimator.baseline.scalar] if name == "nvil" and early else list(estimator.parameters())
+        optimizer = torch.optim.Adam([logits, *([] if name == "relax" and early else own)], 0.1)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(100):
+                optimizer.zero_grad()
+                estimator(logits, lambda z: z[..., 0].sum(-1), context).mean().backward()
+                optimizer.step()
+                estimator.advance()
+        found = [str(w.message) for w in told]
+        assert len(found) == early
+        assert all("30 costs, and" in text and stuck in text and "parameters()" in text for text in found)
+
+
 @pytest.mark.parametrize("make", [GumbelSoftmax, lambda: SlopeAnnealed(rate=0), MVE, GumbelRao])
 def test_what_has_no_schedule_is_not_told_to_move_it(monkeypatch, make):
     monkeypatch.setattr(base, "FORGOTTEN", 30)

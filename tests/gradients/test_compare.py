@@ -282,13 +282,20 @@ def undefined(z):
     return z.sum((-2, -1)) * torch.nan
 
 
+def infinite_where_rare(z):
+    return z[..., 0, 1] - (1 - z[..., 0, 0]).log()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
         ({"logits": [1.0]}, TypeError, "logits must be a tensor [*batch, K, C], got list"),
         ({"logits": torch.zeros(3)}, ValueError, "logits must be [*batch, K, C], all at least 1, got [3]"),
-        ({"logits": torch.full((2, 2), torch.nan)}, ValueError, "logits must be numbers or minus infinity, got NaN"),
-        ({"objective": undefined, "seconds": 2}, ValueError, "nothing can be measured in seconds=2: its gradient"),
+        ({"logits": torch.full((2, 2), torch.nan)}, ValueError, "logits must be numbers or minus infinity, with"),
+        ({"logits": torch.tensor([[0.0, 1.0], [-torch.inf] * 2])}, ValueError, "logits must be numbers or minus"),
+        ({"objective": undefined}, ValueError, "objective must give finite costs: 8 of 8 costs of draws are not, the"),
+        ({"logits": torch.tensor([[-15.0, 0.0, 0.0]]), "objective": infinite_where_rare}, ValueError,
+         "objective must give finite costs: the exact gradient is not finite"),
         ({"objective": 3}, TypeError, "objective must be a function of z, [S, *batch, K, C] -> [S, *batch], got 3"),
         ({"objective": lambda z: z.sum(-1)}, ValueError, "objective returned shape [1, 1, 2]"),
         ({"seconds": 0}, ValueError, "seconds must be a number above 0, got 0"),
@@ -308,6 +315,30 @@ def test_what_is_not_accepted_is_named(arguments, error, text):
     with pytest.raises(error) as raised:
         hardmax.compare(**({"logits": logits, "objective": objective} | arguments))
     assert str(raised.value).startswith(text)
+
+
+def test_an_error_of_the_objective_comes_out():
+    def one_draw_only(z):
+        if len(z) > 1:
+            raise RuntimeError("boom")
+        return z[..., 0].sum(-1)
+
+    with pytest.raises(RuntimeError, match="boom"):
+        hardmax.compare(torch.zeros(1, 2, 3), one_draw_only)
+
+
+def test_a_constant_cost_has_a_gradient_of_0(clock):
+    """And not one of rounding, which nothing is to be weighed by."""
+    found = hardmax.compare(torch.randn(2, 2, 3), clock.moved_by(lambda z: 0 * z.sum((-2, -1)) + 3, 1e-3), seconds=20)
+    assert {c.true_norm for c in found.table} == {0.0}
+    assert "the true gradient is 0, but for rounding" in found.advice
+
+
+def test_in_inference_mode_as_out_of_it():
+    logits, objective = small_problem()
+    with torch.inference_mode():
+        found = hardmax.compare(logits + 0, objective, seconds=3)
+    assert found.truth == "the exact gradient"
 
 
 def test_an_objective_that_closes_over_the_logits_is_refused():
