@@ -19,9 +19,10 @@ PAGE = """# A pole on a cart
 <!-- written by docs/scripts/episodes.py, as `make pictures` calls it -->
 
 A policy of two hidden layers of ten units learns to balance a pole, from one episode a step: a problem of the
-[paper on ARSM](https://arxiv.org/abs/1905.01413), with its settings. An episode has at most 200 steps and brings a
-reward of 1 for each; the problem is solved once 100 successive training episodes brought 195 on average.
-[The page on tasks](tasks.md) says what is estimated, and how.
+[paper on ARSM](https://arxiv.org/abs/1905.01413), with its network, optimiser and limits; what differs is listed in
+`configs/experiment/cartpole.yaml`. An episode has at most 200 steps and brings a reward of 1 for each; the problem is
+solved once 100 successive training episodes brought 195 on average. [The page on tasks](tasks.md) says what is
+estimated, and how.
 
 An estimator that compares actions must try those that the policy did not take, in branches of the episode, and each
 of these is simulated up to its end. So there are two prices: training episodes, which are optimiser steps, and
@@ -29,8 +30,9 @@ simulated steps, branches included, which are what an environment takes its time
 
 ![Return in the course of training](cartpole.png)
 
-*Mean return of 100 fresh episodes, averaged over the seeds, with their range; on the right as far as that run of each
-estimator that simulated least.*
+*Mean return of 100 fresh episodes: the mean over the seeds and, shaded, the range from the worst to the best of them;
+in grey the means of the other estimators. Dotted is 195, from which on a policy is good. Above by training episodes,
+below by simulated steps, as far as that run of each estimator that simulated least.*
 
 {results}
 Means over seeds, as many as the second column says, with standard errors; steps are simulated steps. ≥: some seeds did
@@ -100,23 +102,36 @@ def results(runs, rows):
 
 
 def draw(runs, rows):
-    drawn, axes = drawing.panels(2, 4.2, 3.0)
+    """A column of two panels for each estimator, in which the means of the others are grey."""
     rows = rows.merge(runs[["folder", "label"]], on="folder")
-    for colour, (name, those) in zip(COLOURS, rows.groupby("label"), strict=False):
-        for axis, cost in zip(axes, ("valid/episodes", "valid/steps"), strict=True):
-            curves = [seed.sort_values(cost) for _, seed in those.groupby("folder")]
-            end = min(curve[cost].max() for curve in curves)
-            at = np.linspace(0, end, 200) if axis is axes[0] else np.geomspace(FIRST, end, 200)
-            returns = np.stack([np.interp(at, curve[cost], curve["valid/return"]) for curve in curves])
-            axis.fill_between(at, returns.min(0), returns.max(0), color=colour, alpha=0.15, linewidth=0)
-            axis.plot(at, returns.mean(0), color=colour, label=name)
-    for axis, title in zip(axes, ("training episodes", "simulated steps, branches included"), strict=True):
-        axis.axhline(SOLVED, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xlabel=title, ylim=(0, 205))
-    axes[1].set_xscale("log")
-    axes[0].set_ylabel("mean return")
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
+    labels = sorted(set(rows.label))
+    drawn, axes = plt.subplots(2, len(labels), figsize=(2.0 * len(labels), 4.6), sharex="row", sharey=True)
+    for of_cost, cost in zip(axes, ("valid/episodes", "valid/steps"), strict=True):
+        curves = {name: over_seeds(those, cost) for name, those in rows.groupby("label")}
+        for axis, name, colour in zip(of_cost, labels, COLOURS, strict=True):
+            for other in labels:
+                at, returns = curves[other]
+                axis.plot(at, returns.mean(0), color="lightgrey", linewidth=1)
+            at, returns = curves[name]
+            axis.fill_between(at, returns.min(0), returns.max(0), color=colour, alpha=0.25, linewidth=0)
+            axis.plot(at, returns.mean(0), color=colour)
+            axis.axhline(SOLVED, color="black", linewidth=0.8, linestyle=":")
+            axis.set(ylim=(0, 205))
+    for axis, name in zip(axes[0], labels, strict=True):
+        axis.set_title(name.replace(", ", ",\n"), fontsize=9)
+    axes[1, 0].set_xscale("log")
+    for of_cost, title in zip(axes, ("training episodes", "simulated steps, branches included"), strict=True):
+        of_cost[len(labels) // 2].set_xlabel(title)
+    drawn.supylabel("return, reward per episode", fontsize=9)
     return drawn
+
+
+def over_seeds(rows, cost):
+    """Points up to where that seed ends which ends first, and the return of each seed there."""
+    curves = [seed.sort_values(cost) for _, seed in rows.groupby("folder")]
+    end = min(curve[cost].max() for curve in curves)
+    at = np.linspace(0, end, 200) if cost == "valid/episodes" else np.geomspace(FIRST, end, 200)
+    return at, np.stack([np.interp(at, curve[cost], curve["valid/return"]) for curve in curves])
 
 
 archive, page, picture = map(Path, sys.argv[1:])

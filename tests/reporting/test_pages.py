@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 import hardmax
+from hardmax.paths import CONFIGS
 from hardmax.reporting.archives import read_archive
 from helpers.commands import ROOT
 
@@ -100,14 +103,55 @@ def test_figures_of_parses_are_those_of_the_archive(estimator):
         assert said in (ROOT / "docs/tasks.md").read_text("utf-8")
 
 
+def test_every_estimator_is_in_one_table_of_the_choice_and_those_of_black_boxes_take_no_derivative():
+    text = (ROOT / "docs/choose.md").read_text("utf-8")
+    tables = dict(re.findall(r"<!-- table of ([\w ]+) -->\n(.*?)<!-- end of table", text, re.DOTALL))
+    listed = {
+        kind: re.findall(r"^\| \[`(\w+)`\]\(estimators\.md\) \|", rows, re.MULTILINE) for kind, rows in tables.items()
+    }
+    known = {path.stem: instantiate(OmegaConf.load(path)) for path in (CONFIGS / "estimator").glob("*.yaml")}
+    assert sorted(name for names in listed.values() for name in names) == sorted(known)
+    for kind in ("black boxes", "biased black boxes"):
+        assert not [name for name in listed[kind] if known[name].differentiates_objective]
+
+
+def test_biased_estimators_that_add_digits_are_those_named():
+    lines = (ROOT / "docs/matrix.md").read_text("utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| `")]
+    trained = {name.strip("`") for name, addition, *_ in (row for row in rows if len(row) > 2) if addition == "✓"}
+    known = {name: instantiate(OmegaConf.load(CONFIGS / f"estimator/{name}.yaml")) for name in trained}
+    biased = sorted(name for name, made in known.items() if not made.unbiased and made.target != "bound")
+    said = " ".join((ROOT / "docs/tasks.md").read_text("utf-8").split())
+    assert f"leaves two biased ones, {' and '.join(f'`{name}`' for name in biased)}" in said
+
+
 def test_figures_of_the_answer_are_those_of_the_leaderboard():
+    """With and without a derivative, at equal steps, and how far the best of both are apart at equal evaluations."""
     answer = (ROOT / "README.md").read_text("utf-8").split("<!-- answer -->")[1].split("<!-- end of answer -->")[0]
-    lines = (ROOT / "docs/leaderboard.md").read_text("utf-8").splitlines()
-    measured = {}
-    for cells in (line.strip("| ").split(" | ") for line in lines if line.startswith("| ")):
-        if found := re.match(r"\**(−?[\d.]+) ±", cells[4]):
-            measured.setdefault(cells[0], []).append(round(float(found[1].replace("−", "-")), 1))
-    said = re.findall(r"`(\w+)`[^`]*?\((−?[\d.]+)\)", answer)
-    assert len(said) >= 5
-    for name, figure in said:
-        assert float(figure.replace("−", "-")) in measured[name], f"{name} {figure}: {measured[name]}"
+    at_steps, apart = {}, {}
+    for task, board in boards_of_leaderboard().items():
+        for name, (figure, _) in board.items():
+            at_steps.setdefault(name, {})[task] = f"{figure:.1f}"
+        at_evaluations = {name: evaluated for name, (_, evaluated) in board.items()}
+        best = min(at_evaluations.values(), key=abs)
+        apart[task] = [abs(at_evaluations[name] - best) for name in ("carms", "reinforce") if name in board]
+    said = re.findall(r"`(\w+)`[^`(]*\((−?[\d.]+)(?:; with 200 binary (?:ones|choices)\s+(−?[\d.]+))?\)", answer)
+    assert len(said) >= 9
+    for name, figure, with_binary in said:
+        assert figure.replace("−", "-") in at_steps[name].values(), f"{name} {figure}: {at_steps[name]}"
+        if with_binary:
+            assert with_binary.replace("−", "-") == at_steps[name]["dvae, variables=200, categories=2"], name
+    (least, most) = re.findall(r"they are ([\d.]+) nats\s+\(two layers\) to ([\d.]+) \(200 binary choices\)", answer)[0]
+    assert least == f"{min(map(min, apart.values())):.1f}" == f"{min(apart['structured']):.1f}"
+    assert most == f"{max(map(max, apart.values())):.1f}" == f"{max(apart['dvae, variables=200, categories=2']):.1f}"
+
+
+def boards_of_leaderboard():
+    """Figures of each estimator at equal steps and at equal evaluations, by problem."""
+    found = {}
+    for section in (ROOT / "docs/leaderboard.md").read_text("utf-8").split("\n## ")[1:]:
+        for line in section.splitlines():
+            cells = line.strip("| ").replace("−", "-").split(" | ")
+            if line.startswith("| ") and (figures := re.findall(r"(-?[\d.]+) ±", " | ".join(cells[4:6]))):
+                found.setdefault(section.splitlines()[0], {})[cells[0]] = tuple(map(float, figures))
+    return found
