@@ -17,7 +17,7 @@ from hardmax.numbers import with_error
 from .chance import chance_paragraph, chance_picture
 from .charts import as_png, curve_rows, curves_picture
 from .curves import curve_of
-from .groups import Group, grouped
+from .groups import Group, grouped, of_problem, problems
 from .looks import looks
 from .published.experiments import Experiment, deviations, experiment, fits, in_small, ran_in_full
 from .published.join import (
@@ -277,18 +277,22 @@ def draw_courses(name: str, shown: dict, runs: list[Run], path: Path) -> list[Pa
     full = [with_courses(run, shown.get("curves", [])) for run in runs if run.finished and ran_in_full(run)]
     found = experiment(name)
     assert found is not None
-    split = [key for key in found.params if key != "seed" and not key.startswith(SEARCHED)]
+    split = [key for key in found.params if key != "seed" and not key.startswith(SEARCHED) and not of_problem(key)]
     keys = [key for key in split if len({run.config.get(key) for run in full}) > 1]
     panels: list[tuple[Words, list[dict], str]] = []
     shown_as: dict[str, str] = {}
-    for combination in sorted({tuple(run.config.get(k) for k in keys) for run in full}):
-        groups = groups_of([run for run in full if tuple(run.config.get(k) for k in keys) == combination])
-        shown_as |= {group.label: group.estimator for group in groups}
-        settings = ", ".join(f"{column_title(k)}={v}" for k, v in zip(keys, combination, strict=True))
-        for metric in shown.get("curves", []):
-            curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
-            if rows := curve_rows(filter(None, curves)):
-                panels.append((words(metric, said_by(full)), rows, settings))
+    one_task = len({run.task for run in full}) == 1
+    for problem, on_it in problems(full).items():
+        name_of = problem.partition(", ")[2] if one_task else problem
+        for combination in sorted({tuple(run.config.get(k) for k in keys) for run in on_it}):
+            groups = groups_of([run for run in on_it if tuple(run.config.get(k) for k in keys) == combination])
+            shown_as |= {group.label: group.estimator for group in groups}
+            settings = [f"{column_title(k)}={v}" for k, v in zip(keys, combination, strict=True)]
+            for metric in shown.get("curves", []):
+                curves = [curve_of(group, metric, "steps", POINTS) for group in groups]
+                if rows := curve_rows(filter(None, curves)):
+                    about = ", ".join(filter(None, [name_of, *settings]))
+                    panels.append((words(metric, said_by(full)), rows, about))
     if not panels:
         return []
     write_whole(path, as_png(curves_picture(panels, shown["title"], looks(shown_as, []))))
