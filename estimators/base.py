@@ -63,8 +63,8 @@ class Estimator(nn.Module):
     compiles: bool = True
     also_known_as: tuple[str, ...] = ()
     worth_trying: tuple[dict[str, Any], ...] = ({},)
-    costs = 0  # that were made while training
-    learned_before: dict[str, Tensor] = {}  # sum of each parameter after the first of them
+    _costs = 0  # that were made while training
+    _learned_before: dict[str, Tensor] = {}  # sum of each parameter after the first of them
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -126,14 +126,14 @@ class Estimator(nn.Module):
 
     def watch_learning(self) -> None:
         r"""Warns if, after so many costs, a parameter that gets gradients is what it was after the first."""
-        self.costs += 1
-        if self.costs in (1, FORGOTTEN):
+        self._costs += 1
+        if self._costs in (1, FORGOTTEN):
             learned = {n: p for n, p in self.named_parameters() if p.requires_grad and not nn.parameter.is_lazy(p)}
             now = {name: p.detach().double().sum().cpu() for name, p in learned.items()}
-            unmoved = [name for name, before in self.learned_before.items() if before.equal(now.get(name, before))]
+            unmoved = [name for name, before in self._learned_before.items() if before.equal(now.get(name, before))]
             stuck = [name for name in unmoved if name in learned and learned[name].grad is not None]
-            self.learned_before = now
-            if stuck and self.costs == FORGOTTEN:
+            self._learned_before = now
+            if stuck and self._costs == FORGOTTEN:
                 warnings.warn(
                     f"{FORGOTTEN:,} costs, and {', '.join(stuck)} of {type(self).__name__} have not moved: give the "
                     "optimiser the estimator's parameters(), after a first call in which they take their sizes",
