@@ -58,8 +58,8 @@ class Candidate:
 
     @property
     def moves(self) -> bool:
-        r"""Whether any draw was other than 0: a gradient of 0 has an error as others have, and trains nothing."""
-        return self.rms_norm != 0
+        r"""Whether any draw was other than 0, or rightly so: else a gradient of 0 has an error, and trains nothing."""
+        return self.rms_norm != 0 or self.true_norm == 0
 
     @property
     def bias2_taken(self) -> tuple[float, float]:

@@ -178,8 +178,8 @@ def compare(
         seed: Of all draws.
 
     Raises:
-        ValueError, TypeError: If an argument is not as above, the objective closes over the logits or couples examples,
-            or nothing can be measured in so few seconds.
+        ValueError, TypeError: If an argument is not as above, the objective closes over the logits, couples draws or
+            examples, or gives a cost that is not finite, or nothing can be measured in so few seconds.
     """
     check_compared(logits, objective, own, context, earlier)
     positive(seconds=seconds), positive(averaged=averaged), at_least(1, most_evaluations=most_evaluations)
