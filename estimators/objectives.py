@@ -103,7 +103,11 @@ def with_shape(objective: Objective) -> Objective:
     r"""The objective, refusing a result that is not floating point ``[S, *batch]``; others would broadcast silently.
 
     What is made of costs, such as the mean of all but one, is made in float32 at least: rounded, it would depend on
-    the one. z and costs are copied, as an objective may change the one and write its next costs where it wrote these.
+    the one. z and costs are copied: an objective may change its z, and write its next costs where it wrote these.
+
+    Raises:
+        TypeError: If the objective is no function; at the call, if it does not return floating-point numbers.
+        ValueError: At the call, if it returns another shape.
     """
 
     if not callable(objective):

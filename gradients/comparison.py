@@ -230,7 +230,7 @@ def check_compared(logits: object, objective: Objective, own: object, context: o
     if not logits.amax(-1).isfinite().all():  # NaN, infinity, or nothing that is possible
         few = "with a number for one category of each variable at least"
         raise ValueError(f"logits must be numbers or minus infinity, {few}; got {odd_variable(logits)}")
-    with_shape(objective)
+    with_shape(objective)  # refuses what is no function
     if not isinstance(own, Sequence) or isinstance(own, str):
         raise TypeError(f"own must be a list of subclasses of Estimator, got {own!r}")
     for each in own:

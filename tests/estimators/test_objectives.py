@@ -339,6 +339,15 @@ def test_an_objective_may_change_its_z(estimator, objective):
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("estimator", [ARSM(), NVIL(), Softmax()])
+def test_arguments_in_the_wrong_order_are_named(estimator):
+    logits, objective = torch.zeros(5, 2, 3), lambda z: z[..., 0].sum(-1)
+    with pytest.raises(TypeError, match=r"logits must be a tensor \[\*batch, K, C\], got function"):
+        estimator(objective, logits)
+    with pytest.raises(TypeError, match=r"objective must be a function of z, .*, got None"):
+        estimator(logits, None)
+
+
 class Illegal(Exception):
     pass
 

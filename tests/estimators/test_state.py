@@ -120,6 +120,27 @@ def test_any_estimator_first_called_in_inference_mode_can_be_trained(name):
     assert step(estimator).isfinite().all()
 
 
+@pytest.mark.parametrize("make", [Reinforce, NVIL])
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+def test_a_cost_that_is_not_finite_leaves_running_means_as_they_were(make, odd):
+    estimator, logits = make(), torch.zeros(2, 1, 3, requires_grad=True)
+    for cost in (3.0, 5.0):
+        estimator(logits, lambda z, cost=cost: cost + 0 * z.sum((-2, -1)))
+        estimator.advance()
+    before = estimator.running().clone()
+    estimator(logits, lambda z: z[..., 0].sum(-1) * odd + odd)
+    estimator.advance()
+    assert estimator.running().equal(before)
+    assert before.abs().max() > 1
+
+
+def test_relax_is_not_for_two_choices_of_other_sizes():
+    estimator = LAZY["relax"]()
+    step(estimator)
+    with pytest.raises(ValueError, match="learned for logits of K x C = 12: each choice has an object of its own"):
+        estimator(torch.zeros(2, 2, 4, requires_grad=True), lambda z: z[..., 0].sum(-1))
+
+
 # ---------------------------------------------------------------- without advance()
 
 
